@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device: what a vendor driver implements, and the instance that VFIO sees.
+//!
+//! C header: `include/linux/vfio.h`.
+
+mod ioctl;
+mod ops;
+
+use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
+use crate::migration::session::Migration;
+use crate::reason::Reason;
+use crate::region::Region;
+use crate::timer::{self, Expire, Timer};
+use ::migration::value::Param;
+use core::fmt;
+use core::ptr::NonNull;
+use kernel::container_of;
+use kernel::module::ModuleMetadata;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+
+pub use ops::Registration;
+pub(crate) use ops::VfioDevice;
+
+use crate::eventfd::{WatchSlot, Watcher};
+
+/// A device that a vendor driver emulates: registers in, effects out, state saved and loaded.
+///
+/// Every method is called under the instance's mutex and must not sleep for long, call back, or fail where its signature
+/// does not say so. Effects (interrupts, a wish to be woken) are asked for after each access and only while the device
+/// runs; between `STOP` and `RUNNING` of a migration the state must not change by itself.
+pub trait Device: Sized + Send + 'static {
+    /// The driver module, which stays loaded while the device is in use.
+    type OwnerModule: ModuleMetadata;
+    /// What distinguishes the instances of one type from those of another.
+    type Config: Copy + Send + Sync + 'static;
+    /// State that is being loaded; the live device does not change until all of it has been accepted.
+    type Incoming: Send;
+
+    /// The driver's name, in the name of its VFIO device and of its mdev type directories.
+    const NAME: &'static CStr;
+    /// The device model, as the setup record of every stream names it.
+    const MODEL: &'static str;
+
+    /// A device in power-on state.
+    fn power_on(config: &Self::Config) -> Result<KBox<Self>>;
+    /// Back to power-on state.
+    fn reset(&mut self);
+
+    /// Size of a region in bytes; 0 where the device has none. Must not change.
+    fn region_size(&self, region: Region) -> u64;
+    /// Reads from a region. `offset + data.len()` is within it.
+    fn read(&mut self, region: Region, offset: u64, data: &mut [u8]);
+    /// Writes to a region. `offset + data.len()` is within it.
+    fn write(&mut self, region: Region, offset: u64, data: &[u8]);
+
+    /// The interrupts that the device has. Must not change.
+    fn irqs(&self) -> Counts;
+    /// Whether the INTx pin is asserted.
+    fn intx(&self) -> bool;
+    /// MSI vectors that became pending since the last call, a bit each.
+    fn take_msi(&mut self) -> u32;
+    /// Tells the time, in nanoseconds of a clock that does not run backwards: before every access, and when the time that
+    /// [`Device::wake_after_ns`] asked for is over. Not while the device is stopped.
+    fn set_time(&mut self, now_ns: u64);
+    /// Nanoseconds from the time last told until the device wants to be told again, if it does.
+    fn wake_after_ns(&self) -> Option<u64>;
+
+    /// The migration parameters in effect, in declaration order.
+    fn parameters(&self) -> impl Iterator<Item = Param<'_>> + Clone;
+    /// The most that [`Device::save`] emits. Must not be empty.
+    fn saved_size(&self) -> SavedSize;
+    /// Saves the state as sections of (id, payload).
+    fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result;
+    /// Starts loading.
+    fn incoming(&self) -> Result<KBox<Self::Incoming>>;
+    /// The longest payload that the section may have; `None` for a section that this device does not know.
+    fn section_len(&self, id: u16) -> Option<usize>;
+    /// Takes one section. A value that cannot be is refused, with the reason written to `reason`.
+    fn load(
+        incoming: &mut Self::Incoming,
+        id: u16,
+        payload: &[u8],
+        reason: &mut dyn fmt::Write,
+    ) -> Result;
+    /// Whether every section that the state needs has been taken.
+    fn is_complete(incoming: &Self::Incoming) -> bool;
+    /// Replaces the state by what was loaded, which is complete. Changes nothing if what was loaded does not fit together.
+    fn commit(&mut self, incoming: &Self::Incoming) -> Result;
+    /// The device runs again after a stop. Work that the guest was told of but did not acknowledge may be told again.
+    fn resume(&mut self);
+}
+
+/// The size of a saved state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedSize {
+    /// Bytes in all sections together, without framing.
+    pub bytes: usize,
+    /// Number of sections.
+    pub sections: usize,
+}
+
+/// Lets the interrupt code ask the device model.
+impl<T: Device> Lines for KBox<T> {
+    fn intx(&self) -> bool {
+        T::intx(self)
+    }
+
+    fn take_msi(&mut self) -> u32 {
+        T::take_msi(self)
+    }
+}
+
+/// Everything that is decided under the instance's mutex.
+pub(crate) struct State<T: Device> {
+    /// The device model. Power-on state while the device is not open.
+    pub(crate) device: KBox<T>,
+    pub(crate) irqs: Irqs,
+    pub(crate) migration: Migration<T>,
+    /// Why the last thing that was refused was refused.
+    pub(crate) reason: Reason,
+    /// Whether a user has the device open.
+    pub(crate) open: bool,
+    /// The time last told to the device, in nanoseconds of the monotonic clock.
+    now_ns: u64,
+    /// When the timer expires, if it is running.
+    wake_at_ns: Option<u64>,
+    /// The registered device; `None` before.
+    pub(crate) vdev: Option<VfioHandle>,
+}
+
+/// The VFIO device of an instance, to look at while it is open.
+pub(crate) struct VfioHandle(pub(crate) NonNull<vfio_bindings::vfio_device>);
+
+// SAFETY: The pointer is only followed under the instance's mutex while the device is open, from any thread.
+unsafe impl Send for VfioHandle {}
+
+impl<T: Device> State<T> {
+    /// Tells the device the time, if it is open and running.
+    pub(crate) fn tell_time(&mut self) {
+        if self.open && self.migration.is_running() {
+            self.now_ns = timer::now_ns();
+            self.device.set_time(self.now_ns);
+        }
+    }
+
+    /// Whether the user asked for the second form of `VFIO_MIG_GET_PRECOPY_INFO` (`VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`).
+    pub(crate) fn precopy_info_v2(&self) -> bool {
+        match &self.vdev {
+            // SAFETY: An open device is not released: `close_device` takes the mutex that the caller holds to end that. The
+            // core may change the byte at the same time, so it is read as one.
+            Some(vdev) if self.open => unsafe {
+                (&raw const (*vdev.0.as_ptr()).precopy_info_v2).read_volatile() != 0
+            },
+            _ => false,
+        }
+    }
+}
+
+/// One instance: the device model, and what VFIO, sysfs and data files do with it.
+///
+/// It outlives the VFIO device while a migration data file is open.
+#[pin_data]
+pub(crate) struct Instance<T: Device> {
+    /// Serialises what must not be done under `state`: watching the unmask eventfd and ending that.
+    #[pin]
+    control: Mutex<()>,
+    #[pin]
+    pub(crate) state: Mutex<State<T>>,
+    #[pin]
+    timer: Timer<Self>,
+    /// The eventfd that unmasks INTx. Set and cleared under `control`.
+    #[pin]
+    unmask: WatchSlot,
+}
+
+impl<T: Device> Instance<T> {
+    pub(crate) fn new(config: &T::Config) -> Result<Arc<Self>> {
+        let device = T::power_on(config)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                control <- new_mutex!((), "vfio_instance_control"),
+                state <- new_mutex!(State {
+                    device,
+                    irqs: Irqs::new(),
+                    migration: Migration::new(),
+                    reason: Reason::none(),
+                    open: false,
+                    now_ns: 0,
+                    wake_at_ns: None,
+                    vdev: None,
+                }, "vfio_instance_state"),
+                timer <- Timer::new(),
+                unmask <- WatchSlot::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn timer(&self) -> Pin<&Timer<Self>> {
+        // SAFETY: Instances exist only in the `Arc` that `new` pins, and the field is structurally pinned.
+        unsafe { Pin::new_unchecked(&self.timer) }
+    }
+
+    fn unmask_slot(&self) -> Pin<&WatchSlot> {
+        // SAFETY: As in `timer`.
+        unsafe { Pin::new_unchecked(&self.unmask) }
+    }
+
+    /// Brings what the device asserts to the user, and starts the timer where it wants to be woken.
+    ///
+    /// Called after everything that may have changed that. A device that is not running has no effects.
+    pub(crate) fn settle(&self, state: &mut State<T>) {
+        if !state.open || !state.migration.is_running() {
+            return;
+        }
+        state.irqs.deliver(&mut state.device);
+        if let Some(delay_ns) = state.device.wake_after_ns() {
+            let due = state.now_ns.saturating_add(delay_ns);
+            // A timer that expires too early finds nothing to do and comes back here.
+            if state.wake_at_ns.is_none_or(|armed| due < armed) {
+                state.wake_at_ns = Some(due);
+                self.timer().start(delay_ns);
+            }
+        }
+    }
+
+    /// The first user opens the device: power-on state.
+    fn open(&self) {
+        let mut state = self.state.lock();
+        state.device.reset();
+        state.reason.clear();
+        state.open = true;
+    }
+
+    /// The last user is gone: nothing of the device's state is left.
+    fn close(&self) {
+        let _control = self.control.lock();
+        self.unmask_slot().clear();
+        {
+            let mut state = self.state.lock();
+            state.open = false;
+            state.irqs = Irqs::new();
+            state.migration.close();
+            state.device.reset();
+        }
+        self.timer().cancel();
+        self.state.lock().wake_at_ns = None;
+    }
+
+    /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on.
+    fn reset(&self) {
+        let mut state = self.state.lock();
+        state.device.reset();
+        state.migration.reset();
+        self.settle(&mut state);
+    }
+
+    /// Carries out one `VFIO_DEVICE_SET_IRQS`.
+    fn set_irqs(&self, request: &Request) -> Result {
+        let _control = self.control.lock();
+        let follow_up = {
+            let mut state = self.state.lock();
+            let follow_up = state.irqs.apply(request)?;
+            self.settle(&mut state);
+            follow_up
+        };
+        match follow_up {
+            FollowUp::Done => Ok(()),
+            // SAFETY: The slot is a field of the instance, and ends its watch when it is dropped with it.
+            FollowUp::WatchUnmask(fd) => unsafe { self.unmask_slot().watch(fd, self) },
+            FollowUp::EndUnmask => {
+                self.unmask_slot().clear();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<T: Device> Expire for Instance<T> {
+    unsafe fn from_timer<'a>(timer: *const Timer<Self>) -> &'a Self {
+        // SAFETY: By contract, `timer` is this field of a pinned instance.
+        unsafe { &*container_of!(timer, Self, timer) }
+    }
+
+    fn expired(&self) {
+        let mut state = self.state.lock();
+        state.wake_at_ns = None;
+        state.tell_time();
+        self.settle(&mut state);
+    }
+}
+
+impl<T: Device> Watcher for Instance<T> {
+    fn signalled(&self) {
+        let mut state = self.state.lock();
+        state.irqs.unmask();
+        self.settle(&mut state);
+    }
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a user can do with an open device besides migrating it.
+
+use super::{Device, Instance};
+use crate::irq::{Counts, Index, Request, NUM_INDICES};
+use crate::region::{Position, Region, NUM_REGIONS, OFFSET_SHIFT};
+use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice};
+
+/// Bytes that are taken from or to user space at a time. The mutex is free in between.
+const CHUNK: usize = 64;
+
+impl<T: Device> Instance<T> {
+    /// Reads from a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot
+    /// be written, by which time a register that changes on being read has been read.
+    pub(super) fn read(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
+        let (at, count) = self.span(*position, count)?;
+        let mut writer = UserSlice::new(buf, count).writer();
+        let mut done = 0;
+        while done < count {
+            let mut chunk = [0u8; CHUNK];
+            let len = (count - done).min(CHUNK);
+            let data = &mut chunk[..len];
+            {
+                let mut state = self.state.lock();
+                state.tell_time();
+                state.device.read(at.region, at.offset + done as u64, data);
+                self.settle(&mut state);
+            }
+            writer.write_slice(data)?;
+            done += len;
+        }
+        *position += done as i64;
+        Ok(done)
+    }
+
+    /// Writes to a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot be
+    /// read, by which time what could be read before has been written.
+    pub(super) fn write(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
+        let (at, count) = self.span(*position, count)?;
+        let mut reader = UserSlice::new(buf, count).reader();
+        let mut done = 0;
+        while done < count {
+            let mut chunk = [0u8; CHUNK];
+            let len = (count - done).min(CHUNK);
+            let data = &mut chunk[..len];
+            reader.read_slice(data)?;
+            {
+                let mut state = self.state.lock();
+                state.tell_time();
+                state.device.write(at.region, at.offset + done as u64, data);
+                self.settle(&mut state);
+            }
+            done += len;
+        }
+        *position += done as i64;
+        Ok(done)
+    }
+
+    /// Where an access lies, and how much of it the region has room for.
+    fn span(&self, position: i64, count: usize) -> Result<(Position, usize)> {
+        let at = Position::try_from(position)?;
+        let size = self.state.lock().device.region_size(at.region);
+        let room = size.checked_sub(at.offset).filter(|room| *room > 0);
+        // A region larger than memory still gives a count that fits.
+        let room = usize::try_from(room.ok_or(EINVAL)?).unwrap_or(usize::MAX);
+        Ok((at, count.min(room)))
+    }
+
+    /// All ioctls but the features and the region information, which the core takes apart itself. `ENOTTY` for others.
+    pub(super) fn ioctl(&self, cmd: u32, arg: UserPtr) -> Result {
+        match cmd {
+            vfio_bindings::VFIO_DEVICE_GET_INFO => device_info(arg),
+            vfio_bindings::VFIO_DEVICE_GET_IRQ_INFO => self.irq_info(arg),
+            vfio_bindings::VFIO_DEVICE_SET_IRQS => {
+                let counts = self.irq_counts();
+                self.set_irqs(&Request::read(arg, &counts)?)
+            }
+            vfio_bindings::VFIO_DEVICE_RESET => {
+                self.reset();
+                Ok(())
+            }
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn irq_counts(&self) -> Counts {
+        self.state.lock().device.irqs()
+    }
+
+    /// `VFIO_DEVICE_GET_IRQ_INFO`. `EINVAL` for a short structure or an unknown index.
+    fn irq_info(&self, arg: UserPtr) -> Result {
+        // argsz, flags, index, count
+        let [argsz, _, index, _] = read_u32s::<4>(arg)?;
+        if argsz < 16 {
+            return Err(EINVAL);
+        }
+        let count = self.irq_counts().of(Index::try_from(index)?);
+        write_u32s(
+            arg,
+            [argsz, Counts::flags(Index::try_from(index)?), index, count],
+        )
+    }
+
+    /// `VFIO_DEVICE_GET_REGION_INFO`. `EINVAL` for an index that is no region.
+    pub(super) fn region_info(&self, info: &mut vfio_bindings::vfio_region_info) -> Result {
+        let region = Region::try_from(info.index)?;
+        info.size = self.state.lock().device.region_size(region);
+        info.offset = u64::from(info.index) << OFFSET_SHIFT;
+        info.flags = match info.size {
+            0 => 0,
+            _ => vfio_bindings::VFIO_REGION_INFO_FLAG_READ | vfio_bindings::VFIO_REGION_INFO_FLAG_WRITE,
+        };
+        Ok(())
+    }
+
+    /// The driver is to be unbound: asks the user to let go, once every call.
+    pub(super) fn request(&self, count: u32) {
+        let asked = self.state.lock().irqs.ask_for_release();
+        if count == 0 && !asked {
+            pr_info!("removal waits for a user without a request interrupt to close the device\n");
+        }
+    }
+}
+
+/// `VFIO_DEVICE_GET_INFO`. `EINVAL` for a short structure.
+fn device_info(arg: UserPtr) -> Result {
+    let [argsz] = read_u32s::<1>(arg)?;
+    if argsz < 16 {
+        return Err(EINVAL);
+    }
+    let flags = vfio_bindings::VFIO_DEVICE_FLAGS_PCI | vfio_bindings::VFIO_DEVICE_FLAGS_RESET;
+    let mut words = [argsz, flags, NUM_REGIONS, NUM_INDICES, 0, 0];
+    // The offset of capabilities, of which there are none, is written where the caller has room for it.
+    if argsz >= 24 {
+        write_u32s(arg, words)
+    } else {
+        let short: &mut [u32; 4] = words.first_chunk_mut().ok_or(EINVAL)?;
+        write_u32s(arg, *short)
+    }
+}
+
+/// Reads the first words of a structure. `EFAULT` when that is not possible.
+fn read_u32s<const N: usize>(arg: UserPtr) -> Result<[u32; N]> {
+    let mut reader = UserSlice::new(arg, N * 4).reader();
+    let mut words = [0; N];
+    for word in &mut words {
+        *word = reader.read::<u32>()?;
+    }
+    Ok(words)
+}
+
+/// Writes the first words of a structure. `EFAULT` when that is not possible.
+fn write_u32s<const N: usize>(arg: UserPtr, words: [u32; N]) -> Result {
+    let mut writer = UserSlice::new(arg, N * 4).writer();
+    words.iter().try_for_each(|word| writer.write(word))
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The VFIO device that the core knows, and the callbacks it makes.
+
+use super::{Device, Instance, VfioHandle};
+use crate::anon_file::ssize;
+use crate::migration::{log, v2};
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+use kernel::bindings;
+use kernel::error::{from_err_ptr, to_result};
+use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+use kernel::uaccess::UserPtr;
+use vfio_bindings::vfio_device;
+
+/// The allocation that the VFIO core makes and frees.
+///
+/// # Invariants
+///
+/// `vdev` is initialised by the VFIO core, at offset 0, and `instance` is initialised from before the device is registered
+/// until the core calls `release`.
+#[repr(C)]
+pub(crate) struct VfioDevice<T: Device> {
+    vdev: Opaque<vfio_device>,
+    instance: MaybeUninit<Arc<Instance<T>>>,
+}
+
+impl<T: Device> VfioDevice<T> {
+    /// # Safety
+    ///
+    /// `vdev` must be a device that [`Registration::new`] registered with the same `T`, not released during `'a`.
+    pub(crate) unsafe fn instance<'a>(vdev: *mut vfio_device) -> &'a Arc<Instance<T>> {
+        const { assert!(core::mem::offset_of!(Self, vdev) == 0) };
+        // SAFETY: By contract, this is the allocation of a `VfioDevice<T>`; by its invariants the field is initialised.
+        unsafe { (*vdev.cast::<Self>()).instance.assume_init_ref() }
+    }
+}
+
+/// A registered VFIO device. Dropping it asks its user to let go, waits for that, and unregisters it.
+///
+/// # Invariants
+///
+/// The pointer is a `VfioDevice<T>` that is registered, of which this value owns the initial reference.
+pub struct Registration<T: Device> {
+    vdev: NonNull<vfio_device>,
+    _device: PhantomData<fn(T)>,
+}
+
+// SAFETY: A VFIO device may be unregistered and put from any thread.
+unsafe impl<T: Device> Send for Registration<T> {}
+// SAFETY: No method works on a shared reference but by the instance's own locks.
+unsafe impl<T: Device> Sync for Registration<T> {}
+
+impl<T: Device> Registration<T> {
+    /// Creates an instance and registers it with VFIO, as group and as character device.
+    ///
+    /// # Safety
+    ///
+    /// `dev` must be a device that stays bound to its driver until the registration has been dropped.
+    pub(crate) unsafe fn new(dev: *mut bindings::device, config: &T::Config) -> Result<Self> {
+        let instance = Instance::<T>::new(config)?;
+        let shared = instance.clone();
+        // SAFETY: `dev` is valid by contract; the size is that of a structure with `struct vfio_device` at its start, and
+        // the operations are static.
+        let vdev = from_err_ptr(unsafe {
+            vfio_bindings::_vfio_alloc_device(
+                core::mem::size_of::<VfioDevice<T>>(),
+                dev,
+                &Callbacks::<T>::OPS,
+            )
+        })?;
+        // SAFETY: The allocation is a `VfioDevice<T>` that nobody else knows yet. The migration operations must be in
+        // place before registration.
+        unsafe {
+            (&raw mut (*vdev.cast::<VfioDevice<T>>()).instance).write(MaybeUninit::new(instance));
+            (*vdev).migration_flags = v2::FLAGS;
+            (*vdev).mig_ops = &v2::Callbacks::<T>::OPS;
+            (*vdev).log_ops = &log::Callbacks::<T>::OPS;
+        }
+        shared.state.lock().vdev = NonNull::new(vdev).map(VfioHandle);
+        // SAFETY: The device is initialised and not registered.
+        if let Err(error) =
+            to_result(unsafe { vfio_bindings::vfio_register_emulated_iommu_dev(vdev) })
+        {
+            // SAFETY: The initial reference is ours; `release` drops the instance.
+            unsafe { put(vdev) };
+            return Err(error);
+        }
+        // INVARIANT: Registered, and the reference not given away.
+        Ok(Self {
+            vdev: NonNull::new(vdev).ok_or(ENOMEM)?,
+            _device: PhantomData,
+        })
+    }
+
+    /// The instance behind the device.
+    pub(crate) fn instance(&self) -> &Arc<Instance<T>> {
+        // SAFETY: By the type invariant.
+        unsafe { VfioDevice::<T>::instance(self.vdev.as_ptr()) }
+    }
+}
+
+impl<T: Device> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, the device is registered and the reference is ours.
+        unsafe {
+            vfio_bindings::vfio_unregister_group_dev(self.vdev.as_ptr());
+            put(self.vdev.as_ptr());
+        }
+    }
+}
+
+/// Gives a reference to a VFIO device back.
+///
+/// # Safety
+///
+/// The caller must own a reference.
+unsafe fn put(vdev: *mut vfio_device) {
+    // SAFETY: The embedded device carries the reference count.
+    unsafe { bindings::put_device(&raw mut (*vdev).device) };
+}
+
+/// The callbacks of a device model `T`.
+struct Callbacks<T>(PhantomData<T>);
+
+impl<T: Device> Callbacks<T> {
+    const OPS: vfio_bindings::vfio_device_ops = vfio_bindings::vfio_device_ops {
+        name: T::NAME.as_ptr().cast_mut().cast(),
+        release: Some(Self::release),
+        bind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_bind),
+        unbind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_unbind),
+        attach_ioas: Some(vfio_bindings::vfio_iommufd_emulated_attach_ioas),
+        detach_ioas: Some(vfio_bindings::vfio_iommufd_emulated_detach_ioas),
+        open_device: Some(Self::open_device),
+        close_device: Some(Self::close_device),
+        read: Some(Self::read),
+        write: Some(Self::write),
+        ioctl: Some(Self::ioctl),
+        get_region_info_caps: Some(Self::get_region_info_caps),
+        request: Some(Self::request),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// Called by the VFIO core when the last reference to the device is gone.
+    unsafe extern "C" fn release(vdev: *mut vfio_device) {
+        // SAFETY: The allocation is a `VfioDevice<T>`, whose instance nobody uses any more.
+        unsafe {
+            (*vdev.cast::<VfioDevice<T>>())
+                .instance
+                .assume_init_drop()
+        };
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device, as are all functions below.
+    unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
+        // SAFETY: The device is registered.
+        unsafe { VfioDevice::<T>::instance(vdev) }.open();
+        0
+    }
+
+    unsafe extern "C" fn close_device(vdev: *mut vfio_device) {
+        // SAFETY: The device is not released before it is closed.
+        unsafe { VfioDevice::<T>::instance(vdev) }.close();
+    }
+
+    unsafe extern "C" fn read(
+        vdev: *mut vfio_device,
+        buf: *mut c_char,
+        count: usize,
+        ppos: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The device is open.
+        let instance = unsafe { VfioDevice::<T>::instance(vdev) };
+        // SAFETY: The core passes a valid file position that nobody else changes during the call.
+        let position = unsafe { &mut *ppos };
+        ssize(instance.read(UserPtr::from_ptr(buf.cast()), count, position))
+    }
+
+    unsafe extern "C" fn write(
+        vdev: *mut vfio_device,
+        buf: *const c_char,
+        count: usize,
+        ppos: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: The device is open.
+        let instance = unsafe { VfioDevice::<T>::instance(vdev) };
+        // SAFETY: The core passes a valid file position that nobody else changes during the call.
+        let position = unsafe { &mut *ppos };
+        ssize(instance.write(UserPtr::from_ptr(buf.cast_mut().cast()), count, position))
+    }
+
+    unsafe extern "C" fn ioctl(vdev: *mut vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: The device is open.
+        let instance = unsafe { VfioDevice::<T>::instance(vdev) };
+        match instance.ioctl(cmd, UserPtr::from_addr(arg)) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno() as c_long,
+        }
+    }
+
+    unsafe extern "C" fn get_region_info_caps(
+        vdev: *mut vfio_device,
+        info: *mut vfio_bindings::vfio_region_info,
+        _caps: *mut vfio_bindings::vfio_info_cap,
+    ) -> c_int {
+        // SAFETY: The device is open.
+        let instance = unsafe { VfioDevice::<T>::instance(vdev) };
+        // SAFETY: The core passes its own structure, filled from user space.
+        let info = unsafe { &mut *info };
+        match instance.region_info(info) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn request(vdev: *mut vfio_device, count: c_uint) {
+        // SAFETY: The device is registered until its user has let go.
+        unsafe { VfioDevice::<T>::instance(vdev) }.request(count);
+    }
+}

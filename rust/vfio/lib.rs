@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe abstractions for mediated VFIO devices that can be migrated.
+//!
+//! # What is supported
+//!
+//! * mdev parents, types and drivers ([`mdev`]), with a capacity that several types share;
+//! * VFIO devices by group and by character device (iommufd), emulated, without DMA of their own ([`device`]);
+//! * regions by read and write, INTx and MSI through eventfds, the request interrupt, reset ([`irq`]);
+//! * migration protocol v2 with pre-copy and peer-to-peer states, and DMA logging ([`migration`]);
+//! * a named attribute group on every instance ([`sysfs`]).
+//!
+//! Not supported yet: DMA by the device model, mmap of regions, MSI-X, migration protocol v1.
+//!
+//! # How a driver is written
+//!
+//! A driver implements [`device::Device`], a trait without a kernel type or a pointer in it: registers in, effects out,
+//! "save my state" and "load my state". It lists its mdev types in a table and registers both:
+//!
+//! ```ignore
+//! let driver = mdev::Driver::<Card>::new(c"mdev_serial")?;
+//! let parent = mdev::Parent::new(driver, c"mdev_serial", &TYPES, capacity)?;
+//! ```
+//!
+//! Everything else (ioctls, locking, interrupts, the state machine, data files, attributes) is done here, and all `unsafe`
+//! of the project is in this crate and in `vfio_bindings`.
+//!
+//! # Locking
+//!
+//! Every instance has one mutex, [`device::Instance`]'s `state`, for the device model and everything that is decided about
+//! it. It is never held across a copy from or to user space. A second mutex, `control`, is held across one
+//! `VFIO_DEVICE_SET_IRQS` call or the last close, because undoing an eventfd's wait sleeps until its callback, which takes
+//! `state`, has returned. Order: `control`, then `state`. Each migration data file has a mutex that orders its readers or
+//! writers; it is taken before `state` and never by a page fault.
+
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+pub mod anon_file;
+pub mod class;
+pub mod device;
+pub mod eventfd;
+pub mod irq;
+pub mod mdev;
+pub mod migration;
+pub mod reason;
+pub mod region;
+pub mod sysfs;
+pub mod timer;
+
+
+/// Prefix of this crate's lines in the kernel log.
+const __LOG_PREFIX: &[u8] = b"rust_vfio\0";

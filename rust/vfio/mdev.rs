@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mediated devices: a driver, parents whose types user space creates instances of, and the instances.
+//!
+//! A parent has a *capacity*, a number of units (ports, queues, megabytes) that its instances share. A type says how many an
+//! instance takes. `available_instances` tells how many instances what is left still allows; creating one takes the units,
+//! or fails with `ENOSPC`; removing it gives them back.
+//!
+//! C header: `include/linux/mdev.h`.
+
+use crate::class::ClassDevice;
+use crate::device::{Device, Instance, Registration};
+use crate::sysfs::Groups;
+use kernel::bindings;
+use kernel::error::to_result;
+use kernel::ffi::{c_char, c_int, c_uint};
+use kernel::module::this_module;
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::types::{ForeignOwnable, Opaque};
+use vfio_bindings::{mdev_device, mdev_driver, mdev_parent, mdev_type};
+
+/// A type of which user space can create instances: one row of a driver's table.
+pub struct Type<T: Device> {
+    /// Its name after the driver's: `1` in `mdev_serial-1`.
+    pub name: &'static CStr,
+    /// Its name for people.
+    pub pretty_name: &'static CStr,
+    /// What it is, in one or more lines.
+    pub description: &'static str,
+    /// What distinguishes its instances.
+    pub config: T::Config,
+    /// How many units of the parent's capacity an instance takes. Not zero.
+    pub units: u32,
+}
+
+/// Units that the instances of a parent share.
+#[pin_data]
+struct Capacity {
+    #[pin]
+    free: Mutex<u32>,
+}
+
+impl Capacity {
+    fn new(units: u32) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self { free <- new_mutex!(units, "mdev_capacity") }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// How many instances of so many units there is room for.
+    fn instances(&self, units: u32) -> u32 {
+        self.free.lock().checked_div(units).unwrap_or(0)
+    }
+
+    /// Takes units. `ENOSPC` when there are not enough.
+    fn reserve(self: &Arc<Self>, units: u32) -> Result<Reservation> {
+        let mut free = self.free.lock();
+        *free = free.checked_sub(units).ok_or(ENOSPC)?;
+        drop(free);
+        Ok(Reservation {
+            capacity: self.clone(),
+            units,
+        })
+    }
+}
+
+/// Units taken, given back when dropped.
+struct Reservation {
+    capacity: Arc<Capacity>,
+    units: u32,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        *self.capacity.free.lock() += self.units;
+    }
+}
+
+/// What is bound to an instance's device while the driver is: its driver data.
+pub(crate) struct Bound<T: Device> {
+    // Dropped in this order: the units are free when nobody uses the device any more.
+    registration: Registration<T>,
+    _reservation: Reservation,
+}
+
+impl<T: Device> Bound<T> {
+    /// The instance of a bound device.
+    ///
+    /// # Safety
+    ///
+    /// `dev` must be the device of an instance whose probe has succeeded and whose removal has not begun during `'a`.
+    pub(crate) unsafe fn instance<'a>(dev: *mut bindings::device) -> &'a Arc<Instance<T>> {
+        // SAFETY: By contract, the driver data is what `probe` stored.
+        let bound: &'a Self = unsafe { KBox::borrow(bindings::dev_get_drvdata(dev)) };
+        bound.registration.instance()
+    }
+}
+
+/// A registered mdev driver. Unregistered when dropped, which the parents that use it prevent.
+///
+/// # Invariants
+///
+/// `raw` is registered and pinned.
+#[pin_data(PinnedDrop)]
+pub struct Driver<T: Device> {
+    #[pin]
+    raw: Opaque<mdev_driver>,
+    _device: core::marker::PhantomData<fn(T)>,
+}
+
+// SAFETY: A driver may be used and unregistered from any thread.
+unsafe impl<T: Device> Send for Driver<T> {}
+// SAFETY: As above; the driver core does its own locking.
+unsafe impl<T: Device> Sync for Driver<T> {}
+
+impl<T: Device> Driver<T> {
+    /// Registers the driver under [`Device::NAME`]. `EBUSY` when the mdev bus has one of that name already.
+    pub fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            try_pin_init!(Self {
+                // INVARIANT: Registered here, and pinned by the `Arc`.
+                raw <- Opaque::try_ffi_init(|slot: *mut mdev_driver| {
+                    // SAFETY: `slot` is valid for writes.
+                    unsafe { slot.write(Self::callbacks()) };
+                    // SAFETY: `slot` is pinned, stays valid until `drop` unregisters it, and all it points to is static.
+                    to_result(unsafe { vfio_bindings::mdev_register_driver(slot) })
+                }),
+                _device: core::marker::PhantomData,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn callbacks() -> mdev_driver {
+        mdev_driver {
+            device_api: c"vfio-pci".as_char_ptr(),
+            probe: Some(Self::probe),
+            remove: Some(Self::remove),
+            get_available: Some(Self::get_available),
+            show_description: Some(Self::show_description),
+            driver: bindings::device_driver {
+                name: T::NAME.as_char_ptr(),
+                // The VFIO core takes a reference to this module while a device is open.
+                owner: this_module::<T::OwnerModule>().as_ptr(),
+                dev_groups: Groups::<T>::as_ptr().cast_mut().cast(),
+                ..pin_init::zeroed()
+            },
+            ..pin_init::zeroed()
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev bus on a new instance of one of our types.
+    unsafe extern "C" fn probe(mdev: *mut mdev_device) -> c_int {
+        // SAFETY: By contract, the type is the first field of one of our nodes.
+        let node = unsafe { &*(*mdev).type_.cast::<TypeNode<T>>() };
+        // SAFETY: The device is valid, and `remove` drops the registration before it is unbound.
+        match unsafe { Self::bind(&raw mut (*mdev).dev, node) } {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `dev` must be a device that is being bound to this driver.
+    unsafe fn bind(dev: *mut bindings::device, node: &TypeNode<T>) -> Result {
+        let reservation = node.capacity.reserve(node.info.units)?;
+        // SAFETY: By contract; the driver core calls `remove` before the device is unbound.
+        let registration = unsafe { Registration::<T>::new(dev, &node.info.config)? };
+        let bound = KBox::new(
+            Bound {
+                registration,
+                _reservation: reservation,
+            },
+            GFP_KERNEL,
+        )?;
+        // SAFETY: The driver data of a device that is being bound is its driver's.
+        unsafe { bindings::dev_set_drvdata(dev, bound.into_foreign()) };
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev bus on a device that `probe` has bound.
+    unsafe extern "C" fn remove(mdev: *mut mdev_device) {
+        // SAFETY: `probe` stored this, and nobody borrows it any more: the attributes are gone.
+        let bound = unsafe { KBox::<Bound<T>>::from_foreign(bindings::dev_get_drvdata(&raw mut (*mdev).dev)) };
+        drop(bound);
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core on one of our types.
+    unsafe extern "C" fn get_available(raw: *mut mdev_type) -> c_uint {
+        // SAFETY: By contract, the type is the first field of one of our nodes.
+        let node = unsafe { &*raw.cast::<TypeNode<T>>() };
+        node.capacity.instances(node.info.units)
+    }
+
+    /// # Safety
+    ///
+    /// Called by the mdev core on one of our types; `buf` is a page.
+    unsafe extern "C" fn show_description(raw: *mut mdev_type, buf: *mut c_char) -> isize {
+        // SAFETY: By contract, the type is the first field of one of our nodes.
+        let node = unsafe { &*raw.cast::<TypeNode<T>>() };
+        // SAFETY: By contract, `buf` is a page of the caller's.
+        let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
+        let text = node.info.description.as_bytes();
+        let len = text.len().min(PAGE_SIZE - 1);
+        page[..len].copy_from_slice(&text[..len]);
+        page[len] = b'\n';
+        (len + 1) as isize
+    }
+}
+
+#[pinned_drop]
+impl<T: Device> PinnedDrop for Driver<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant, the driver is registered; no parent refers to it any more.
+        unsafe { vfio_bindings::mdev_unregister_driver(self.raw.get()) };
+    }
+}
+
+/// A type as the mdev core knows it, and what it stands for.
+#[repr(C)]
+struct TypeNode<T: Device> {
+    /// First, so that a pointer to it is one to the whole.
+    raw: Opaque<mdev_type>,
+    info: &'static Type<T>,
+    capacity: Arc<Capacity>,
+}
+
+/// A registered parent: a device under which user space creates instances. Removes all of them when dropped.
+///
+/// # Invariants
+///
+/// `raw` is registered; `nodes` and `pointers` are what it refers to and do not move.
+pub struct Parent<T: Device> {
+    raw: KBox<Opaque<mdev_parent>>,
+    _pointers: KVec<*mut mdev_type>,
+    _nodes: KVec<KBox<TypeNode<T>>>,
+    // Dropped last, the device before the driver.
+    _device: ClassDevice,
+    _driver: Arc<Driver<T>>,
+}
+
+// SAFETY: A parent may be unregistered from any thread; the pointers are only read by the mdev core.
+unsafe impl<T: Device> Send for Parent<T> {}
+// SAFETY: No method works on a shared reference.
+unsafe impl<T: Device> Sync for Parent<T> {}
+
+impl<T: Device> Parent<T> {
+    /// Makes `device` a parent with these types, whose instances share `capacity` units.
+    pub fn new(
+        driver: Arc<Driver<T>>,
+        device: ClassDevice,
+        types: &'static [Type<T>],
+        capacity: u32,
+    ) -> Result<Self> {
+        let capacity = Capacity::new(capacity)?;
+        let mut nodes = KVec::with_capacity(types.len(), GFP_KERNEL)?;
+        let mut pointers = KVec::with_capacity(types.len(), GFP_KERNEL)?;
+        for info in types {
+            const { assert!(core::mem::offset_of!(TypeNode<T>, raw) == 0) };
+            let node = KBox::new(
+                TypeNode {
+                    raw: Opaque::new(mdev_type {
+                        sysfs_name: info.name.as_char_ptr(),
+                        pretty_name: info.pretty_name.as_char_ptr(),
+                        ..pin_init::zeroed()
+                    }),
+                    info,
+                    capacity: capacity.clone(),
+                },
+                GFP_KERNEL,
+            )?;
+            pointers.push(node.raw.get(), GFP_KERNEL)?;
+            nodes.push(node, GFP_KERNEL)?;
+        }
+        let raw = KBox::new(Opaque::new(pin_init::zeroed::<mdev_parent>()), GFP_KERNEL)?;
+        // SAFETY: The device and the driver are registered and are kept until the parent is unregistered, as are the types
+        // and the array of pointers, all of them in allocations of their own.
+        to_result(unsafe {
+            vfio_bindings::mdev_register_parent(
+                raw.get(),
+                device.as_raw(),
+                driver.raw.get(),
+                pointers.as_mut_ptr(),
+                types.len() as c_uint,
+            )
+        })?;
+        // INVARIANT: Just registered.
+        Ok(Self {
+            raw,
+            _pointers: pointers,
+            _nodes: nodes,
+            _device: device,
+            _driver: driver,
+        })
+    }
+}
+
+impl<T: Device> Drop for Parent<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant, the parent is registered.
+        unsafe { vfio_bindings::mdev_unregister_parent(self.raw.get()) };
+    }
+}

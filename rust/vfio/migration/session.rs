@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state machine of one instance, and the session that goes with its saving and resuming states.
+//!
+//! A session is the byte stream between two devices, whatever carries it. Saving, it is made in two pieces: the setup record
+//! when pre-copy starts, and a second setup record with the whole state once the device has stopped. Resuming, it is checked
+//! and taken apart as it arrives, into a copy of the state that replaces the device's only when the stream is complete.
+
+use crate::device::{Device, SavedSize};
+use crate::migration::log::DirtyLog;
+use crate::reason::Reason;
+use ::migration::fsm::{State, Support};
+use ::migration::stream::{
+    self, ErrorClass, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord,
+    Sink, WriteError,
+};
+use core::fmt::Write;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// What every device of this crate supports: pre-copy and peer-to-peer states beside stop-and-copy.
+pub(crate) const SUPPORT: Support = Support {
+    precopy: true,
+    p2p: true,
+};
+
+/// Names a session, so that a data file can tell whether it is still its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionId(u64);
+
+/// The migration side of an instance.
+pub(crate) struct Migration<T: Device> {
+    /// The state the device is in.
+    pub(crate) current: State,
+    pub(crate) session: Option<Session<T>>,
+    pub(crate) log: Option<DirtyLog>,
+    last_id: u64,
+}
+
+/// What goes on in a state with a session.
+pub(crate) enum Session<T: Device> {
+    /// In PRE_COPY, PRE_COPY_P2P and STOP_COPY.
+    Saving(Saving),
+    /// In RESUMING.
+    Resuming(Resuming<T>),
+}
+
+impl<T: Device> Migration<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            current: State::Running,
+            session: None,
+            log: None,
+            last_id: 0,
+        }
+    }
+
+    /// Whether the device has effects: interrupts and changes of its own.
+    pub(crate) fn is_running(&self) -> bool {
+        self.current.is_running()
+    }
+
+    /// The device was reset: running, without a session. The log is the user's and stays.
+    pub(crate) fn reset(&mut self) {
+        self.current = State::Running;
+        self.session = None;
+    }
+
+    /// The last user is gone.
+    pub(crate) fn close(&mut self) {
+        self.reset();
+        self.log = None;
+    }
+
+    /// A name for a session that is about to start.
+    pub(crate) fn next_id(&mut self) -> SessionId {
+        self.last_id += 1;
+        SessionId(self.last_id)
+    }
+
+    /// The saving session of this name, if it goes on.
+    pub(crate) fn saving(&mut self, id: SessionId) -> Option<&mut Saving> {
+        match &mut self.session {
+            Some(Session::Saving(saving)) if saving.id == id => Some(saving),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of a stream, shared with a reader that copies them to user space without holding a lock.
+pub(crate) type Bytes = Arc<KVec<u8>>;
+
+/// A session that gives the state out.
+pub(crate) struct Saving {
+    id: SessionId,
+    phase: Phase,
+    bytes: Bytes,
+    /// Where in `bytes` the next read starts.
+    position: usize,
+    /// Bytes handed out before `bytes` was last replaced.
+    earlier: u64,
+    /// Bytes were handed out and could not be delivered, and are gone: the stream has a hole.
+    broken: bool,
+}
+
+/// A piece of the stream that was handed out and is on its way.
+pub(crate) struct Claim {
+    pub(crate) bytes: Bytes,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
+impl Saving {
+    /// Starts with the setup record of pre-copy.
+    pub(crate) fn pre_copy<T: Device>(id: SessionId, device: &T) -> Result<Self> {
+        let mut bytes = Growing(KVec::new());
+        setup(&mut bytes, Phase::PreCopy, device)?;
+        Self::new(id, Phase::PreCopy, bytes)
+    }
+
+    /// Starts with the whole state of a stopped device.
+    pub(crate) fn stop_copy<T: Device>(id: SessionId, device: &T) -> Result<Self> {
+        let mut bytes = Growing(KVec::new());
+        state(&mut bytes, device)?;
+        Self::new(id, Phase::StopCopy, bytes)
+    }
+
+    fn new(id: SessionId, phase: Phase, bytes: Growing) -> Result<Self> {
+        Ok(Self {
+            id,
+            phase,
+            bytes: Arc::new(bytes.0, GFP_KERNEL)?,
+            position: 0,
+            earlier: 0,
+            broken: false,
+        })
+    }
+
+    /// Goes on with the whole state of the device, which has stopped now, after what of pre-copy was not read yet.
+    pub(crate) fn stop<T: Device>(&mut self, device: &T) -> Result {
+        let mut bytes = Growing(KVec::new());
+        bytes.put(self.bytes.get(self.position..).unwrap_or_default())?;
+        state(&mut bytes, device)?;
+        self.bytes = Arc::new(bytes.0, GFP_KERNEL)?;
+        self.earlier += self.position as u64;
+        self.position = 0;
+        self.phase = Phase::StopCopy;
+        Ok(())
+    }
+
+    /// The phase that the stream was made for so far.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Bytes handed out since the session started.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.earlier + self.position as u64
+    }
+
+    /// Bytes not handed out yet.
+    pub(crate) fn remaining(&self) -> usize {
+        self.bytes.len().saturating_sub(self.position)
+    }
+
+    /// Hands out at most `count` bytes. `EIO` when the stream has a hole.
+    pub(crate) fn claim(&mut self, count: usize) -> Result<Claim> {
+        if self.broken {
+            return Err(EIO);
+        }
+        let start = self.position;
+        let end = start + count.min(self.remaining());
+        self.position = end;
+        Ok(Claim {
+            bytes: self.bytes.clone(),
+            start,
+            end,
+        })
+    }
+
+    /// Takes back what could not be delivered. Where the stream has gone on meanwhile, it has a hole.
+    pub(crate) fn return_claim(&mut self, claim: &Claim) {
+        if Arc::ptr_eq(&self.bytes, &claim.bytes) && self.position == claim.end {
+            self.position = claim.start;
+        } else {
+            self.broken = true;
+        }
+    }
+}
+
+/// A session that takes a state in.
+pub(crate) struct Resuming<T: Device> {
+    id: SessionId,
+    reader: Reader,
+    scratch: KVec<u8>,
+    incoming: KBox<T::Incoming>,
+}
+
+impl<T: Device> Resuming<T> {
+    pub(crate) fn new(id: SessionId, device: &T) -> Result<Self> {
+        Ok(Self {
+            id,
+            reader: Reader::new(),
+            scratch: KVec::from_elem(0, stream::MAX_SECTION_LEN, GFP_KERNEL)?,
+            incoming: device.incoming()?,
+        })
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The phase that the stream has reached; `None` before its first setup record was accepted.
+    pub(crate) fn phase(&self) -> Option<Phase> {
+        self.reader.phase()
+    }
+
+    /// Bytes taken since the session started.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.reader.bytes()
+    }
+
+    /// Takes the next bytes of the stream.
+    ///
+    /// `EINVAL` for bytes that are not a stream this device takes, `ENOMEM` for records longer than it reads, `ENODEV` after
+    /// an earlier error. The reason is kept; the device is what it was.
+    pub(crate) fn push(&mut self, device: &T, bytes: &[u8], reason: &mut Reason) -> Result {
+        let poisoned = self.reader.error().is_some();
+        let mut judge = Judge {
+            device,
+            incoming: &mut self.incoming,
+            detail: Reason::none(),
+        };
+        let result = self.reader.push(bytes, &mut self.scratch, &mut judge);
+        result.map_err(|error| {
+            if !poisoned {
+                match judge.detail.as_str() {
+                    "" => reason.set(format_args!("{error}")),
+                    detail => reason.set(format_args!("{detail}")),
+                }
+            }
+            match error.class() {
+                ErrorClass::Invalid | ErrorClass::Unsupported => EINVAL,
+                ErrorClass::TooBig => ENOMEM,
+                ErrorClass::Poisoned => ENODEV,
+            }
+        })
+    }
+
+    /// Ends the session by replacing the device's state. `EINVAL`, with the reason kept, when the stream is not complete.
+    pub(crate) fn commit(&self, device: &mut T, reason: &mut Reason) -> Result {
+        if let Err(error) = self.reader.finish() {
+            // What made an earlier write fail is the better reason.
+            if self.reader.error().is_none() {
+                reason.set(format_args!("{error}"));
+            }
+            return Err(EINVAL);
+        }
+        device.commit(&self.incoming).inspect_err(|_| {
+            reason.set(format_args!("the sections do not fit together"));
+        })
+    }
+}
+
+/// Decides about the records of an incoming stream.
+struct Judge<'a, T: Device> {
+    device: &'a T,
+    incoming: &'a mut T::Incoming,
+    /// More than a [`Refusal`] can say.
+    detail: Reason,
+}
+
+impl<T: Device> Handler for Judge<'_, T> {
+    fn setup(&mut self, record: &SetupRecord<'_>) -> Result<(), Refusal> {
+        const REFUSED: Refusal = Refusal::invalid("the source is not compatible with this device");
+
+        if record.model != T::MODEL {
+            self.detail.set(format_args!(
+                "source is a {}, this device a {}",
+                record.model,
+                T::MODEL
+            ));
+            return Err(REFUSED);
+        }
+        for source in record.params() {
+            match self.device.parameters().find(|own| own.name == source.name) {
+                Some(own) if own.value == source.value => {}
+                Some(own) => self.complain(format_args!(
+                    "{}: source has {}, this device has {}",
+                    own.name, source.value, own.value
+                )),
+                None => self.complain(format_args!(
+                    "{}: source has {}, this device does not know it",
+                    source.name, source.value
+                )),
+            }
+        }
+        for own in self.device.parameters() {
+            if !record.params().any(|source| source.name == own.name) {
+                self.complain(format_args!(
+                    "{}: source does not have it, this device has {}",
+                    own.name, own.value
+                ));
+            }
+        }
+        match self.detail.as_str() {
+            "" => Ok(()),
+            _ => Err(REFUSED),
+        }
+    }
+
+    fn section_header(&mut self, header: &SectionHeader) -> Result<Known, Refusal> {
+        match device_id(header.id).and_then(|id| self.device.section_len(id)) {
+            None => Ok(Known::No),
+            Some(max) if header.len <= max => Ok(Known::Yes),
+            Some(max) => {
+                self.detail.set(format_args!(
+                    "section {:#x} has {} bytes, this device reads {max}",
+                    header.id, header.len
+                ));
+                Err(Refusal {
+                    class: ErrorClass::TooBig,
+                    reason: "a section is too long",
+                })
+            }
+        }
+    }
+
+    fn section(&mut self, header: &SectionHeader, payload: &[u8]) -> Result<(), Refusal> {
+        let id = device_id(header.id).ok_or(Refusal::invalid("the section is not a device's"))?;
+        T::load(self.incoming, id, payload, &mut self.detail)
+            .map_err(|_| Refusal::invalid("a section holds a state that the device cannot be in"))
+    }
+
+    fn end(&mut self) -> Result<(), Refusal> {
+        match T::is_complete(self.incoming) {
+            true => Ok(()),
+            false => Err(Refusal::invalid("a section that the state needs is missing")),
+        }
+    }
+}
+
+impl<T: Device> Judge<'_, T> {
+    /// Adds a line to the reasons.
+    fn complain(&mut self, reason: core::fmt::Arguments<'_>) {
+        let separator = if self.detail.as_str().is_empty() { "" } else { "; " };
+        // What does not fit is cut.
+        let _ = self.detail.write_str(separator);
+        let _ = self.detail.write_fmt(reason);
+    }
+}
+
+/// The number that a device's section has in a stream: the format keeps the lowest ones for itself.
+fn wire_id(id: u16) -> Result<u16> {
+    stream::DEVICE_SECTIONS.start().checked_add(id).ok_or(EINVAL)
+}
+
+/// The device's number of a section in a stream.
+fn device_id(wire: u16) -> Option<u16> {
+    wire.checked_sub(*stream::DEVICE_SECTIONS.start())
+}
+
+/// The length of the stream that stop-and-copy will give, at most, in bytes.
+pub(crate) fn stop_copy_len<T: Device>(device: &T) -> usize {
+    let SavedSize { bytes, sections } = device.saved_size();
+    stream::setup_len(T::MODEL, device.parameters())
+        + bytes
+        + sections * stream::section_len(0)
+        + stream::END_LEN
+}
+
+/// A buffer that grows.
+struct Growing(KVec<u8>);
+
+impl Sink for Growing {
+    type Error = Error;
+
+    fn put(&mut self, bytes: &[u8]) -> Result {
+        Ok(self.0.extend_from_slice(bytes, GFP_KERNEL)?)
+    }
+}
+
+/// Writes a setup record.
+fn setup<T: Device>(out: &mut Growing, phase: Phase, device: &T) -> Result {
+    stream::write_setup(out, phase, T::MODEL, device.parameters()).map_err(errno)
+}
+
+/// Writes the whole of stop-and-copy.
+fn state<T: Device>(out: &mut Growing, device: &T) -> Result {
+    out.0.reserve(stop_copy_len(device), GFP_KERNEL)?;
+    setup(out, Phase::StopCopy, device)?;
+    device.save(&mut |id, payload| {
+        stream::write_section(out, wire_id(id)?, true, payload).map_err(errno)
+    })?;
+    stream::write_end(out).map_err(errno)
+}
+
+/// The errno of a record that was not written: memory, or a device model that breaks the format's limits.
+fn errno(error: WriteError<Error>) -> Error {
+    match error {
+        WriteError::Sink(error) => error,
+        WriteError::Record(_) | WriteError::PayloadLength => EIO,
+    }
+}

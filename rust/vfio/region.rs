@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Regions: the parts of a device that a user reads and writes, and where they lie in the device's file.
+//!
+//! A region's bytes start at its index shifted by [`OFFSET_SHIFT`], as vfio-pci lays them out.
+//!
+//! C header: `include/uapi/linux/vfio.h`.
+
+use kernel::prelude::*;
+
+/// Bits of a file offset that count within one region.
+pub const OFFSET_SHIFT: u32 = 40;
+
+/// Number of regions a PCI device reports (`VFIO_PCI_NUM_REGIONS`).
+pub const NUM_REGIONS: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS as u32;
+
+/// A region of a PCI device (`VFIO_PCI_*_REGION_INDEX`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Region {
+    /// A base address register's, 0 to 5.
+    Bar(u8),
+    /// The expansion ROM.
+    Rom,
+    /// The configuration space.
+    Config,
+    /// The legacy VGA ranges.
+    Vga,
+}
+
+impl TryFrom<u32> for Region {
+    type Error = Error;
+
+    /// `EINVAL` for a number that is no region of a PCI device.
+    fn try_from(index: u32) -> Result<Self> {
+        Ok(match index {
+            0..=5 => Self::Bar(index as u8),
+            vfio_bindings::VFIO_PCI_ROM_REGION_INDEX => Self::Rom,
+            vfio_bindings::VFIO_PCI_CONFIG_REGION_INDEX => Self::Config,
+            vfio_bindings::VFIO_PCI_VGA_REGION_INDEX => Self::Vga,
+            _ => return Err(EINVAL),
+        })
+    }
+}
+
+/// A place in a region, from the offset of a read or write on the device's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The region.
+    pub region: Region,
+    /// Bytes from its start.
+    pub offset: u64,
+}
+
+impl TryFrom<i64> for Position {
+    type Error = Error;
+
+    /// `EINVAL` for a negative offset and for one beyond the last region.
+    fn try_from(offset: i64) -> Result<Self> {
+        let offset = u64::try_from(offset).map_err(|_| EINVAL)?;
+        let index = u32::try_from(offset >> OFFSET_SHIFT).map_err(|_| EINVAL)?;
+        Ok(Self {
+            region: Region::try_from(index)?,
+            offset: offset & ((1 << OFFSET_SHIFT) - 1),
+        })
+    }
+}
