@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Device models without I/O: register accesses in, effects out.
+//!
+//! | module | device |
+//! |---|---|
+//! | [`serial`] | QEMU's pci-serial card: 1, 2 or 4 ports, a 16550A each |
+//!
+//! The same source is compiled into the kernel module and into user-space programs. So there is no
+//! allocation, no `unsafe`, no dependency, no clock and no thread here: whoever embeds a model hands
+//! it the accesses and the time, and carries out what it asks for (an interrupt, a timer).
+//!
+//! What comes from outside (a guest's register writes, a saved state) is untrusted: nothing here
+//! panics on it, and every access is bounded in time.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod serial;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Everything about migrating a VFIO device that can be decided without a kernel.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`fsm`] | which state comes next on the way to the one asked for (protocols v2 and v1) |
+//! | [`stream`] | how device state is framed: setup record, sections, end; writer and incremental reader |
+//! | [`model`] | what a device model is: its parameters, their allowed values, its versions and types |
+//! | [`value`] | a parameter's name and value, and which of either are well formed |
+//!
+//! The same source is compiled into the kernel module and into user-space programs. So there is no
+//! allocation, no `unsafe`, no dependency, no kernel type and no errno here: errors are enums with
+//! one variant a cause, and the caller maps their class to what its users expect.
+//!
+//! What comes from outside (streams, text, state numbers) is untrusted: nothing here panics on it.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod crc;
+pub mod fsm;
+pub mod model;
+pub mod stream;
+pub mod value;

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A type: what one kind of instance offers of a model.
+
+use super::{Allowed, Model, ParamDef, Version};
+use crate::value::Value;
+use core::fmt;
+
+/// What a type allows of one parameter, where that is less than the model does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Narrowed<'a> {
+    /// The parameter's name.
+    pub param: &'a str,
+    /// The values instances of the type may have, all of them values the model allows.
+    pub allowed: Allowed<'a>,
+    /// The value a new instance has.
+    pub init: Value<'a>,
+}
+
+/// A device model as one kind of instance offers it. Several types may share a model and differ in
+/// the values they allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Type<'a> {
+    /// The model.
+    pub model: &'a Model<'a>,
+    /// The parameters of which the type allows less than the model.
+    pub narrowed: &'a [Narrowed<'a>],
+    /// The version a new instance has, if it is another than the model's.
+    pub init_version: Option<&'a str>,
+}
+
+impl<'a> Type<'a> {
+    /// The whole model.
+    pub const fn of(model: &'a Model<'a>) -> Self {
+        Self {
+            model,
+            narrowed: &[],
+            init_version: None,
+        }
+    }
+
+    fn narrowed(&self, param: &ParamDef<'_>) -> Option<&'a Narrowed<'a>> {
+        self.narrowed.iter().find(|n| n.param == param.name)
+    }
+
+    /// The values an instance may have for a parameter of the model.
+    pub fn allowed(&self, param: &ParamDef<'a>) -> Allowed<'a> {
+        match self.narrowed(param) {
+            Some(narrowed) => narrowed.allowed,
+            None => param.allowed,
+        }
+    }
+
+    /// The value a new instance has for a parameter of the model.
+    pub fn init(&self, param: &ParamDef<'a>) -> Value<'a> {
+        match self.narrowed(param) {
+            Some(narrowed) => narrowed.init,
+            None => param.init,
+        }
+    }
+
+    /// The off value of a parameter of the model, if instances may have it.
+    pub fn off(&self, param: &ParamDef<'a>) -> Option<Value<'a>> {
+        param.off.filter(|off| self.allowed(param).contains(off))
+    }
+
+    /// Whether an instance may have the value, as far as the parameter alone decides.
+    pub fn allows(&self, param: &ParamDef<'a>, value: &Value<'_>) -> bool {
+        value.kind() == param.kind && self.allowed(param).contains(value)
+    }
+
+    /// Whether instances may have all values of a version.
+    pub fn offers(&self, version: &Version<'_>) -> bool {
+        version.values.iter().all(|bundled| {
+            let param = self.model.param(bundled.name);
+            param.is_some_and(|param| self.allows(param, &bundled.value))
+        })
+    }
+
+    /// The versions that instances may have, in the order of the model.
+    pub fn versions(&self) -> impl Iterator<Item = &'a Version<'a>> + Clone {
+        let ty = *self;
+        self.model.versions.iter().filter(move |v| ty.offers(v))
+    }
+
+    /// The version a new instance has.
+    pub const fn init_version(&self) -> Option<&'a str> {
+        match self.init_version {
+            Some(version) => Some(version),
+            None => self.model.init_version,
+        }
+    }
+
+    /// The requirements that the values `value_of` gives (by position in the declaration order) do
+    /// not meet. Those of parameters that are off are not tested.
+    pub fn unmet<'v, F>(&self, value_of: F) -> impl Iterator<Item = Unmet<'v>>
+    where
+        'a: 'v,
+        F: Fn(usize) -> Option<Value<'v>>,
+    {
+        let model = self.model;
+        // A flat walk over (parameter, requirement) keeps this an iterator without allocation.
+        let mut param_at = 0;
+        let mut requirement_at = 0;
+        core::iter::from_fn(move || loop {
+            let param = model.params.get(param_at)?;
+            let value = value_of(param_at).filter(|value| param.off != Some(*value));
+            let (Some(value), Some(requirement)) = (value, param.requires.get(requirement_at))
+            else {
+                param_at += 1;
+                requirement_at = 0;
+                continue;
+            };
+            requirement_at += 1;
+            let other = model.position(requirement.param).and_then(&value_of);
+            if !other.is_some_and(|other| requirement.allowed.contains(&other)) {
+                return Some(Unmet {
+                    name: param.name,
+                    value,
+                    other: requirement.param,
+                    other_value: other,
+                    allowed: requirement.allowed,
+                });
+            }
+        })
+    }
+}
+
+/// A requirement that is not met. Prints as one line:
+/// `msi: on requires num-ports 2, 4, not 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmet<'a> {
+    /// The parameter that requires something.
+    pub name: &'a str,
+    /// Its value, which is not its off value.
+    pub value: Value<'a>,
+    /// The parameter required.
+    pub other: &'a str,
+    /// Its value; `None` if it has none.
+    pub other_value: Option<Value<'a>>,
+    /// The values that would do.
+    pub allowed: Allowed<'a>,
+}
+
+impl fmt::Display for Unmet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} requires {} {}",
+            self.name, self.value, self.other, self.allowed
+        )?;
+        match &self.other_value {
+            Some(value) => write!(f, ", not {value}"),
+            None => Ok(()),
+        }
+    }
+}
