@@ -198,7 +198,9 @@ enum Signalling {
         masked: bool,
     },
     /// Through one eventfd a vector.
-    Msi { triggers: [Option<EventFd>; MAX_MSI] },
+    Msi {
+        triggers: [Option<EventFd>; MAX_MSI],
+    },
 }
 
 /// The interrupt configuration of one open device.

@@ -47,6 +47,8 @@ pub mod region;
 pub mod sysfs;
 pub mod timer;
 
+#[cfg(CONFIG_KUNIT)]
+mod tests;
 
 /// Prefix of this crate's lines in the kernel log.
 const __LOG_PREFIX: &[u8] = b"rust_vfio\0";

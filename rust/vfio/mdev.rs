@@ -189,7 +189,9 @@ impl<T: Device> Driver<T> {
     /// Called by the mdev bus on a device that `probe` has bound.
     unsafe extern "C" fn remove(mdev: *mut mdev_device) {
         // SAFETY: `probe` stored this, and nobody borrows it any more: the attributes are gone.
-        let bound = unsafe { KBox::<Bound<T>>::from_foreign(bindings::dev_get_drvdata(&raw mut (*mdev).dev)) };
+        let bound = unsafe {
+            KBox::<Bound<T>>::from_foreign(bindings::dev_get_drvdata(&raw mut (*mdev).dev))
+        };
         drop(bound);
     }
 

@@ -5,7 +5,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`session`] | the state machine, and the byte stream that is saved or loaded |
-//! | [`file`] | the data file through which protocol v2 carries the stream |
+//! | [`mod@file`] | the data file through which protocol v2 carries the stream |
 //! | [`v2`] | the callbacks of protocol v2 |
 //! | [`log`] | DMA logging |
 

@@ -204,12 +204,7 @@ impl Device for SerialCard {
             .then_some(PORT_SECTION_BYTES)
     }
 
-    fn load(
-        incoming: &mut Incoming,
-        id: u16,
-        payload: &[u8],
-        reason: &mut dyn Write,
-    ) -> Result {
+    fn load(incoming: &mut Incoming, id: u16, payload: &[u8], reason: &mut dyn Write) -> Result {
         incoming.section(id, payload).map(drop).map_err(|error| {
             // A reason that does not fit is cut.
             let _ = write!(reason, "{error}");

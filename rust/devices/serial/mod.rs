@@ -37,7 +37,8 @@
 //!
 //! // A guest's access: tell the time, hand it on, look at what follows from it.
 //! card.set_time(1_000);
-//! card.write_bar0(8 + 2, &[0x01]); // second port: FIFOs on
+//! card.write_bar0(8 + 3, &[0x03]); // second port: 8 data bits
+//! card.write_bar0(8 + 2, &[0x01]); // FIFOs on
 //! card.write_bar0(8 + 1, &[0x01]); // and the receiver's interrupt
 //! card.write_bar0(8, b"U");
 //! assert!(card.intx_asserted()); // the byte came back: drive the interrupt line

@@ -110,7 +110,10 @@ impl<T: Device> Instance<T> {
         info.offset = u64::from(info.index) << OFFSET_SHIFT;
         info.flags = match info.size {
             0 => 0,
-            _ => vfio_bindings::VFIO_REGION_INFO_FLAG_READ | vfio_bindings::VFIO_REGION_INFO_FLAG_WRITE,
+            _ => {
+                vfio_bindings::VFIO_REGION_INFO_FLAG_READ
+                    | vfio_bindings::VFIO_REGION_INFO_FLAG_WRITE
+            }
         };
         Ok(())
     }

@@ -150,11 +150,7 @@ impl<T: Device> Callbacks<T> {
     /// Called by the VFIO core when the last reference to the device is gone.
     unsafe extern "C" fn release(vdev: *mut vfio_device) {
         // SAFETY: The allocation is a `VfioDevice<T>`, whose instance nobody uses any more.
-        unsafe {
-            (*vdev.cast::<VfioDevice<T>>())
-                .instance
-                .assume_init_drop()
-        };
+        unsafe { (*vdev.cast::<VfioDevice<T>>()).instance.assume_init_drop() };
     }
 
     /// # Safety

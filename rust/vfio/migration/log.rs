@@ -26,7 +26,7 @@ pub(crate) struct Range {
 
 impl Range {
     /// The range of `length` bytes from `first`. `EINVAL` when it is empty or wraps.
-    fn new(first: u64, length: u64) -> Result<Self> {
+    pub(crate) fn new(first: u64, length: u64) -> Result<Self> {
         let last = first
             .checked_add(length.checked_sub(1).ok_or(EINVAL)?)
             .ok_or(EINVAL)?;
@@ -92,7 +92,8 @@ impl<T: Device> Callbacks<T> {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
         // SAFETY: The core passes its tree and its number, which nobody else changes during the call.
-        let log = unsafe { collect(root, nodes).and_then(|ranges| DirtyLog::new(*page_size, ranges)) };
+        let log =
+            unsafe { collect(root, nodes).and_then(|ranges| DirtyLog::new(*page_size, ranges)) };
         let mut state = instance.state.lock();
         match log {
             // The core does not remember whether a log is on.

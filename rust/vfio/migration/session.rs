@@ -11,8 +11,8 @@ use crate::migration::log::DirtyLog;
 use crate::reason::Reason;
 use ::migration::fsm::{State, Support};
 use ::migration::stream::{
-    self, ErrorClass, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord,
-    Sink, WriteError,
+    self, ErrorClass, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord, Sink,
+    WriteError,
 };
 use core::fmt::Write;
 use kernel::prelude::*;
@@ -335,7 +335,9 @@ impl<T: Device> Handler for Judge<'_, T> {
     fn end(&mut self) -> Result<(), Refusal> {
         match T::is_complete(self.incoming) {
             true => Ok(()),
-            false => Err(Refusal::invalid("a section that the state needs is missing")),
+            false => Err(Refusal::invalid(
+                "a section that the state needs is missing",
+            )),
         }
     }
 }
@@ -343,7 +345,11 @@ impl<T: Device> Handler for Judge<'_, T> {
 impl<T: Device> Judge<'_, T> {
     /// Adds a line to the reasons.
     fn complain(&mut self, reason: core::fmt::Arguments<'_>) {
-        let separator = if self.detail.as_str().is_empty() { "" } else { "; " };
+        let separator = if self.detail.as_str().is_empty() {
+            ""
+        } else {
+            "; "
+        };
         // What does not fit is cut.
         let _ = self.detail.write_str(separator);
         let _ = self.detail.write_fmt(reason);
@@ -352,7 +358,10 @@ impl<T: Device> Judge<'_, T> {
 
 /// The number that a device's section has in a stream: the format keeps the lowest ones for itself.
 fn wire_id(id: u16) -> Result<u16> {
-    stream::DEVICE_SECTIONS.start().checked_add(id).ok_or(EINVAL)
+    stream::DEVICE_SECTIONS
+        .start()
+        .checked_add(id)
+        .ok_or(EINVAL)
 }
 
 /// The device's number of a section in a stream.

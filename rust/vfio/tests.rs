@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KUnit: what this crate decides, compared with the running kernel where the kernel decides it too.
+
+use crate::device::{Device, SavedSize};
+use crate::irq::Counts;
+use crate::migration::session::{Migration, Resuming, Saving, SUPPORT};
+use crate::reason::Reason;
+use crate::region::Region;
+use ::migration::value::{Param, Value};
+use core::fmt::Write;
+use kernel::module::{ModuleMetadata, ThisModule};
+use kernel::prelude::*;
+
+/// Stands for a driver's module, which tests do not have.
+struct NoModule;
+
+impl ModuleMetadata for NoModule {
+    const NAME: &'static CStr = c"none";
+    // SAFETY: The null pointer stands for code that is built in, which cannot be unloaded.
+    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(core::ptr::null_mut()) };
+}
+
+/// A device with one register, whose state is one section of one byte. Odd values are refused.
+struct Register(u8);
+
+/// Number of the register's section.
+const SECTION: u16 = 7;
+
+impl Device for Register {
+    type OwnerModule = NoModule;
+    type Config = u8;
+    type Incoming = Option<u8>;
+
+    const NAME: &'static CStr = c"register";
+    const MODEL: &'static str = "test.example/register";
+
+    fn power_on(value: &u8) -> Result<KBox<Self>> {
+        Ok(KBox::new(Self(*value), GFP_KERNEL)?)
+    }
+
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+
+    fn region_size(&self, _region: Region) -> u64 {
+        1
+    }
+
+    fn read(&mut self, _region: Region, _offset: u64, data: &mut [u8]) {
+        data.fill(self.0);
+    }
+
+    fn write(&mut self, _region: Region, _offset: u64, data: &[u8]) {
+        self.0 = data.first().copied().unwrap_or(self.0);
+    }
+
+    fn irqs(&self) -> Counts {
+        Counts::default()
+    }
+
+    fn intx(&self) -> bool {
+        false
+    }
+
+    fn take_msi(&mut self) -> u32 {
+        0
+    }
+
+    fn set_time(&mut self, _now_ns: u64) {}
+
+    fn wake_after_ns(&self) -> Option<u64> {
+        None
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = Param<'_>> + Clone {
+        core::iter::once(Param {
+            name: "width",
+            value: Value::Int(1 + u64::from(self.0 >= 0x80)),
+        })
+    }
+
+    fn saved_size(&self) -> SavedSize {
+        SavedSize {
+            bytes: 1,
+            sections: 1,
+        }
+    }
+
+    fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result {
+        emit(SECTION, &[self.0])
+    }
+
+    fn incoming(&self) -> Result<KBox<Option<u8>>> {
+        Ok(KBox::new(None, GFP_KERNEL)?)
+    }
+
+    fn section_len(&self, id: u16) -> Option<usize> {
+        (id == SECTION).then_some(1)
+    }
+
+    fn load(incoming: &mut Option<u8>, _id: u16, payload: &[u8], reason: &mut dyn Write) -> Result {
+        match payload {
+            [value] if value % 2 == 0 => {
+                *incoming = Some(*value);
+                Ok(())
+            }
+            _ => {
+                let _ = write!(reason, "the register cannot be odd");
+                Err(EINVAL)
+            }
+        }
+    }
+
+    fn is_complete(incoming: &Option<u8>) -> bool {
+        incoming.is_some()
+    }
+
+    fn commit(&mut self, incoming: &Option<u8>) -> Result {
+        self.0 = incoming.ok_or(EINVAL)?;
+        Ok(())
+    }
+
+    fn resume(&mut self) {}
+}
+
+/// Everything that a saving session hands out from now on.
+fn drain(saving: &mut Saving) -> Result<KVec<u8>> {
+    let mut out = KVec::new();
+    loop {
+        let claim = saving.claim(5)?;
+        if claim.start == claim.end {
+            return Ok(out);
+        }
+        out.extend_from_slice(&claim.bytes[claim.start..claim.end], GFP_KERNEL)?;
+    }
+}
+
+/// A saving session that has gone through both phases, and a device that saved it.
+fn saved(value: u8) -> Result<KVec<u8>> {
+    let device = Register(value);
+    let id = Migration::<Register>::new().next_id();
+    let mut saving = Saving::pre_copy(id, &device)?;
+    let mut stream = drain(&mut saving)?;
+    saving.stop(&device)?;
+    stream.extend_from_slice(&drain(&mut saving)?, GFP_KERNEL)?;
+    Ok(stream)
+}
+
+/// Pushes a stream, then commits it. Returns the register and the reason of a refusal.
+fn loaded(into: u8, stream: &[u8]) -> Result<(Result, Register, Reason)> {
+    let mut device = Register(into);
+    let mut reason = Reason::none();
+    let id = Migration::<Register>::new().next_id();
+    let mut resuming = Resuming::new(id, &device)?;
+    let result = resuming
+        .push(&device, stream, &mut reason)
+        .and_then(|()| resuming.commit(&mut device, &mut reason));
+    Ok((result, device, reason))
+}
+
+#[kunit_tests(rust_vfio_fsm)]
+mod fsm {
+    use super::*;
+    use ::migration::fsm::{next, State};
+    use kernel::alloc::KBox;
+    use kernel::error::to_result;
+
+    #[test]
+    fn every_step_is_the_one_that_the_kernel_takes() -> Result {
+        let mut vdev: KBox<vfio_bindings::vfio_device> = KBox::new(Default::default(), GFP_KERNEL)?;
+        vdev.migration_flags = crate::migration::v2::FLAGS;
+        // The kernel warns when it is asked for a step out of the error state, so that is not asked here.
+        for from in 1..8 {
+            for to in 0..8 {
+                let mut step = 0;
+                // SAFETY: The function reads the flags of the device and writes to `step`.
+                let theirs = to_result(unsafe {
+                    vfio_bindings::vfio_mig_get_next_state(&mut *vdev, from, to, &mut step)
+                });
+                let from = State::try_from(from).map_err(|_| EINVAL)?;
+                let to = State::try_from(to).map_err(|_| EINVAL)?;
+                let ours = next(from, to, SUPPORT).map(State::as_u32);
+                assert_eq!(ours.ok(), theirs.ok().map(|()| step));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[kunit_tests(rust_vfio_session)]
+mod session {
+    use super::*;
+
+    #[test]
+    fn what_one_device_saved_another_loads() -> Result {
+        let (result, device, reason) = loaded(4, &saved(42)?)?;
+        assert_eq!(result, Ok(()));
+        assert_eq!(device.0, 42);
+        assert_eq!(reason.as_str(), "");
+        Ok(())
+    }
+
+    #[test]
+    fn a_stream_without_its_last_byte_changes_nothing() -> Result {
+        let stream = saved(42)?;
+        let (result, device, reason) = loaded(4, &stream[..stream.len() - 1])?;
+        assert_eq!(result, Err(EINVAL));
+        assert_eq!(device.0, 4);
+        assert!(!reason.as_str().is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_that_the_device_refuses_changes_nothing_and_says_why() -> Result {
+        let (result, device, reason) = loaded(4, &saved(43)?)?;
+        assert_eq!(result, Err(EINVAL));
+        assert_eq!(device.0, 4);
+        assert_eq!(reason.as_str(), "the register cannot be odd");
+        Ok(())
+    }
+
+    #[test]
+    fn another_parameter_is_refused_at_the_setup_record() -> Result {
+        let device = Register(0x80);
+        let id = Migration::<Register>::new().next_id();
+        let mut setup = Saving::pre_copy(id, &device)?;
+        let (result, device, reason) = loaded(4, &drain(&mut setup)?)?;
+        assert_eq!(result, Err(EINVAL));
+        assert_eq!(device.0, 4);
+        assert_eq!(reason.as_str(), "width: source has 2, this device has 1");
+        Ok(())
+    }
+
+    #[test]
+    fn what_pre_copy_left_unread_comes_first_in_stop_and_copy() -> Result {
+        let device = Register(6);
+        let id = Migration::<Register>::new().next_id();
+        let mut saving = Saving::pre_copy(id, &device)?;
+        let first = saving.claim(10)?;
+        let mut stream = KVec::new();
+        stream.extend_from_slice(&first.bytes[first.start..first.end], GFP_KERNEL)?;
+        saving.stop(&device)?;
+        stream.extend_from_slice(&drain(&mut saving)?, GFP_KERNEL)?;
+        assert_eq!(saving.bytes(), stream.len() as u64);
+        let (result, device, _) = loaded(4, &stream)?;
+        assert_eq!(result, Ok(()));
+        assert_eq!(device.0, 6);
+        Ok(())
+    }
+
+    #[test]
+    fn a_claim_that_could_not_be_delivered_comes_again() -> Result {
+        let id = Migration::<Register>::new().next_id();
+        let mut saving = Saving::stop_copy(id, &Register(6))?;
+        let lost = saving.claim(10)?;
+        saving.return_claim(&lost);
+        let again = saving.claim(10)?;
+        assert_eq!((again.start, again.end), (lost.start, lost.end));
+        Ok(())
+    }
+
+    #[test]
+    fn a_claim_lost_across_the_stop_breaks_the_stream() -> Result {
+        let device = Register(6);
+        let id = Migration::<Register>::new().next_id();
+        let mut saving = Saving::pre_copy(id, &device)?;
+        let lost = saving.claim(10)?;
+        saving.stop(&device)?;
+        saving.return_claim(&lost);
+        assert_eq!(saving.claim(10).err(), Some(EIO));
+        Ok(())
+    }
+
+    #[test]
+    fn the_announced_size_is_enough() -> Result {
+        let device = Register(6);
+        let id = Migration::<Register>::new().next_id();
+        let mut saving = Saving::stop_copy(id, &device)?;
+        let announced = crate::migration::session::stop_copy_len(&device);
+        assert!(drain(&mut saving)?.len() <= announced);
+        Ok(())
+    }
+}
+
+#[kunit_tests(rust_vfio_values)]
+mod values {
+    use super::*;
+    use crate::migration::log::{DirtyLog, Range};
+    use crate::reason::MAX_REASON;
+    use crate::region::Position;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let mut reason = Reason::none();
+        reason.set(format_args!("{:>width$}ü", "", width = MAX_REASON - 1));
+        assert_eq!(reason.as_str().len(), MAX_REASON - 1);
+    }
+
+    #[test]
+    fn offsets_name_regions_as_vfio_pci_lays_them_out() {
+        let config = Position::try_from((7i64 << 40) + 4);
+        assert_eq!(
+            config.map(|at| (at.region, at.offset)),
+            Ok((Region::Config, 4))
+        );
+        assert_eq!(Position::try_from(9i64 << 40).err(), Some(EINVAL));
+        assert_eq!(Position::try_from(-1i64).err(), Some(EINVAL));
+    }
+
+    #[test]
+    fn a_log_reports_only_what_its_ranges_cover() -> Result {
+        let mut ranges = KVec::new();
+        ranges.push(Range::new(0x1000, 0x1000)?, GFP_KERNEL)?;
+        ranges.push(Range::new(0x2000, 0x1000)?, GFP_KERNEL)?;
+        ranges.push(Range::new(0x8000, 0x1000)?, GFP_KERNEL)?;
+        let log = DirtyLog::new(4096, ranges)?;
+        assert_eq!(log.covers(0x1000, 0x2000), Ok(()));
+        assert_eq!(log.covers(0x2fff, 1), Ok(()));
+        assert_eq!(log.covers(0x2000, 0x7000), Err(EINVAL));
+        assert_eq!(log.covers(0x0fff, 2), Err(EINVAL));
+        assert_eq!(log.covers(0x1000, 0), Err(EINVAL));
+        assert_eq!(log.covers(u64::MAX, 2), Err(EINVAL));
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_needs_a_real_page_size_and_ranges() -> Result {
+        for page_size in [0, 1, 2048, 4097] {
+            let mut ranges = KVec::new();
+            ranges.push(Range::new(0, 0x1000)?, GFP_KERNEL)?;
+            assert_eq!(DirtyLog::new(page_size, ranges).err(), Some(EINVAL));
+        }
+        assert_eq!(DirtyLog::new(4096, KVec::new()).err(), Some(EINVAL));
+        Ok(())
+    }
+}
