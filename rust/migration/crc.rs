@@ -17,7 +17,7 @@ const fn table() -> [u32; 256] {
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 1 == 1 {
-                crc >> 1 ^ POLYNOMIAL
+                (crc >> 1) ^ POLYNOMIAL
             } else {
                 crc >> 1
             };
@@ -44,7 +44,7 @@ impl Crc32 {
         let mut crc = self.0;
         for &byte in bytes {
             let [low, ..] = crc.to_le_bytes();
-            crc = crc >> 8 ^ TABLE[usize::from(low ^ byte)];
+            crc = (crc >> 8) ^ TABLE[usize::from(low ^ byte)];
         }
         self.0 = crc;
     }

@@ -7,6 +7,8 @@
 //! | [`fsm`] | which state comes next on the way to the one asked for (protocols v2 and v1) |
 //! | [`stream`] | how device state is framed: setup record, sections, end; writer and incremental reader |
 //! | [`model`] | what a device model is: its parameters, their allowed values, its versions and types |
+//! | [`check`] | whether a source's parameter list suits a type or an instance, with all reasons |
+//! | [`info`] | what all of that looks like as JSON and as text |
 //! | [`value`] | a parameter's name and value, and which of either are well formed |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
@@ -22,8 +24,10 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod check;
 pub mod crc;
 pub mod fsm;
+pub mod info;
 pub mod model;
 pub mod stream;
 pub mod value;

@@ -42,14 +42,19 @@
 use crate::value::{Kind, Param, Value};
 use core::fmt;
 
+mod change;
 mod parse;
 mod types;
-mod validate;
+pub(crate) mod validate;
 mod values;
 
-pub use parse::{parse_value, parse_version, ParseError};
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use change::{InUse, SetClass, SetError};
+pub use parse::{parse_model, parse_value, parse_version, ParseError};
 pub use types::{Narrowed, Type, Unmet};
-pub use values::{InUse, SetClass, SetError, Values};
+pub use values::Values;
 
 /// Most parameters of a model that a device can have.
 pub const MAX_PARAMS: usize = 16;
@@ -110,6 +115,11 @@ pub enum Allowed<'a> {
 }
 
 impl Allowed<'_> {
+    /// Whether they are one value.
+    pub const fn is_single(&self) -> bool {
+        validate::compare::is_single(self)
+    }
+
     /// Whether the value is among them. `Any` takes values of every type: the caller has compared
     /// the type with the parameter's.
     pub fn contains(&self, value: &Value<'_>) -> bool {

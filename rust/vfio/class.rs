@@ -81,6 +81,17 @@ impl ClassDevice {
         })
     }
 
+    /// Tells user space that what the device offers has changed.
+    pub(crate) fn announce_change(&self) {
+        // SAFETY: The device is registered. Failing to send an event is no failure of the device's.
+        unsafe {
+            bindings::kobject_uevent(
+                &raw mut (*self.dev.as_ptr()).kobj,
+                bindings::kobject_action_KOBJ_CHANGE,
+            )
+        };
+    }
+
     /// The C device, valid for as long as this value.
     pub(crate) fn as_raw(&self) -> *mut bindings::device {
         self.dev.as_ptr()

@@ -8,11 +8,13 @@ mod ioctl;
 mod ops;
 
 use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
+use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
 use crate::reason::Reason;
 use crate::region::Region;
 use crate::timer::{self, Expire, Timer};
-use ::migration::value::Param;
+use ::migration::info::Family;
+use ::migration::model::{InUse, SetClass, Values};
 use core::fmt;
 use core::ptr::NonNull;
 use kernel::container_of;
@@ -33,29 +35,30 @@ use crate::eventfd::{WatchSlot, Watcher};
 pub trait Device: Sized + Send + 'static {
     /// The driver module, which stays loaded while the device is in use.
     type OwnerModule: ModuleMetadata;
-    /// What distinguishes the instances of one type from those of another.
-    type Config: Copy + Send + Sync + 'static;
     /// State that is being loaded; the live device does not change until all of it has been accepted.
     type Incoming: Send;
 
     /// The driver's name, in the name of its VFIO device and of its mdev type directories.
     const NAME: &'static CStr;
-    /// The device model, as the setup record of every stream names it.
-    const MODEL: &'static str;
 
-    /// A device in power-on state.
-    fn power_on(config: &Self::Config) -> Result<KBox<Self>>;
+    /// A device with these parameters, in power-on state.
+    fn power_on(values: &Values<'_>) -> Result<KBox<Self>>;
+    /// The parameters have changed. While nobody has the device open, any of them, and the device is in power-on state
+    /// afterwards; while it is open, only those that shape the state representation, and nothing else changes.
+    fn configure(&mut self, values: &Values<'_>);
+    /// How many units of the parent's capacity an instance with these parameters takes. Not zero.
+    fn units(values: &Values<'_>) -> u32;
     /// Back to power-on state.
     fn reset(&mut self);
 
-    /// Size of a region in bytes; 0 where the device has none. Must not change.
+    /// Size of a region in bytes; 0 where the device has none. Changes only with the parameters.
     fn region_size(&self, region: Region) -> u64;
     /// Reads from a region. `offset + data.len()` is within it.
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]);
     /// Writes to a region. `offset + data.len()` is within it.
     fn write(&mut self, region: Region, offset: u64, data: &[u8]);
 
-    /// The interrupts that the device has. Must not change.
+    /// The interrupts that the device has. Changes only with the parameters.
     fn irqs(&self) -> Counts;
     /// Whether the INTx pin is asserted.
     fn intx(&self) -> bool;
@@ -67,8 +70,6 @@ pub trait Device: Sized + Send + 'static {
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
     fn wake_after_ns(&self) -> Option<u64>;
 
-    /// The migration parameters in effect, in declaration order.
-    fn parameters(&self) -> impl Iterator<Item = Param<'_>> + Clone;
     /// The most that [`Device::save`] emits. Must not be empty.
     fn saved_size(&self) -> SavedSize;
     /// Saves the state as sections of (id, payload).
@@ -116,6 +117,10 @@ impl<T: Device> Lines for KBox<T> {
 pub(crate) struct State<T: Device> {
     /// The device model. Power-on state while the device is not open.
     pub(crate) device: KBox<T>,
+    /// The migration parameters.
+    pub(crate) values: Values<'static>,
+    /// What the instance takes of its parent's capacity; `None` once it was removed.
+    reservation: Option<Reservation>,
     pub(crate) irqs: Irqs,
     pub(crate) migration: Migration<T>,
     /// Why the last thing that was refused was refused.
@@ -158,11 +163,25 @@ impl<T: Device> State<T> {
     }
 }
 
+/// A change of parameters that user space asks for, as text.
+pub(crate) enum Change<'a> {
+    /// To the default version of this device model.
+    Model(&'a [u8]),
+    /// To this version.
+    Version(&'a [u8]),
+    /// Of the parameter at this position in the declaration order, to this value.
+    Parameter(usize, &'a [u8]),
+}
+
 /// One instance: the device model, and what VFIO, sysfs and data files do with it.
 ///
 /// It outlives the VFIO device while a migration data file is open.
 #[pin_data]
 pub(crate) struct Instance<T: Device> {
+    /// The type that it is an instance of.
+    pub(crate) info: &'static Type,
+    /// The types of its parent, for those who look for a destination.
+    pub(crate) families: &'static [Family<'static>],
     /// Serialises what must not be done under `state`: watching the unmask eventfd and ending that.
     #[pin]
     control: Mutex<()>,
@@ -176,13 +195,24 @@ pub(crate) struct Instance<T: Device> {
 }
 
 impl<T: Device> Instance<T> {
-    pub(crate) fn new(config: &T::Config) -> Result<Arc<Self>> {
-        let device = T::power_on(config)?;
+    /// An instance of a type, in power-on state. `ENOSPC` when the parent's capacity does not allow another one.
+    pub(crate) fn new(
+        info: &'static Type,
+        families: &'static [Family<'static>],
+        capacity: &Arc<Capacity>,
+    ) -> Result<Arc<Self>> {
+        let values = Values::new(info.migration);
+        let reservation = Some(capacity.reserve(T::units(&values))?);
+        let device = T::power_on(&values)?;
         Arc::pin_init(
             pin_init!(Self {
+                info,
+                families,
                 control <- new_mutex!((), "vfio_instance_control"),
                 state <- new_mutex!(State {
                     device,
+                    values,
+                    reservation,
                     irqs: Irqs::new(),
                     migration: Migration::new(),
                     reason: Reason::none(),
@@ -255,6 +285,48 @@ impl<T: Device> Instance<T> {
         state.device.reset();
         state.migration.reset();
         self.settle(&mut state);
+    }
+
+    /// Changes parameters, as text asks for.
+    ///
+    /// `EINVAL` for a value that is not allowed or not together with the others, `EBUSY` for one that cannot change now,
+    /// `ENOSPC` when the parent has not the capacity. A refusal leaves everything as it was, and its reason.
+    pub(crate) fn change(&self, change: Change<'_>) -> Result {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let in_use = match (state.open, &state.migration.session) {
+            (false, _) => InUse::Closed,
+            (true, None) => InUse::Open,
+            (true, Some(_)) => InUse::Migrating,
+        };
+        let values = match change {
+            Change::Model(text) => state.values.with_model(text, in_use),
+            Change::Version(text) => state.values.with_version(text, in_use),
+            Change::Parameter(position, text) => state.values.with_text(position, text, in_use),
+        };
+        let values = values.map_err(|error| {
+            state.reason.set(format_args!("{error}"));
+            match error.class() {
+                SetClass::Invalid => EINVAL,
+                SetClass::Busy => EBUSY,
+            }
+        })?;
+        // An instance whose parameters can be written is not removed.
+        let reservation = state.reservation.as_mut().ok_or(ENODEV)?;
+        reservation.resize(T::units(&values)).map_err(|short| {
+            state.reason.set(format_args!("{short}"));
+            ENOSPC
+        })?;
+        state.values = values;
+        state.device.configure(&state.values);
+        state.reason.clear();
+        Ok(())
+    }
+
+    /// The instance was removed: what it took of its parent's capacity is free again.
+    pub(crate) fn removed(&self) {
+        let reservation = self.state.lock().reservation.take();
+        drop(reservation);
     }
 
     /// Carries out one `VFIO_DEVICE_SET_IRQS`.

@@ -2,88 +2,57 @@
 
 //! Mediated devices: a driver, parents whose types user space creates instances of, and the instances.
 //!
-//! A parent has a *capacity*, a number of units (ports, queues, megabytes) that its instances share. A type says how many an
-//! instance takes. `available_instances` tells how many instances what is left still allows; creating one takes the units,
-//! or fails with `ENOSPC`; removing it gives them back.
-//!
 //! C header: `include/linux/mdev.h`.
+
+mod capacity;
+mod types;
 
 use crate::class::ClassDevice;
 use crate::device::{Device, Instance, Registration};
 use crate::sysfs::Groups;
+use ::migration::info::Family;
+use ::migration::model::Values;
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::ffi::{c_char, c_int, c_uint};
 use kernel::module::this_module;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::str::CString;
+use kernel::sync::Arc;
 use kernel::types::{ForeignOwnable, Opaque};
 use vfio_bindings::{mdev_device, mdev_driver, mdev_parent, mdev_type};
 
+pub(crate) use capacity::{Capacity, Reservation};
+use types::TypeNode;
+
 /// A type of which user space can create instances: one row of a driver's table.
-pub struct Type<T: Device> {
+pub struct Type {
     /// Its name after the driver's: `1` in `mdev_serial-1`.
     pub name: &'static CStr,
     /// Its name for people.
     pub pretty_name: &'static CStr,
     /// What it is, in one or more lines.
     pub description: &'static str,
-    /// What distinguishes its instances.
-    pub config: T::Config,
-    /// How many units of the parent's capacity an instance takes. Not zero.
-    pub units: u32,
+    /// The device model, as instances of the type offer it.
+    pub migration: &'static ::migration::model::Type<'static>,
 }
 
-/// Units that the instances of a parent share.
-#[pin_data]
-struct Capacity {
-    #[pin]
-    free: Mutex<u32>,
-}
-
-impl Capacity {
-    fn new(units: u32) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self { free <- new_mutex!(units, "mdev_capacity") }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// How many instances of so many units there is room for.
-    fn instances(&self, units: u32) -> u32 {
-        self.free.lock().checked_div(units).unwrap_or(0)
-    }
-
-    /// Takes units. `ENOSPC` when there are not enough.
-    fn reserve(self: &Arc<Self>, units: u32) -> Result<Reservation> {
-        let mut free = self.free.lock();
-        *free = free.checked_sub(units).ok_or(ENOSPC)?;
-        drop(free);
-        Ok(Reservation {
-            capacity: self.clone(),
-            units,
-        })
-    }
-}
-
-/// Units taken, given back when dropped.
-struct Reservation {
-    capacity: Arc<Capacity>,
-    units: u32,
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        *self.capacity.free.lock() += self.units;
+impl Type {
+    /// The name of its directory: the driver's name, and its own.
+    pub(crate) fn full_name<T: Device>(&self) -> Result<CString> {
+        Ok(CString::try_from_fmt(fmt!(
+            "{}-{}",
+            T::NAME.to_str().map_err(|_| EINVAL)?,
+            self.name.to_str().map_err(|_| EINVAL)?
+        ))?)
     }
 }
 
 /// What is bound to an instance's device while the driver is: its driver data.
 pub(crate) struct Bound<T: Device> {
-    // Dropped in this order: the units are free when nobody uses the device any more.
-    registration: Registration<T>,
-    _reservation: Reservation,
+    registration: Option<Registration<T>>,
+    instance: Arc<Instance<T>>,
 }
 
 impl<T: Device> Bound<T> {
@@ -95,7 +64,15 @@ impl<T: Device> Bound<T> {
     pub(crate) unsafe fn instance<'a>(dev: *mut bindings::device) -> &'a Arc<Instance<T>> {
         // SAFETY: By contract, the driver data is what `probe` stored.
         let bound: &'a Self = unsafe { KBox::borrow(bindings::dev_get_drvdata(dev)) };
-        bound.registration.instance()
+        &bound.instance
+    }
+}
+
+impl<T: Device> Drop for Bound<T> {
+    fn drop(&mut self) {
+        // Waits until nobody uses the device any more; only then is what it took of its parent free.
+        drop(self.registration.take());
+        self.instance.removed();
     }
 }
 
@@ -108,6 +85,8 @@ impl<T: Device> Bound<T> {
 pub struct Driver<T: Device> {
     #[pin]
     raw: Opaque<mdev_driver>,
+    // Dropped after the driver has been unregistered.
+    groups: Groups,
     _device: core::marker::PhantomData<fn(T)>,
 }
 
@@ -117,24 +96,29 @@ unsafe impl<T: Device> Send for Driver<T> {}
 unsafe impl<T: Device> Sync for Driver<T> {}
 
 impl<T: Device> Driver<T> {
-    /// Registers the driver under [`Device::NAME`]. `EBUSY` when the mdev bus has one of that name already.
-    pub fn new() -> Result<Arc<Self>> {
+    /// Registers the driver under [`Device::NAME`]. `types` are those of all its parents. `EBUSY` when the mdev bus has a
+    /// driver of that name already.
+    pub fn new(types: &[&'static [Type]]) -> Result<Arc<Self>> {
+        let groups = Groups::new::<T>(types)?;
+        let callbacks = Self::callbacks(&groups);
         Arc::pin_init(
             try_pin_init!(Self {
                 // INVARIANT: Registered here, and pinned by the `Arc`.
                 raw <- Opaque::try_ffi_init(|slot: *mut mdev_driver| {
                     // SAFETY: `slot` is valid for writes.
-                    unsafe { slot.write(Self::callbacks()) };
-                    // SAFETY: `slot` is pinned, stays valid until `drop` unregisters it, and all it points to is static.
+                    unsafe { slot.write(callbacks) };
+                    // SAFETY: `slot` is pinned and stays valid until `drop` unregisters it; what it points to is static or
+                    // the groups', which are dropped later.
                     to_result(unsafe { vfio_bindings::mdev_register_driver(slot) })
                 }),
+                groups,
                 _device: core::marker::PhantomData,
             }),
             GFP_KERNEL,
         )
     }
 
-    fn callbacks() -> mdev_driver {
+    fn callbacks(groups: &Groups) -> mdev_driver {
         mdev_driver {
             device_api: c"vfio-pci".as_char_ptr(),
             probe: Some(Self::probe),
@@ -145,7 +129,7 @@ impl<T: Device> Driver<T> {
                 name: T::NAME.as_char_ptr(),
                 // The VFIO core takes a reference to this module while a device is open.
                 owner: this_module::<T::OwnerModule>().as_ptr(),
-                dev_groups: Groups::<T>::as_ptr().cast_mut().cast(),
+                dev_groups: groups.as_ptr().cast_mut().cast(),
                 ..pin_init::zeroed()
             },
             ..pin_init::zeroed()
@@ -156,8 +140,8 @@ impl<T: Device> Driver<T> {
     ///
     /// Called by the mdev bus on a new instance of one of our types.
     unsafe extern "C" fn probe(mdev: *mut mdev_device) -> c_int {
-        // SAFETY: By contract, the type is the first field of one of our nodes.
-        let node = unsafe { &*(*mdev).type_.cast::<TypeNode<T>>() };
+        // SAFETY: By contract, the type is one of ours.
+        let node = unsafe { TypeNode::from_raw((*mdev).type_) };
         // SAFETY: The device is valid, and `remove` drops the registration before it is unbound.
         match unsafe { Self::bind(&raw mut (*mdev).dev, node) } {
             Ok(()) => 0,
@@ -168,17 +152,17 @@ impl<T: Device> Driver<T> {
     /// # Safety
     ///
     /// `dev` must be a device that is being bound to this driver.
-    unsafe fn bind(dev: *mut bindings::device, node: &TypeNode<T>) -> Result {
-        let reservation = node.capacity.reserve(node.info.units)?;
-        // SAFETY: By contract; the driver core calls `remove` before the device is unbound.
-        let registration = unsafe { Registration::<T>::new(dev, &node.info.config)? };
-        let bound = KBox::new(
+    unsafe fn bind(dev: *mut bindings::device, node: &TypeNode) -> Result {
+        let instance = Instance::<T>::new(node.info, node.families, &node.capacity)?;
+        let mut bound = KBox::new(
             Bound {
-                registration,
-                _reservation: reservation,
+                registration: None,
+                instance: instance.clone(),
             },
             GFP_KERNEL,
         )?;
+        // SAFETY: By contract; the driver core calls `remove` before the device is unbound.
+        bound.registration = Some(unsafe { Registration::new(dev, instance)? });
         // SAFETY: The driver data of a device that is being bound is its driver's.
         unsafe { bindings::dev_set_drvdata(dev, bound.into_foreign()) };
         Ok(())
@@ -199,17 +183,18 @@ impl<T: Device> Driver<T> {
     ///
     /// Called by the mdev core on one of our types.
     unsafe extern "C" fn get_available(raw: *mut mdev_type) -> c_uint {
-        // SAFETY: By contract, the type is the first field of one of our nodes.
-        let node = unsafe { &*raw.cast::<TypeNode<T>>() };
-        node.capacity.instances(node.info.units)
+        // SAFETY: By contract.
+        let node = unsafe { TypeNode::from_raw(raw) };
+        let units = T::units(&Values::new(node.info.migration));
+        node.capacity.instances(units)
     }
 
     /// # Safety
     ///
     /// Called by the mdev core on one of our types; `buf` is a page.
     unsafe extern "C" fn show_description(raw: *mut mdev_type, buf: *mut c_char) -> isize {
-        // SAFETY: By contract, the type is the first field of one of our nodes.
-        let node = unsafe { &*raw.cast::<TypeNode<T>>() };
+        // SAFETY: By contract.
+        let node = unsafe { TypeNode::from_raw(raw) };
         // SAFETY: By contract, `buf` is a page of the caller's.
         let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
         let text = node.info.description.as_bytes();
@@ -228,15 +213,6 @@ impl<T: Device> PinnedDrop for Driver<T> {
     }
 }
 
-/// A type as the mdev core knows it, and what it stands for.
-#[repr(C)]
-struct TypeNode<T: Device> {
-    /// First, so that a pointer to it is one to the whole.
-    raw: Opaque<mdev_type>,
-    info: &'static Type<T>,
-    capacity: Arc<Capacity>,
-}
-
 /// A registered parent: a device under which user space creates instances. Removes all of them when dropped.
 ///
 /// # Invariants
@@ -245,7 +221,7 @@ struct TypeNode<T: Device> {
 pub struct Parent<T: Device> {
     raw: KBox<Opaque<mdev_parent>>,
     _pointers: KVec<*mut mdev_type>,
-    _nodes: KVec<KBox<TypeNode<T>>>,
+    _nodes: KVec<KBox<TypeNode>>,
     // Dropped last, the device before the driver.
     _device: ClassDevice,
     _driver: Arc<Driver<T>>,
@@ -258,30 +234,21 @@ unsafe impl<T: Device> Sync for Parent<T> {}
 
 impl<T: Device> Parent<T> {
     /// Makes `device` a parent with these types, whose instances share `capacity` units.
+    ///
+    /// `families` tells who looks for a destination how the types belong together; see [`Family`].
     pub fn new(
         driver: Arc<Driver<T>>,
         device: ClassDevice,
-        types: &'static [Type<T>],
+        types: &'static [Type],
+        families: &'static [Family<'static>],
         capacity: u32,
     ) -> Result<Self> {
         let capacity = Capacity::new(capacity)?;
         let mut nodes = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut pointers = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         for info in types {
-            const { assert!(core::mem::offset_of!(TypeNode<T>, raw) == 0) };
-            let node = KBox::new(
-                TypeNode {
-                    raw: Opaque::new(mdev_type {
-                        sysfs_name: info.name.as_char_ptr(),
-                        pretty_name: info.pretty_name.as_char_ptr(),
-                        ..pin_init::zeroed()
-                    }),
-                    info,
-                    capacity: capacity.clone(),
-                },
-                GFP_KERNEL,
-            )?;
-            pointers.push(node.raw.get(), GFP_KERNEL)?;
+            let node = TypeNode::new(info, families, capacity.clone())?;
+            pointers.push(node.as_raw(), GFP_KERNEL)?;
             nodes.push(node, GFP_KERNEL)?;
         }
         let raw = KBox::new(Opaque::new(pin_init::zeroed::<mdev_parent>()), GFP_KERNEL)?;
@@ -297,13 +264,20 @@ impl<T: Device> Parent<T> {
             )
         })?;
         // INVARIANT: Just registered.
-        Ok(Self {
+        let parent = Self {
             raw,
             _pointers: pointers,
             _nodes: nodes,
             _device: device,
             _driver: driver,
-        })
+        };
+        for node in &parent._nodes {
+            // SAFETY: The type is registered, and its directory is removed when the parent is unregistered.
+            unsafe { node.add_files()? };
+        }
+        // Who waits for the parent to be complete has been told too early by the mdev core.
+        parent._device.announce_change();
+        Ok(parent)
     }
 }
 

@@ -2,30 +2,238 @@
 
 //! The attribute group `migration/` of every instance.
 //!
-//! One value a file, readable by all, described in `Documentation/ABI/testing/sysfs-bus-mdev-migration`. The driver core
-//! creates the group after the instance was bound to the driver and removes it before it is unbound, so the instance is
-//! there whenever a file is read.
+//! One value a file, readable by all, described in `Documentation/ABI/testing/sysfs-bus-mdev-migration`. There is a file for
+//! every parameter that a type of the driver has; an instance shows those of its own type's model. The driver core creates
+//! the group after the instance was bound to the driver and removes it before it is unbound, so the instance is there
+//! whenever a file is used.
 //!
 //! C headers: `include/linux/device.h`, `include/linux/sysfs.h`.
 
-use crate::device::{Device, Instance};
-use crate::mdev::Bound;
+use crate::device::{Change, Device, Instance};
+use crate::mdev::{Bound, Type};
 use crate::migration::session::Session;
+use ::migration::info::{Compatible, Window};
+use ::migration::model::CUSTOM_VERSION;
 use core::fmt::{self, Write};
-use core::marker::PhantomData;
 use kernel::bindings;
 use kernel::container_of;
 use kernel::ffi::{c_char, c_int};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
+use kernel::str::CString;
 
-/// One file: what it shows, and whether this instance has it.
+/// The `device_api` of every type.
+pub(crate) const DEVICE_API: &str = "vfio-pci";
+
+/// What a file is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// The device model. Writing it chooses its default version.
+    DeviceModel,
+    /// The version that the parameters equal. Writing it sets them.
+    Version,
+    /// The parameter of this name.
+    Parameter(&'static str),
+    /// The state of protocol v2.
+    State,
+    /// The phase of the session.
+    Phase,
+    /// Bytes of the session's stream so far.
+    Bytes,
+    /// Why the last thing that was refused was refused.
+    Error,
+}
+
+impl Subject {
+    /// All but the parameters, with the names of their files.
+    const FIXED: [(&'static CStr, Subject); 6] = [
+        (c"device_model", Subject::DeviceModel),
+        (c"version", Subject::Version),
+        (c"state", Subject::State),
+        (c"phase", Subject::Phase),
+        (c"bytes", Subject::Bytes),
+        (c"error", Subject::Error),
+    ];
+
+    const fn mode(self) -> bindings::umode_t {
+        match self {
+            Self::DeviceModel | Self::Version | Self::Parameter(_) => 0o644,
+            Self::State | Self::Phase | Self::Bytes | Self::Error => 0o444,
+        }
+    }
+
+    fn is_visible<T: Device>(self, instance: &Instance<T>) -> bool {
+        let model = instance.info.migration.model;
+        match self {
+            Self::Version => !model.versions.is_empty(),
+            Self::Parameter(name) => model.position(name).is_some(),
+            _ => true,
+        }
+    }
+
+    fn show<T: Device>(self, instance: &Instance<T>, out: &mut PageWriter<'_>) -> fmt::Result {
+        let state = instance.state.lock();
+        let session = &state.migration.session;
+        match self {
+            Self::DeviceModel => writeln!(out, "{}", state.values.model().name),
+            Self::Version => writeln!(out, "{}", state.values.version().unwrap_or(CUSTOM_VERSION)),
+            Self::Parameter(name) => match state.values.named(name) {
+                Some(value) => writeln!(out, "{value}"),
+                None => Err(fmt::Error),
+            },
+            Self::State => writeln!(out, "{}", state.migration.current.name()),
+            Self::Phase => writeln!(out, "{}", session.as_ref().map_or("none", Session::phase)),
+            Self::Bytes => writeln!(out, "{}", session.as_ref().map_or(0, Session::bytes)),
+            Self::Error => match state.reason.as_str() {
+                "" => Ok(()),
+                reason => writeln!(out, "{reason}"),
+            },
+        }
+    }
+
+    fn store<T: Device>(self, instance: &Instance<T>, text: &[u8]) -> Result {
+        match self {
+            Self::DeviceModel => instance.change(Change::Model(text)),
+            Self::Version => instance.change(Change::Version(text)),
+            Self::Parameter(name) => {
+                let position = instance.info.migration.model.position(name).ok_or(EINVAL)?;
+                instance.change(Change::Parameter(position, text))
+            }
+            Self::State | Self::Phase | Self::Bytes | Self::Error => Err(EPERM),
+        }
+    }
+}
+
+/// One file.
 #[repr(C)]
-struct Attribute<T: Device> {
+struct Attribute {
     /// First, so that a pointer to it is one to the whole.
     raw: bindings::device_attribute,
-    show: fn(&Instance<T>, &mut PageWriter<'_>) -> fmt::Result,
-    visible: fn(&Instance<T>) -> bool,
+    subject: Subject,
+}
+
+impl Attribute {
+    fn new<T: Device>(name: &CStr, subject: Subject) -> Self {
+        let writable = subject.mode() & 0o200 != 0;
+        Self {
+            raw: bindings::device_attribute {
+                attr: bindings::attribute {
+                    name: name.as_char_ptr(),
+                    mode: subject.mode(),
+                    // Attributes that are not static variables need a lock class of their own.
+                    #[cfg(CONFIG_DEBUG_LOCK_ALLOC)]
+                    key: kernel::static_lock_class!().as_ptr(),
+                    ..pin_init::zeroed()
+                },
+                __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
+                    show_const: Some(show::<T>),
+                },
+                __bindgen_anon_2: bindings::device_attribute__bindgen_ty_2 {
+                    store_const: if writable { Some(store::<T>) } else { None },
+                },
+            },
+            subject,
+        }
+    }
+}
+
+/// The groups of a driver, for `struct device_driver::dev_groups`.
+///
+/// # Invariants
+///
+/// `attributes`, `names`, `group` and the arrays of pointers are not changed once they have been made, so the pointers that
+/// they hold to each other's allocations are valid for as long as this value.
+pub(crate) struct Groups {
+    list: KVec<*const bindings::attribute_group>,
+    _group: KBox<bindings::attribute_group>,
+    _pointers: KVec<*const bindings::attribute>,
+    _attributes: KVec<Attribute>,
+    _names: KVec<CString>,
+    _bin_pointers: KVec<*const bindings::bin_attribute>,
+    _compatible: KBox<bindings::bin_attribute>,
+}
+
+// SAFETY: Nothing changes after construction; the pointers are followed by the driver core, from any thread.
+unsafe impl Send for Groups {}
+// SAFETY: As above.
+unsafe impl Sync for Groups {}
+
+impl Groups {
+    /// The files for instances of these types.
+    pub(crate) fn new<T: Device>(types: &[&'static [Type]]) -> Result<Self> {
+        let mut names = KVec::new();
+        let mut attributes = KVec::new();
+        for (name, subject) in Subject::FIXED {
+            attributes.push(Attribute::new::<T>(name, subject), GFP_KERNEL)?;
+        }
+        let models = types.iter().copied().flatten().map(|ty| ty.migration.model);
+        for param in models.flat_map(|model| model.params) {
+            let subject = Subject::Parameter(param.name);
+            if attributes.iter().any(|other| other.subject == subject) {
+                continue;
+            }
+            let name = CString::try_from_fmt(fmt!("{}", param.name))?;
+            // The text is in an allocation of its own, which stays where it is.
+            attributes.push(Attribute::new::<T>(&name, subject), GFP_KERNEL)?;
+            names.push(name, GFP_KERNEL)?;
+        }
+        let mut pointers = KVec::with_capacity(attributes.len() + 1, GFP_KERNEL)?;
+        for attribute in &attributes {
+            pointers.push(&raw const attribute.raw.attr, GFP_KERNEL)?;
+        }
+        pointers.push(core::ptr::null(), GFP_KERNEL)?;
+
+        let compatible = KBox::new(
+            bindings::bin_attribute {
+                attr: bindings::attribute {
+                    name: c"compatible".as_char_ptr(),
+                    mode: 0o444,
+                    #[cfg(CONFIG_DEBUG_LOCK_ALLOC)]
+                    key: kernel::static_lock_class!().as_ptr(),
+                    ..pin_init::zeroed()
+                },
+                read: Some(read_compatible::<T>),
+                ..pin_init::zeroed()
+            },
+            GFP_KERNEL,
+        )?;
+        let mut bin_pointers = KVec::with_capacity(2, GFP_KERNEL)?;
+        bin_pointers.push(&raw const *compatible, GFP_KERNEL)?;
+        bin_pointers.push(core::ptr::null(), GFP_KERNEL)?;
+
+        let group = KBox::new(
+            bindings::attribute_group {
+                name: c"migration".as_char_ptr(),
+                __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
+                    is_visible: Some(is_visible::<T>),
+                },
+                __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {
+                    attrs_const: pointers.as_ptr(),
+                },
+                bin_attrs: bin_pointers.as_ptr(),
+                ..pin_init::zeroed()
+            },
+            GFP_KERNEL,
+        )?;
+        let mut list = KVec::with_capacity(2, GFP_KERNEL)?;
+        list.push(&raw const *group, GFP_KERNEL)?;
+        list.push(core::ptr::null(), GFP_KERNEL)?;
+        // INVARIANT: All of it was made here.
+        Ok(Self {
+            list,
+            _group: group,
+            _pointers: pointers,
+            _attributes: attributes,
+            _names: names,
+            _bin_pointers: bin_pointers,
+            _compatible: compatible,
+        })
+    }
+
+    /// The NULL-terminated list of groups.
+    pub(crate) fn as_ptr(&self) -> *const *const bindings::attribute_group {
+        self.list.as_ptr()
+    }
 }
 
 /// The page that a file is shown through. What does not fit is an error.
@@ -46,136 +254,101 @@ impl Write for PageWriter<'_> {
     }
 }
 
-/// The groups of a device model `T`, for `struct device_driver::dev_groups`.
-pub(crate) struct Groups<T>(PhantomData<T>);
+/// # Safety
+///
+/// Called by the driver core on a device that is bound to a driver of this `T`, for one of its attributes; `buf` is a page.
+unsafe extern "C" fn show<T: Device>(
+    dev: *mut bindings::device,
+    attribute: *const bindings::device_attribute,
+    buf: *mut c_char,
+) -> isize {
+    // SAFETY: By contract, the device is bound.
+    let instance = unsafe { Bound::<T>::instance(dev) };
+    // SAFETY: By contract, `attribute` is the first field of one of ours.
+    let subject = unsafe { (*attribute.cast::<Attribute>()).subject };
+    // SAFETY: sysfs passes a zeroed page that is the caller's alone.
+    let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
+    let mut out = PageWriter { page, len: 0 };
+    match subject.show(instance, &mut out) {
+        Ok(()) => out.len as isize,
+        Err(fmt::Error) => EFBIG.to_errno() as isize,
+    }
+}
 
-impl<T: Device> Groups<T> {
-    const ATTRIBUTES: [Attribute<T>; 5] = [
-        Self::file(c"device_model", |_, out| writeln!(out, "{}", T::MODEL)),
-        Self::file(c"state", |instance, out| {
-            let state = instance.state.lock().migration.current;
-            writeln!(out, "{}", state.name())
-        }),
-        Self::file(c"phase", |instance, out| {
-            let phase = match &instance.state.lock().migration.session {
-                None => "none",
-                Some(Session::Saving(saving)) => saving.phase().name(),
-                Some(Session::Resuming(resuming)) => {
-                    resuming.phase().map_or("setup", |phase| phase.name())
-                }
-            };
-            writeln!(out, "{phase}")
-        }),
-        Self::file(c"bytes", |instance, out| {
-            let bytes = match &instance.state.lock().migration.session {
-                None => 0,
-                Some(Session::Saving(saving)) => saving.bytes(),
-                Some(Session::Resuming(resuming)) => resuming.bytes(),
-            };
-            writeln!(out, "{bytes}")
-        }),
-        Self::file(c"error", |instance, out| {
-            match instance.state.lock().reason.as_str() {
-                "" => Ok(()),
-                reason => writeln!(out, "{reason}"),
-            }
-        }),
-    ];
+/// # Safety
+///
+/// Called by the driver core on a device that is bound to a driver of this `T`, for one of its attributes; `buf` has `count`
+/// bytes.
+unsafe extern "C" fn store<T: Device>(
+    dev: *mut bindings::device,
+    attribute: *const bindings::device_attribute,
+    buf: *const c_char,
+    count: usize,
+) -> isize {
+    // SAFETY: By contract, the device is bound.
+    let instance = unsafe { Bound::<T>::instance(dev) };
+    // SAFETY: By contract, `attribute` is the first field of one of ours.
+    let subject = unsafe { (*attribute.cast::<Attribute>()).subject };
+    // SAFETY: By contract.
+    let text = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), count) };
+    match subject.store(instance, text) {
+        Ok(()) => count as isize,
+        Err(error) => error.to_errno() as isize,
+    }
+}
 
-    const POINTERS: [*const bindings::attribute; 6] = {
-        let mut pointers = [core::ptr::null(); 6];
-        let mut n = 0;
-        while n < Self::ATTRIBUTES.len() {
-            pointers[n] = &raw const Self::STATIC_ATTRIBUTES[n].raw.attr;
-            n += 1;
-        }
-        pointers
-    };
+/// # Safety
+///
+/// Called by the driver core on the kobject of a device that is bound to a driver of this `T`, for one of its attributes.
+unsafe extern "C" fn is_visible<T: Device>(
+    kobj: *mut bindings::kobject,
+    attribute: *mut bindings::attribute,
+    _index: c_int,
+) -> bindings::umode_t {
+    // SAFETY: By contract, the kobject is a device's, and that is bound.
+    let instance = unsafe { Bound::<T>::instance(container_of!(kobj, bindings::device, kobj)) };
+    // SAFETY: By contract, `attribute` is the first field of the first field of one of ours.
+    let subject = unsafe { (*attribute.cast::<Attribute>()).subject };
+    match subject.is_visible(instance) {
+        true => subject.mode(),
+        false => 0,
+    }
+}
 
-    const STATIC_ATTRIBUTES: &'static [Attribute<T>; 5] = &Self::ATTRIBUTES;
-    const STATIC_POINTERS: &'static [*const bindings::attribute; 6] = &Self::POINTERS;
+/// # Safety
+///
+/// Called by sysfs on the kobject of a device that is bound to a driver of this `T`; `buf` has room for `count` bytes.
+unsafe extern "C" fn read_compatible<T: Device>(
+    _file: *mut bindings::file,
+    kobj: *mut bindings::kobject,
+    _attribute: *const bindings::bin_attribute,
+    buf: *mut c_char,
+    offset: bindings::loff_t,
+    count: usize,
+) -> isize {
+    // SAFETY: By contract, the kobject is a device's, and that is bound.
+    let instance = unsafe { Bound::<T>::instance(container_of!(kobj, bindings::device, kobj)) };
+    // SAFETY: By contract.
+    let out = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
+    match compatible(instance, offset, out) {
+        Ok(len) => len as isize,
+        Err(error) => error.to_errno() as isize,
+    }
+}
 
-    const GROUP: bindings::attribute_group = bindings::attribute_group {
-        name: c"migration".as_ptr().cast(),
-        __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
-            is_visible: Some(Self::is_visible),
+/// Reads a piece of the file `compatible`.
+fn compatible<T: Device>(instance: &Instance<T>, offset: i64, out: &mut [u8]) -> Result<usize> {
+    let mdev_type = instance.info.full_name::<T>()?;
+    let offset = u64::try_from(offset).map_err(|_| EINVAL)?;
+    let values = instance.state.lock().values.clone();
+    Ok(Window::fill(
+        out,
+        offset,
+        &Compatible {
+            mdev_type: mdev_type.to_str().map_err(|_| EINVAL)?,
+            device_api: DEVICE_API,
+            values: &values,
+            families: instance.families,
         },
-        __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {
-            attrs_const: Self::STATIC_POINTERS.as_ptr(),
-        },
-        ..pin_init::zeroed()
-    };
-    const STATIC_GROUP: &'static bindings::attribute_group = &Self::GROUP;
-
-    const LIST: [*const bindings::attribute_group; 2] = [Self::STATIC_GROUP, core::ptr::null()];
-    const STATIC_LIST: &'static [*const bindings::attribute_group; 2] = &Self::LIST;
-
-    /// The NULL-terminated list of groups.
-    pub(crate) const fn as_ptr() -> *const *const bindings::attribute_group {
-        Self::STATIC_LIST.as_ptr()
-    }
-
-    const fn file(
-        name: &'static CStr,
-        show: fn(&Instance<T>, &mut PageWriter<'_>) -> fmt::Result,
-    ) -> Attribute<T> {
-        Attribute {
-            raw: bindings::device_attribute {
-                attr: bindings::attribute {
-                    name: name.as_ptr().cast(),
-                    mode: 0o444,
-                    ..pin_init::zeroed()
-                },
-                __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
-                    show_const: Some(Self::show),
-                },
-                ..pin_init::zeroed()
-            },
-            show,
-            visible: |_| true,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the driver core on a device that is bound to a driver of this `T`, for one of [`Self::ATTRIBUTES`]; `buf`
-    /// is a page.
-    unsafe extern "C" fn show(
-        dev: *mut bindings::device,
-        attribute: *const bindings::device_attribute,
-        buf: *mut c_char,
-    ) -> isize {
-        // SAFETY: By contract, the device is bound.
-        let instance = unsafe { Bound::<T>::instance(dev) };
-        // SAFETY: By contract, `attribute` is the first field of one of ours.
-        let attribute = unsafe { &*attribute.cast::<Attribute<T>>() };
-        // SAFETY: sysfs passes a zeroed page that is the caller's alone.
-        let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
-        let mut out = PageWriter { page, len: 0 };
-        match (attribute.show)(instance, &mut out) {
-            Ok(()) => out.len as isize,
-            Err(fmt::Error) => EFBIG.to_errno() as isize,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by the driver core on the kobject of a device that is bound to a driver of this `T`.
-    unsafe extern "C" fn is_visible(
-        kobj: *mut bindings::kobject,
-        _attribute: *mut bindings::attribute,
-        index: c_int,
-    ) -> bindings::umode_t {
-        // SAFETY: By contract, the kobject is a device's.
-        let dev = unsafe { container_of!(kobj, bindings::device, kobj) };
-        // SAFETY: By contract, the device is bound.
-        let instance = unsafe { Bound::<T>::instance(dev) };
-        let attribute = usize::try_from(index)
-            .ok()
-            .and_then(|index| Self::STATIC_ATTRIBUTES.get(index));
-        match attribute {
-            Some(attribute) if (attribute.visible)(instance) => attribute.raw.attr.mode,
-            _ => 0,
-        }
-    }
+    ))
 }

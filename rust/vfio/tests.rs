@@ -4,10 +4,12 @@
 
 use crate::device::{Device, SavedSize};
 use crate::irq::Counts;
+use crate::mdev::Type;
 use crate::migration::session::{Migration, Resuming, Saving, SUPPORT};
 use crate::reason::Reason;
 use crate::region::Region;
-use ::migration::value::{Param, Value};
+use ::migration::model::{Allowed, InUse, IntRange, Model, ParamDef, Type as Offer, Values};
+use ::migration::value::Value;
 use core::fmt::Write;
 use kernel::module::{ModuleMetadata, ThisModule};
 use kernel::prelude::*;
@@ -24,19 +26,52 @@ impl ModuleMetadata for NoModule {
 /// A device with one register, whose state is one section of one byte. Odd values are refused.
 struct Register(u8);
 
+/// The register is one or two units wide.
+static MODEL: Model<'static> = Model {
+    name: "test.example/register",
+    params: &[ParamDef {
+        allowed: Allowed::Int(&[IntRange::new(1, 2)]),
+        ..ParamDef::new("width", Value::Int(1))
+    }],
+    versions: &[],
+    init_version: None,
+}
+.validated();
+static OFFER: Offer<'static> = Offer::of(&MODEL).validated();
+static TYPE: Type = Type {
+    name: c"any",
+    pretty_name: c"A register",
+    description: "A register",
+    migration: &OFFER,
+};
+
+/// The parameters of a register that is so wide.
+fn wide(width: u64) -> Result<Values<'static>> {
+    let values = Values::new(&OFFER);
+    let wide = values.with(0, Value::Int(width), InUse::Closed);
+    wide.map_err(|_| EINVAL)
+}
+
 /// Number of the register's section.
 const SECTION: u16 = 7;
 
 impl Device for Register {
     type OwnerModule = NoModule;
-    type Config = u8;
     type Incoming = Option<u8>;
 
     const NAME: &'static CStr = c"register";
-    const MODEL: &'static str = "test.example/register";
 
-    fn power_on(value: &u8) -> Result<KBox<Self>> {
-        Ok(KBox::new(Self(*value), GFP_KERNEL)?)
+    fn power_on(_values: &Values<'_>) -> Result<KBox<Self>> {
+        Ok(KBox::new(Self(0), GFP_KERNEL)?)
+    }
+
+    fn configure(&mut self, _values: &Values<'_>) {}
+
+    fn units(values: &Values<'_>) -> u32 {
+        match values.named("width") {
+            Some(Value::Int(2)) => 2,
+            _ => 1,
+        }
     }
 
     fn reset(&mut self) {
@@ -71,13 +106,6 @@ impl Device for Register {
 
     fn wake_after_ns(&self) -> Option<u64> {
         None
-    }
-
-    fn parameters(&self) -> impl Iterator<Item = Param<'_>> + Clone {
-        core::iter::once(Param {
-            name: "width",
-            value: Value::Int(1 + u64::from(self.0 >= 0x80)),
-        })
     }
 
     fn saved_size(&self) -> SavedSize {
@@ -140,9 +168,9 @@ fn drain(saving: &mut Saving) -> Result<KVec<u8>> {
 fn saved(value: u8) -> Result<KVec<u8>> {
     let device = Register(value);
     let id = Migration::<Register>::new().next_id();
-    let mut saving = Saving::pre_copy(id, &device)?;
+    let mut saving = Saving::pre_copy(id, &wide(1)?)?;
     let mut stream = drain(&mut saving)?;
-    saving.stop(&device)?;
+    saving.stop(&wide(1)?, &device)?;
     stream.extend_from_slice(&drain(&mut saving)?, GFP_KERNEL)?;
     Ok(stream)
 }
@@ -154,7 +182,7 @@ fn loaded(into: u8, stream: &[u8]) -> Result<(Result, Register, Reason)> {
     let id = Migration::<Register>::new().next_id();
     let mut resuming = Resuming::new(id, &device)?;
     let result = resuming
-        .push(&device, stream, &mut reason)
+        .push(&wide(1)?, &device, stream, &mut reason)
         .and_then(|()| resuming.commit(&mut device, &mut reason));
     Ok((result, device, reason))
 }
@@ -222,9 +250,8 @@ mod session {
 
     #[test]
     fn another_parameter_is_refused_at_the_setup_record() -> Result {
-        let device = Register(0x80);
         let id = Migration::<Register>::new().next_id();
-        let mut setup = Saving::pre_copy(id, &device)?;
+        let mut setup = Saving::pre_copy(id, &wide(2)?)?;
         let (result, device, reason) = loaded(4, &drain(&mut setup)?)?;
         assert_eq!(result, Err(EINVAL));
         assert_eq!(device.0, 4);
@@ -236,11 +263,11 @@ mod session {
     fn what_pre_copy_left_unread_comes_first_in_stop_and_copy() -> Result {
         let device = Register(6);
         let id = Migration::<Register>::new().next_id();
-        let mut saving = Saving::pre_copy(id, &device)?;
+        let mut saving = Saving::pre_copy(id, &wide(1)?)?;
         let first = saving.claim(10)?;
         let mut stream = KVec::new();
         stream.extend_from_slice(&first.bytes[first.start..first.end], GFP_KERNEL)?;
-        saving.stop(&device)?;
+        saving.stop(&wide(1)?, &device)?;
         stream.extend_from_slice(&drain(&mut saving)?, GFP_KERNEL)?;
         assert_eq!(saving.bytes(), stream.len() as u64);
         let (result, device, _) = loaded(4, &stream)?;
@@ -252,7 +279,7 @@ mod session {
     #[test]
     fn a_claim_that_could_not_be_delivered_comes_again() -> Result {
         let id = Migration::<Register>::new().next_id();
-        let mut saving = Saving::stop_copy(id, &Register(6))?;
+        let mut saving = Saving::stop_copy(id, &wide(1)?, &Register(6))?;
         let lost = saving.claim(10)?;
         saving.return_claim(&lost);
         let again = saving.claim(10)?;
@@ -264,9 +291,9 @@ mod session {
     fn a_claim_lost_across_the_stop_breaks_the_stream() -> Result {
         let device = Register(6);
         let id = Migration::<Register>::new().next_id();
-        let mut saving = Saving::pre_copy(id, &device)?;
+        let mut saving = Saving::pre_copy(id, &wide(1)?)?;
         let lost = saving.claim(10)?;
-        saving.stop(&device)?;
+        saving.stop(&wide(1)?, &device)?;
         saving.return_claim(&lost);
         assert_eq!(saving.claim(10).err(), Some(EIO));
         Ok(())
@@ -276,9 +303,75 @@ mod session {
     fn the_announced_size_is_enough() -> Result {
         let device = Register(6);
         let id = Migration::<Register>::new().next_id();
-        let mut saving = Saving::stop_copy(id, &device)?;
-        let announced = crate::migration::session::stop_copy_len(&device);
+        let mut saving = Saving::stop_copy(id, &wide(1)?, &device)?;
+        let announced = crate::migration::session::stop_copy_len(&wide(1)?, &device);
         assert!(drain(&mut saving)?.len() <= announced);
+        Ok(())
+    }
+}
+
+#[kunit_tests(rust_vfio_parameters)]
+mod parameters {
+    use super::*;
+    use crate::device::{Change, Instance};
+    use crate::mdev::Capacity;
+
+    #[test]
+    fn an_instance_takes_units_and_gives_them_back() -> Result {
+        let capacity = Capacity::new(3)?;
+        let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
+        assert_eq!(capacity.instances(1), 2);
+        instance.change(Change::Parameter(0, b"2\n"))?;
+        assert_eq!(capacity.instances(1), 1);
+        instance.change(Change::Parameter(0, b"1"))?;
+        assert_eq!(capacity.instances(1), 2);
+        instance.removed();
+        assert_eq!(capacity.instances(1), 3);
+        Ok(())
+    }
+
+    #[test]
+    fn a_change_that_the_parent_has_no_capacity_for_changes_nothing() -> Result {
+        let capacity = Capacity::new(1)?;
+        let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
+        let refused = instance.change(Change::Parameter(0, b"2"));
+        assert_eq!(refused, Err(ENOSPC));
+        let state = instance.state.lock();
+        assert_eq!(state.values.named("width"), Some(Value::Int(1)));
+        assert_eq!(
+            state.reason.as_str(),
+            "no capacity: 1 more units are needed, the parent has 0 left"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn there_is_no_instance_without_capacity() -> Result {
+        let capacity = Capacity::new(0)?;
+        let none = Instance::<Register>::new(&TYPE, &[], &capacity);
+        assert_eq!(none.err(), Some(ENOSPC));
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_that_is_not_allowed_is_refused_with_the_reason() -> Result {
+        let capacity = Capacity::new(9)?;
+        let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
+        for text in [&b"3"[..], b"0", b"two", b"1\n\n", b"1\0", b""] {
+            assert_eq!(instance.change(Change::Parameter(0, text)), Err(EINVAL));
+            let state = instance.state.lock();
+            assert_eq!(state.values.named("width"), Some(Value::Int(1)));
+            assert!(state.reason.as_str().starts_with("width: "));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_open_device_keeps_its_hardware_interface() -> Result {
+        let capacity = Capacity::new(9)?;
+        let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
+        instance.state.lock().open = true;
+        assert_eq!(instance.change(Change::Parameter(0, b"2")), Err(EBUSY));
         Ok(())
     }
 }

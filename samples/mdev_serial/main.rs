@@ -21,11 +21,12 @@ use devices::serial::{
     CONFIG_SPACE_BYTES, MAX_PORTS, PORT_SECTION_BYTES,
 };
 use kernel::prelude::*;
-use migration::value::{Param, Value};
+use migration::model::Values;
+use migration::value::Value;
 use vfio::class::{Class, ClassDevice};
 use vfio::device::{Device, SavedSize};
 use vfio::irq::Counts;
-use vfio::mdev::{Driver, Parent, Type};
+use vfio::mdev::{Driver, Parent};
 use vfio::region::Region;
 
 module! {
@@ -37,65 +38,54 @@ module! {
     params: {
         max_ports: u32 {
             default: 32,
-            description: "Ports that all instances together may have, 1 to 1024 (default 32)",
+            description: "Ports that all instances of a parent together may have, 1 to 1024 (default 32)",
+        },
+        old_parent: u8 {
+            default: 0,
+            description: "1 adds a parent mdev_serial_old, an older implementation to test mismatches with (default 0)",
         },
     },
 }
 
+mod types;
+
 /// The card as VFIO sees it.
 struct SerialCard(Card);
 
-/// The types, by number of ports. One port is one unit of the parent's capacity.
-static TYPES: [Type<SerialCard>; 3] = [
-    card_type(
-        c"1",
-        c"Serial card, 1 port",
-        "PCI serial card with one 16550A port, looped back",
-        PortCount::One,
-    ),
-    card_type(
-        c"2",
-        c"Serial card, 2 ports",
-        "PCI serial card with two 16550A ports, each looped back",
-        PortCount::Two,
-    ),
-    card_type(
-        c"4",
-        c"Serial card, 4 ports",
-        "PCI serial card with four 16550A ports, each looped back",
-        PortCount::Four,
-    ),
-];
-
-const fn card_type(
-    name: &'static CStr,
-    pretty_name: &'static CStr,
-    description: &'static str,
-    ports: PortCount,
-) -> Type<SerialCard> {
-    Type {
-        name,
-        pretty_name,
-        description,
-        config: Config {
-            ports,
-            fifo_depth: FifoDepth::Sixteen,
-            msi: true,
-        },
-        units: ports.get() as u32,
+/// The card that has these parameters. One that an older model does not have is off.
+fn config(values: &Values<'_>) -> Config {
+    let int = |name| match values.named(name) {
+        Some(Value::Int(value)) => value,
+        _ => 0,
+    };
+    let on = |name| values.named(name) == Some(Value::Bool(true));
+    Config {
+        // The tables allow no other values than these types have.
+        ports: PortCount::try_from(int(types::NUM_PORTS)).unwrap_or(PortCount::One),
+        fifo_depth: FifoDepth::try_from(int(types::FIFO_DEPTH)).unwrap_or(FifoDepth::Sixteen),
+        msi: on(types::MSI),
     }
 }
 
 impl Device for SerialCard {
     type OwnerModule = MdevSerial;
-    type Config = Config;
     type Incoming = Incoming;
 
     const NAME: &'static CStr = c"mdev_serial";
-    const MODEL: &'static str = "rust-vfio-mdev.example/pci/serial";
 
-    fn power_on(config: &Config) -> Result<KBox<Self>> {
-        Ok(KBox::new(Self(Card::new(*config)), GFP_KERNEL)?)
+    fn power_on(values: &Values<'_>) -> Result<KBox<Self>> {
+        Ok(KBox::new(Self(Card::new(config(values))), GFP_KERNEL)?)
+    }
+
+    fn configure(&mut self, values: &Values<'_>) {
+        let config = config(values);
+        if config != *self.0.config() {
+            self.0.reconfigure(config);
+        }
+    }
+
+    fn units(values: &Values<'_>) -> u32 {
+        config(values).ports.get().into()
     }
 
     fn reset(&mut self) {
@@ -156,28 +146,6 @@ impl Device for SerialCard {
         self.0.timeout_ns()
     }
 
-    fn parameters(&self) -> impl Iterator<Item = Param<'_>> + Clone {
-        let config = self.0.config();
-        let depth = config.fifo_depth;
-        [
-            Some(Param {
-                name: "num-ports",
-                value: Value::Int(config.ports.get().into()),
-            }),
-            // What every card was before the parameter existed is not in effect.
-            (depth != FifoDepth::Sixteen).then_some(Param {
-                name: "fifo-depth",
-                value: Value::Int(depth.get().into()),
-            }),
-            config.msi.then_some(Param {
-                name: "msi",
-                value: Value::Bool(true),
-            }),
-        ]
-        .into_iter()
-        .flatten()
-    }
-
     fn saved_size(&self) -> SavedSize {
         let config = self.0.config();
         SavedSize {
@@ -225,8 +193,9 @@ impl Device for SerialCard {
     }
 }
 
-/// The module: a parent, which refers to its driver. Unloading removes the instances, then both.
+/// The module: its parents, which refer to the driver. Unloading removes the instances, then all of it.
 struct MdevSerial {
+    _old: Option<Parent<SerialCard>>,
     _parent: Parent<SerialCard>,
 }
 
@@ -237,9 +206,33 @@ impl kernel::Module for MdevSerial {
             pr_err!("max_ports={max_ports} is out of range: give a number from 1 to 1024\n");
             return Err(EINVAL);
         }
-        let device = ClassDevice::new(Class::new(SerialCard::NAME)?, SerialCard::NAME)?;
+        let with_old = match module_parameters::old_parent.value() {
+            0 => false,
+            1 => true,
+            other => {
+                pr_err!("old_parent={other} is out of range: give 0 or 1\n");
+                return Err(EINVAL);
+            }
+        };
+        let class = Class::new(SerialCard::NAME)?;
+        let driver = Driver::new(&[&types::TYPES, &types::OLD_TYPES])?;
+        let parent = Parent::new(
+            driver.clone(),
+            ClassDevice::new(class.clone(), c"mdev_serial")?,
+            &types::TYPES,
+            &types::FAMILIES,
+            max_ports,
+        )?;
+        let old = if with_old {
+            let device = ClassDevice::new(class, c"mdev_serial_old")?;
+            let (types, families) = (&types::OLD_TYPES, &types::OLD_FAMILIES);
+            Some(Parent::new(driver, device, types, families, max_ports)?)
+        } else {
+            None
+        };
         Ok(Self {
-            _parent: Parent::new(Driver::new()?, device, &TYPES, max_ports)?,
+            _old: old,
+            _parent: parent,
         })
     }
 }

@@ -17,7 +17,7 @@ pub struct Card {
     config: Config,
     /// The embedder's clock, as last told. Nanoseconds.
     now: u64,
-    /// When the next character time-out is due, and how often that changed.
+    /// When something happens by itself next, and how often that changed.
     next_timeout: Option<u64>,
     timeout_generation: u32,
     pub(super) pci: Pci,
@@ -190,7 +190,7 @@ impl Card {
     }
 
     /// Tells the time: nanoseconds of any clock that does not run backwards (a step back is ignored).
-    /// Raises the character time-outs that are due.
+    /// Lets happen what is due.
     ///
     /// To be called before an access and when the timer expires that was armed by
     /// [`Card::timeout_ns`]. A card that is never told the time stands still; see
@@ -205,27 +205,28 @@ impl Card {
         self.note_timeouts();
     }
 
-    /// In how many nanoseconds the next character time-out is due, from the time last told. `None`: no
-    /// timer is wanted. Never zero.
+    /// In how many nanoseconds something happens by itself, from the time last told. `None`: no timer
+    /// is wanted. Never zero, and less than half a minute.
     ///
-    /// A time-out is due when a port with FIFOs holds received characters, and for four character
-    /// times none was added or read.
+    /// Two things do: a character time-out, when a port with FIFOs holds received characters and for
+    /// four character times none was added or read; and a break, when a port's line was held in the
+    /// spacing state for a character time.
     pub fn timeout_ns(&self) -> Option<u64> {
         self.next_timeout
             .map(|due| due.saturating_sub(self.now).max(1))
     }
 
-    /// Counts how often the due time of the next time-out changed. Equal numbers: a timer armed then
+    /// Counts how often the time changed that [`Card::timeout_ns`] is the distance to. Equal numbers: a timer armed then
     /// is still right.
     pub fn timeout_generation(&self) -> u32 {
         self.timeout_generation
     }
 
     /// The delay that [`Card::timeout_ns`] names is over: for embedders without a clock, instead of
-    /// [`Card::set_time`] (after it, the *next* time-out would come early).
+    /// [`Card::set_time`] (after it, whatever is *next* would come early).
     ///
-    /// Without a clock a port's delay is measured from the last time-out of any port, so a port can
-    /// wait longer than it should while others are busy.
+    /// Without a clock the card's time stands still between two such calls, so a port can wait longer
+    /// than it should while others are busy.
     pub fn timeout_elapsed(&mut self) {
         if let Some(due) = self.next_timeout {
             self.set_time(due);
@@ -267,7 +268,7 @@ impl Card {
         let next = self
             .ports
             .iter()
-            .filter_map(|port| port.uart.deadline)
+            .filter_map(|port| port.uart.next_due())
             .min();
         if next != self.next_timeout {
             self.next_timeout = next;

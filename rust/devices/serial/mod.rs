@@ -5,7 +5,7 @@
 //! # What is not modelled
 //!
 //! * Time on the line: a character is transmitted and received the moment it can be. The programmed
-//!   rate and frame shape only the delay of the character time-out.
+//!   rate and frame shape only the delay of the character time-out and the shortest break.
 //! * Parity and framing errors: the plug is always set as the port is. (A break counts as one.)
 //! * Pins that lead nowhere on this card: OUT1 and OUT2, RXRDY and TXRDY (the DMA mode bit is stored).
 //!   OUT2 does *not* gate the interrupt: that is how ISA cards are wired, QEMU's card is not.
@@ -25,7 +25,7 @@
 //! is not empty, and loop-back mode, where nobody can wait.
 //!
 //! A break travels to the far end and back in its place among the bytes. Bytes written while the break
-//! bit is set follow it; on a real line they would be swallowed.
+//! bit is set are sent all the same; on a real line they would be swallowed.
 //!
 //! # How to embed a card
 //!

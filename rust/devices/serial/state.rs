@@ -20,7 +20,7 @@
 //! | 12 | 2 | MSI data |
 //! | 16 | 8 | MSI address |
 //!
-//! [`SectionId::port`], 448 bytes:
+//! [`SectionId::port`], 456 bytes:
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -37,11 +37,12 @@
 //! | 11 | 1 | characters in the transmitter |
 //! | 12 | 2 | characters at the far end |
 //! | 16 | 8 | nanoseconds until the character time-out; 0: none is wanted |
-//! | 24 | 8 | which characters in the receiver are breaks (bit i: the i-th oldest) |
-//! | 32 | 32 | which characters at the far end are breaks, likewise |
-//! | 64 | 64 | the characters in the receiver, oldest first |
-//! | 128 | 64 | the characters in the transmitter, oldest first |
-//! | 192 | 256 | the characters at the far end, oldest first |
+//! | 24 | 8 | nanoseconds until the spacing line is a break; 0: it will not be one |
+//! | 32 | 8 | which characters in the receiver are breaks (bit i: the i-th oldest) |
+//! | 40 | 32 | which characters at the far end are breaks, likewise |
+//! | 72 | 64 | the characters in the receiver, oldest first |
+//! | 136 | 64 | the characters in the transmitter, oldest first |
+//! | 200 | 256 | the characters at the far end, oldest first |
 
 use super::card::{Card, Port};
 use super::config::{Config, FifoDepth, MAX_PORTS};
@@ -152,10 +153,9 @@ fn write_port(port: &Port, now: u64, payload: &mut [u8; PORT_SECTION_BYTES]) {
     out.u8(uart.tx.len() as u8);
     out.u16(uart.far.len() as u16);
     out.u16(0);
-    out.u64(
-        uart.deadline
-            .map_or(0, |due| due.saturating_sub(now).max(1)),
-    );
+    for due in [uart.deadline, uart.break_due] {
+        out.u64(due.map_or(0, |due| due.saturating_sub(now).max(1)));
+    }
     out.breaks(uart.rx.iter(), FIFO_BYTES / 8);
     out.breaks(uart.far.iter(), FAR_END_BYTES / 8);
     out.bytes(uart.rx.iter(), FIFO_BYTES);
@@ -234,8 +234,9 @@ impl Incoming {
         card.pci.clone_from(&self.card.pci);
         for (to, from) in card.ports.iter_mut().zip(&self.card.ports) {
             to.clone_from(from);
-            let due = &mut to.uart.deadline;
-            *due = due.map(|due| now.saturating_add(due.saturating_sub(then)));
+            for due in [&mut to.uart.deadline, &mut to.uart.break_due] {
+                *due = due.map(|due| now.saturating_add(due.saturating_sub(then)));
+            }
         }
         card.adopt_ports();
         Ok(())
@@ -359,11 +360,8 @@ fn read_port(
     let to_transmit = count(section, "transmitter", u16::from(input.u8()), fifo)?;
     let far_away = count(section, "far end", input.u16(), FAR_END_BYTES)?;
     zero(section, input.u16())?;
-    uart.deadline = match input.u64() {
-        0 => None,
-        ns if ns > timeout::MAX_DELAY_NS => return Err(LoadError::Timeout { section, ns }),
-        ns => Some(ns),
-    };
+    uart.deadline = delay(section, input.u64())?;
+    uart.break_due = delay(section, input.u64())?;
 
     let received_breaks = input.slice(FIFO_BYTES / 8);
     let far_breaks = input.slice(FAR_END_BYTES / 8);
@@ -462,6 +460,15 @@ fn zero(section: Section, value: u16) -> Result<(), LoadError> {
         Ok(())
     } else {
         Err(LoadError::Unused { section })
+    }
+}
+
+/// A delay, from time 0.
+fn delay(section: Section, ns: u64) -> Result<Option<u64>, LoadError> {
+    match ns {
+        0 => Ok(None),
+        ns if ns > timeout::MAX_DELAY_NS => Err(LoadError::Timeout { section, ns }),
+        ns => Ok(Some(ns)),
     }
 }
 

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! How long a receiver waits before it reports characters that are fewer than the trigger level.
+//! Character times: how long a receiver waits before it reports characters that are fewer than the
+//! trigger level, and how long a break must last to be one.
 //!
-//! "More than four continuous character times" after the last character came in or was read
-//! (PC16550D, section 8.4 "FIFO interrupt mode operation"), with every bit of the frame counted: start, data, parity
-//! and all stop bits.
+//! The time-out comes four character times after the last character came in or was read (PC16550D,
+//! "FIFO interrupt mode operation"), a break after one (there, LSR bit 4). Every bit of the frame
+//! counts: start, data, parity and all stop bits.
 
 use super::registers::lcr;
 
-/// Nanoseconds in 2 half bits (one bit), times 9, at divisor 1.
+/// Nanoseconds in half a bit at divisor 1, times 36.
 ///
 /// The card's clock is 1.8432 MHz (QEMU hw/char/serial-pci.c: a baud base of 115200) and a bit takes
-/// 16 clocks times the divisor. Four characters of `h` half bits take
-/// `4 * h / 2 * 16 * divisor / 1843200` seconds, which is `h * divisor * 156250 / 9` nanoseconds.
-const FOUR_HALF_BITS_TIMES_9: u64 = 156_250;
+/// 16 clocks times the divisor: half of it takes `8 * divisor / 1843200` seconds, which is
+/// `divisor * 156250 / 36` nanoseconds.
+const HALF_BIT_TIMES_36: u64 = 156_250;
 
 /// The longest delay there is: 12 bits, divisor 65535. Some 27 seconds.
 pub(super) const MAX_DELAY_NS: u64 = delay_ns(u16::MAX, lcr::WORD | lcr::STOP | lcr::PARITY);
@@ -30,12 +31,22 @@ const fn half_bits(line_control: u8) -> u64 {
     2 * (1 + data + parity) + stop_halves
 }
 
-/// Four character times in nanoseconds.
+/// So many character times in nanoseconds.
 ///
 /// The data sheets give no meaning to a divisor of 0. Here it counts as 1: early is better than never.
-pub(super) const fn delay_ns(divisor: u16, line_control: u8) -> u64 {
+const fn characters_ns(characters: u64, divisor: u16, line_control: u8) -> u64 {
     let divisor = if divisor == 0 { 1 } else { divisor as u64 };
-    half_bits(line_control) * divisor * FOUR_HALF_BITS_TIMES_9 / 9
+    characters * half_bits(line_control) * divisor * HALF_BIT_TIMES_36 / 36
+}
+
+/// The delay of the character time-out.
+pub(super) const fn delay_ns(divisor: u16, line_control: u8) -> u64 {
+    characters_ns(4, divisor, line_control)
+}
+
+/// The shortest break.
+pub(super) const fn break_ns(divisor: u16, line_control: u8) -> u64 {
+    characters_ns(1, divisor, line_control)
 }
 
 #[cfg(test)]
@@ -87,6 +98,11 @@ mod tests {
             }
         }
         assert_eq!(MAX_DELAY_NS / 1_000_000_000, 27);
+    }
+
+    #[test]
+    fn a_break_is_at_least_a_character_long() {
+        assert_eq!(break_ns(12, 0x03), 10_000_000_000 / 9_600);
     }
 
     #[test]

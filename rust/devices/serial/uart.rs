@@ -54,6 +54,8 @@ pub(super) struct Uart {
     pub(super) rts_held: bool,
     /// When the character time-out is due, in the card's time. Set exactly while one is wanted.
     pub(super) deadline: Option<u64>,
+    /// When the spacing line will have been a break, in the card's time.
+    pub(super) break_due: Option<u64>,
     /// Modem inputs as they were last looked at: the upper half of MSR.
     lines: u8,
     pub(super) rx: PortFifo,
@@ -78,6 +80,7 @@ impl Uart {
             timeout_pending: false,
             rts_held: false,
             deadline: None,
+            break_due: None,
             lines: 0,
             rx: Fifo::new(),
             tx: Fifo::new(),
@@ -100,6 +103,7 @@ impl Uart {
         self.timeout_pending = false;
         self.rts_held = false;
         self.deadline = None;
+        self.break_due = None;
         self.lines = 0;
         self.rx.clear();
         self.tx.clear();
@@ -136,8 +140,8 @@ impl Uart {
             offset::IER if dlab => self.divisor = u16::from_le_bytes([low, value]),
             offset::IER => self.write_ier(value),
             offset::IIR_FCR => self.write_fcr(value),
-            offset::LCR => self.change_line(value, self.mcr),
-            offset::MCR => self.change_line(self.lcr, value),
+            offset::LCR => self.change_line(value, self.mcr, now),
+            offset::MCR => self.change_line(self.lcr, value, now),
             // NS: the status registers are meant for reading only. QEMU ignores writes too.
             offset::LSR | offset::MSR => {}
             offset::SCR.. => self.scr = value,
@@ -151,11 +155,28 @@ impl Uart {
         self.interrupt().is_some()
     }
 
-    /// Time has come to `now`: indicates the character time-out if it is due.
+    /// Time has come to `now`: lets happen what is due, in the order in which it was.
     pub(super) fn expire(&mut self, now: u64) {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.timeout_pending = true;
-            self.deadline = None;
+        // At most a time-out, the break, and the time-out of what came with the break.
+        while let Some(due) = self.next_due().filter(|&due| due <= now) {
+            if self.break_due == Some(due) {
+                self.break_due = None;
+                // The line itself carries the break, past what the transmitter may hold back. A far
+                // end that has no room takes no notice of it.
+                let _ = self.far.receive(Symbol::Break);
+                self.settle(due);
+            } else {
+                self.deadline = None;
+                self.timeout_pending = true;
+            }
+        }
+    }
+
+    /// When [`Uart::expire`] will next have something to do.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        match (self.deadline, self.break_due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         }
     }
 
@@ -316,20 +337,28 @@ impl Uart {
         }
     }
 
-    /// Writes LCR and MCR. They share the line: a break leaves only while the line is not looped.
-    fn change_line(&mut self, line_control: u8, modem_control: u8) {
-        let spacing = |l: u8, m: u8| l & lcr::BREAK != 0 && m & mcr::LOOP == 0;
-        let was_spacing = spacing(self.lcr, self.mcr);
+    /// Whether the output is held in the spacing state. Loop mode disconnects it.
+    fn spacing(&self) -> bool {
+        self.lcr & lcr::BREAK != 0 && !self.looped()
+    }
+
+    /// Writes LCR and MCR, which both have a say about the line's output.
+    ///
+    /// A spacing line is a break once it lasted for a character (NS, LSR bit 4). That matters: linux
+    /// sets the bit for some microseconds when it looks for a National SuperIO chip.
+    fn change_line(&mut self, line_control: u8, modem_control: u8, now: u64) {
+        let was_spacing = self.spacing();
         self.lcr = line_control;
         self.mcr = modem_control
             & match self.depth {
                 FifoDepth::Sixteen => mcr::MASK_16550A,
                 FifoDepth::SixtyFour => mcr::MASK_16750,
             };
-        if !was_spacing && spacing(self.lcr, self.mcr) {
-            // The line itself carries the break, past what the transmitter may hold back. A far end
-            // that has no room takes no notice of it.
-            let _ = self.far.receive(Symbol::Break);
+        if !self.spacing() {
+            self.break_due = None;
+        } else if !was_spacing {
+            let character = timeout::break_ns(self.divisor, self.lcr);
+            self.break_due = Some(now.saturating_add(character));
         }
     }
 
@@ -511,6 +540,10 @@ impl Uart {
             (
                 self.deadline.is_some() == self.timeout_wanted(),
                 "time-out delay does not fit the receiver",
+            ),
+            (
+                self.break_due.is_none() || self.spacing(),
+                "break to come on a line that is not spacing",
             ),
             (
                 !self.rts_held || (automatic && !self.rx.is_empty()),

@@ -294,7 +294,7 @@ mod v1 {
             .collect();
         assert_eq!(legal, [0b000, 0b001, 0b010, 0b011, 0b100, 0b110]);
         for bit in 3..32 {
-            let bits = 1 << bit | 0b001;
+            let bits = (1 << bit) | 0b001;
             assert_eq!(State::try_from(bits), Err(TargetError::Malformed(bits)));
         }
     }

@@ -3,7 +3,7 @@
 //! A type: what one kind of instance offers of a model.
 
 use super::{Allowed, Model, ParamDef, Version};
-use crate::value::Value;
+use crate::value::{Param, Value};
 use core::fmt;
 
 /// What a type allows of one parameter, where that is less than the model does.
@@ -91,8 +91,19 @@ impl<'a> Type<'a> {
         }
     }
 
+    /// What set-up writes first: the off values, in reverse declaration order, so that nothing is
+    /// switched off while a later parameter still requires it.
+    pub fn off_values(&self) -> impl Iterator<Item = Param<'a>> + Clone {
+        let ty = *self;
+        let off = move |param: &'a ParamDef<'a>| {
+            let name = param.name;
+            ty.off(param).map(|value| Param { name, value })
+        };
+        self.model.params.iter().rev().filter_map(off)
+    }
+
     /// The requirements that the values `value_of` gives (by position in the declaration order) do
-    /// not meet. Those of parameters that are off are not tested.
+    /// not meet. Those of parameters that are off are not tested, nor where a value is missing.
     pub fn unmet<'v, F>(&self, value_of: F) -> impl Iterator<Item = Unmet<'v>>
     where
         'a: 'v,
@@ -112,15 +123,17 @@ impl<'a> Type<'a> {
                 continue;
             };
             requirement_at += 1;
-            let other = model.position(requirement.param).and_then(&value_of);
-            if !other.is_some_and(|other| requirement.allowed.contains(&other)) {
-                return Some(Unmet {
-                    name: param.name,
-                    value,
-                    other: requirement.param,
-                    other_value: other,
-                    allowed: requirement.allowed,
-                });
+            match model.position(requirement.param).and_then(&value_of) {
+                Some(other_value) if !requirement.allowed.contains(&other_value) => {
+                    return Some(Unmet {
+                        name: param.name,
+                        value,
+                        other: requirement.param,
+                        other_value,
+                        allowed: requirement.allowed,
+                    });
+                }
+                _ => {}
             }
         })
     }
@@ -136,8 +149,8 @@ pub struct Unmet<'a> {
     pub value: Value<'a>,
     /// The parameter required.
     pub other: &'a str,
-    /// Its value; `None` if it has none.
-    pub other_value: Option<Value<'a>>,
+    /// Its value.
+    pub other_value: Value<'a>,
     /// The values that would do.
     pub allowed: Allowed<'a>,
 }
@@ -146,12 +159,8 @@ impl fmt::Display for Unmet<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} requires {} {}",
-            self.name, self.value, self.other, self.allowed
-        )?;
-        match &self.other_value {
-            Some(value) => write!(f, ", not {value}"),
-            None => Ok(()),
-        }
+            "{}: {} requires {} {}, not {}",
+            self.name, self.value, self.other, self.allowed, self.other_value
+        )
     }
 }

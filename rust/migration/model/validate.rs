@@ -2,75 +2,13 @@
 
 //! Finding mistakes in tables, while they are compiled.
 //!
-//! Everything here is `const`, hence the loops by hand: iterators, `==` on strings and closures are
-//! not to be had there.
+//! Everything here is `const`, hence the loops by hand.
 
 use super::{Allowed, Model, Narrowed, ParamDef, Type, Version, MAX_PARAMS, MAX_TEXTS};
-use crate::value::{
-    model_problem, name_problem, str_problem, Kind, Param, Value, RESERVED_NAMES,
-};
+use crate::value::{model_problem, name_problem, str_problem, Kind, Param, Value, RESERVED_NAMES};
+use compare::{allows, is_within, kind_eq, listed, str_eq, value_eq};
 
-const fn str_eq(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len() != b.len() {
-        return false;
-    }
-    let mut i = 0;
-    while i < a.len() {
-        if a[i] != b[i] {
-            return false;
-        }
-        i += 1;
-    }
-    true
-}
-
-const fn value_eq(a: &Value<'_>, b: &Value<'_>) -> bool {
-    match (a, b) {
-        (Value::Bool(a), Value::Bool(b)) => *a == *b,
-        (Value::Int(a), Value::Int(b)) => *a == *b,
-        (Value::Str(a), Value::Str(b)) => str_eq(a, b),
-        _ => false,
-    }
-}
-
-const fn kind_eq(a: Kind, b: Kind) -> bool {
-    a as u8 == b as u8
-}
-
-/// [`Allowed::contains`], which cannot be `const`.
-const fn allows(allowed: &Allowed<'_>, value: &Value<'_>) -> bool {
-    let mut i = 0;
-    match (allowed, value) {
-        (Allowed::Any, _) => return true,
-        (Allowed::Bool(allowed), Value::Bool(value)) => {
-            while i < allowed.len() {
-                if allowed[i] == *value {
-                    return true;
-                }
-                i += 1;
-            }
-        }
-        (Allowed::Int(allowed), Value::Int(value)) => {
-            while i < allowed.len() {
-                if allowed[i].contains(*value) {
-                    return true;
-                }
-                i += 1;
-            }
-        }
-        (Allowed::Str(allowed), Value::Str(value)) => {
-            while i < allowed.len() {
-                if str_eq(allowed[i], value) {
-                    return true;
-                }
-                i += 1;
-            }
-        }
-        _ => {}
-    }
-    false
-}
+pub(crate) mod compare;
 
 const fn is_reserved(name: &str) -> bool {
     let mut i = 0;
@@ -152,71 +90,7 @@ const fn allowed_problem(allowed: &Allowed<'_>, kind: Kind) -> Option<&'static s
     None
 }
 
-/// Whether every value of `inner` is one of `outer`; both are valid lists of one type.
-const fn is_within(inner: &Allowed<'_>, outer: &Allowed<'_>) -> bool {
-    let mut i = 0;
-    match (inner, outer) {
-        (_, Allowed::Any) => {}
-        (Allowed::Any, _) => return false,
-        (Allowed::Bool(inner), _) => {
-            while i < inner.len() {
-                if !allows(outer, &Value::Bool(inner[i])) {
-                    return false;
-                }
-                i += 1;
-            }
-        }
-        (Allowed::Str(inner), _) => {
-            while i < inner.len() {
-                if !allows(outer, &Value::Str(inner[i])) {
-                    return false;
-                }
-                i += 1;
-            }
-        }
-        (Allowed::Int(inner), Allowed::Int(outer)) => {
-            while i < inner.len() {
-                if !covers(outer, inner[i].min, inner[i].max) {
-                    return false;
-                }
-                i += 1;
-            }
-        }
-        (Allowed::Int(_), _) => return false,
-    }
-    true
-}
-
-/// Whether ascending ranges together hold everything from `min` to `max`.
-const fn covers(ranges: &[super::IntRange], min: u64, max: u64) -> bool {
-    let mut next = min;
-    let mut i = 0;
-    while i < ranges.len() {
-        if ranges[i].contains(next) {
-            if max <= ranges[i].max {
-                return true;
-            }
-            // No overflow: this range ends below `max`.
-            next = ranges[i].max + 1;
-        }
-        i += 1;
-    }
-    false
-}
-
-/// The value a list of parameters gives to a name.
-const fn listed<'a>(values: &[Param<'a>], name: &str) -> Option<Value<'a>> {
-    let mut i = 0;
-    while i < values.len() {
-        if str_eq(values[i].name, name) {
-            return Some(values[i].value);
-        }
-        i += 1;
-    }
-    None
-}
-
-impl<'a> ParamDef<'a> {
+impl ParamDef<'_> {
     /// Whether the parameter takes any text, which needs room of its own in [`super::Values`].
     pub(super) const fn takes_text(&self) -> bool {
         matches!((self.kind, &self.allowed), (Kind::Str, Allowed::Any))
@@ -338,6 +212,9 @@ impl<'a> Model<'a> {
                 return Some("a requirement names no earlier parameter");
             };
             let other = &self.params[other];
+            if matches!(requires[i].allowed, Allowed::Any) {
+                return Some("a requirement allows any value");
+            }
             if let Some(problem) = allowed_problem(&requires[i].allowed, other.kind) {
                 return Some(problem);
             }
@@ -393,7 +270,10 @@ impl<'a> Model<'a> {
                 let Some(other) = self.index_of(required.param, at) else {
                     return true;
                 };
-                if !allows(&required.allowed, &self.start_value(other, values, narrowed)) {
+                if !allows(
+                    &required.allowed,
+                    &self.start_value(other, values, narrowed),
+                ) {
                     return true;
                 }
                 i += 1;
@@ -556,6 +436,46 @@ impl<'a> Type<'a> {
         if model.breaks_requirement(&[], self.narrowed) {
             return Some("the initial values of a type break a requirement");
         }
+        if self.may_break_always_on() {
+            return Some("a parameter that a type cannot disable requires what is not always so");
+        }
         model.init_version_problem(self.init_version(), self.narrowed)
+    }
+    /// What the type allows of the parameter at a position.
+    pub(crate) const fn allowed_at(&self, at: usize) -> &Allowed<'a> {
+        let name = self.model.params[at].name;
+        let mut i = 0;
+        while i < self.narrowed.len() {
+            if str_eq(self.narrowed[i].param, name) {
+                return &self.narrowed[i].allowed;
+            }
+            i += 1;
+        }
+        &self.model.params[at].allowed
+    }
+
+    /// Whether a parameter whose off value the type excludes requires something that the type lets
+    /// another parameter miss. Set-up could then fail half way: it writes off values first.
+    const fn may_break_always_on(&self) -> bool {
+        let model = self.model;
+        let mut at = 0;
+        while at < model.params.len() {
+            let param = &model.params[at];
+            let can_be_off = match &param.off {
+                Some(off) => allows(self.allowed_at(at), off),
+                None => false,
+            };
+            let mut i = 0;
+            while i < param.requires.len() && !can_be_off {
+                let required = &param.requires[i];
+                match model.index_of(required.param, at) {
+                    Some(other) if is_within(self.allowed_at(other), &required.allowed) => {}
+                    _ => return true,
+                }
+                i += 1;
+            }
+            at += 1;
+        }
+        false
     }
 }

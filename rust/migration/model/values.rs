@@ -2,12 +2,8 @@
 
 //! The values an instance has.
 
-use super::{
-    parse_value, parse_version, Allowed, Model, ParamDef, ParseError, Type, Unmet, Version,
-    MAX_PARAMS, MAX_TEXTS,
-};
-use crate::value::{Kind, Param, Value, MAX_STR_LEN};
-use core::fmt;
+use super::{Allowed, Model, ParamDef, Type, Version, MAX_PARAMS, MAX_TEXTS};
+use crate::value::{Param, Value, MAX_STR_LEN};
 
 /// Text of bounded length, kept in place.
 #[derive(Clone, Copy, Debug)]
@@ -48,122 +44,11 @@ enum Slot {
     Text(u8),
 }
 
-/// What an instance is being used for, which decides what of it may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InUse {
-    /// Nobody has it open: everything may change.
-    Closed,
-    /// It is open: only parameters that shape nothing but the state representation may change.
-    Open,
-    /// State is being saved or loaded: nothing may change, so that the two setup records of the
-    /// stream agree.
-    Migrating,
-}
-
-/// What kind of refusal it is; the caller gives each kind its errno.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetClass {
-    /// The value is at fault. For EINVAL.
-    Invalid,
-    /// The moment is. For EBUSY.
-    Busy,
-}
-
-/// Why a value was not set. Prints as one line: `fifo-depth: 32 is not one of 16, 64`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SetError<'a> {
-    /// The model has no such parameter.
-    NoParam,
-    /// The text is no value of the parameter's type.
-    Parse {
-        /// The parameter.
-        name: &'a str,
-        /// What is wrong.
-        error: ParseError,
-    },
-    /// The value is of another type.
-    Kind {
-        /// The parameter.
-        name: &'a str,
-        /// The type it has.
-        expected: Kind,
-    },
-    /// The value is not allowed.
-    NotAllowed {
-        /// The parameter.
-        name: &'a str,
-        /// The value.
-        value: Value<'a>,
-        /// The values that are.
-        allowed: Allowed<'a>,
-    },
-    /// With this value, the parameter or another one would miss what it requires.
-    Unmet(Unmet<'a>),
-    /// The parameter may not change now.
-    Busy {
-        /// The parameter.
-        name: &'a str,
-        /// Why not.
-        in_use: InUse,
-    },
-    /// The text is no version name.
-    ParseVersion(ParseError),
-    /// There is no such version, or the type does not offer it.
-    NoVersion {
-        /// The name asked for.
-        name: &'a str,
-        /// The type.
-        ty: &'a Type<'a>,
-    },
-}
-
-impl SetError<'_> {
-    /// What kind of refusal it is.
-    pub const fn class(&self) -> SetClass {
-        match self {
-            Self::Busy { .. } => SetClass::Busy,
-            _ => SetClass::Invalid,
-        }
-    }
-}
-
-impl fmt::Display for SetError<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoParam => f.write_str("no such parameter"),
-            Self::Parse { name, error } => write!(f, "{name}: {error}"),
-            Self::Kind { name, expected } => write!(f, "{name}: the value is not of type {expected}"),
-            Self::NotAllowed {
-                name,
-                value,
-                allowed,
-            } => write!(f, "{name}: {value} is not one of {allowed}"),
-            Self::Unmet(unmet) => unmet.fmt(f),
-            Self::Busy { name, in_use } => {
-                let why = match in_use {
-                    InUse::Migrating => "while state is saved or loaded",
-                    _ => "while the device is open",
-                };
-                write!(f, "{name}: cannot change {why}")
-            }
-            Self::ParseVersion(error) => error.fmt(f),
-            Self::NoVersion { name, ty } => {
-                write!(f, "version: {name} is not one of")?;
-                for (index, version) in ty.versions().enumerate() {
-                    let separator = if index == 0 { " " } else { ", " };
-                    write!(f, "{separator}{}", version.name)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
 /// The parameter values of an instance of a type.
 ///
 /// They always are values the type allows, and meet every requirement. Changing one is making a new
-/// set with it and, when everything else agrees (the capacity of the parent, say), storing that in
-/// place of the old one: a refused change changes nothing.
+/// set with it ([`Values::with`]) and, when everything else agrees (the capacity of the parent,
+/// say), storing that in place of the old one: a refused change changes nothing.
 #[derive(Clone, Debug)]
 pub struct Values<'a> {
     ty: &'a Type<'a>,
@@ -195,7 +80,7 @@ impl<'a> Values<'a> {
         self.ty.model
     }
 
-    fn params(&self) -> &'a [ParamDef<'a>] {
+    pub(super) fn params(&self) -> &'a [ParamDef<'a>] {
         self.ty.model.params
     }
 
@@ -248,100 +133,8 @@ impl<'a> Values<'a> {
         self.ty.versions().find(is_met).map(|version| version.name)
     }
 
-    /// These values with another one at a position in the declaration order.
-    pub fn with<'e>(
-        &'e self,
-        position: usize,
-        value: Value<'e>,
-        in_use: InUse,
-    ) -> Result<Self, SetError<'e>> {
-        let param = self.params().get(position).ok_or(SetError::NoParam)?;
-        let name = param.name;
-        if value.kind() != param.kind {
-            let expected = param.kind;
-            return Err(SetError::Kind { name, expected });
-        }
-        let allowed = self.ty.allowed(param);
-        if !allowed.contains(&value) {
-            return Err(SetError::NotAllowed {
-                name,
-                value,
-                allowed,
-            });
-        }
-        may_change(param, in_use)?;
-        let value_of = |other| match other == position {
-            true => Some(value),
-            false => self.get(other),
-        };
-        if let Some(unmet) = self.ty.unmet(value_of).next() {
-            return Err(SetError::Unmet(unmet));
-        }
-        let mut new = self.clone();
-        new.store(position, &value);
-        Ok(new)
-    }
-
-    /// These values with another one, given as text: [`parse_value`].
-    pub fn with_text<'e>(
-        &'e self,
-        position: usize,
-        text: &'e [u8],
-        in_use: InUse,
-    ) -> Result<Self, SetError<'e>> {
-        let param = self.params().get(position).ok_or(SetError::NoParam)?;
-        let value = parse_value(param.kind, text).map_err(|error| SetError::Parse {
-            name: param.name,
-            error,
-        })?;
-        self.with(position, value, in_use)
-    }
-
-    /// These values with those of a version in place of the ones it names. The version is given as
-    /// text: [`parse_version`]. Values that stay the same are not in the way while the device is
-    /// open.
-    pub fn with_version<'e>(
-        &'e self,
-        text: &'e [u8],
-        in_use: InUse,
-    ) -> Result<Self, SetError<'e>> {
-        let name = parse_version(text).map_err(SetError::ParseVersion)?;
-        let ty = self.ty;
-        let version = ty
-            .versions()
-            .find(|version| version.name == name)
-            .ok_or(SetError::NoVersion { name, ty })?;
-        let bundled = |param: &ParamDef<'_>| {
-            let mut values = version.values.iter();
-            values.find(|bundled| bundled.name == param.name)
-        };
-        for (position, param) in self.params().iter().enumerate() {
-            let changes = bundled(param).is_some_and(|new| self.get(position) != Some(new.value));
-            if changes {
-                may_change(param, in_use)?;
-            }
-        }
-        let value_of = |position| {
-            let param = self.params().get(position)?;
-            match bundled(param) {
-                Some(new) => Some(new.value),
-                None => self.get(position),
-            }
-        };
-        if let Some(unmet) = ty.unmet(value_of).next() {
-            return Err(SetError::Unmet(unmet));
-        }
-        let mut new = self.clone();
-        for (position, param) in self.params().iter().enumerate() {
-            if let Some(bundled) = bundled(param) {
-                new.store(position, &bundled.value);
-            }
-        }
-        Ok(new)
-    }
-
     /// Stores a value that was found to be allowed.
-    fn store(&mut self, position: usize, value: &Value<'_>) {
+    pub(super) fn store(&mut self, position: usize, value: &Value<'_>) {
         let slot = match *value {
             Value::Bool(value) => Some(Slot::Bool(value)),
             Value::Int(value) => Some(Slot::Int(value)),
@@ -373,19 +166,3 @@ impl PartialEq for Values<'_> {
 }
 
 impl Eq for Values<'_> {}
-
-/// Whether the parameter may change in this moment.
-fn may_change<'a>(param: &ParamDef<'a>, in_use: InUse) -> Result<(), SetError<'a>> {
-    let free = match in_use {
-        InUse::Closed => true,
-        InUse::Open => param.runtime,
-        InUse::Migrating => false,
-    };
-    match free {
-        true => Ok(()),
-        false => Err(SetError::Busy {
-            name: param.name,
-            in_use,
-        }),
-    }
-}

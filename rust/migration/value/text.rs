@@ -28,13 +28,13 @@ const fn first_scalar(bytes: &[u8]) -> Option<(u32, &[u8])> {
 
     Some(match *bytes {
         [a @ 0x00..=0x7f, ref rest @ ..] => (a as u32, rest),
-        [a @ 0xc0..=0xdf, b, ref rest @ ..] => ((a as u32 & 0x1f) << 6 | tail(b), rest),
+        [a @ 0xc0..=0xdf, b, ref rest @ ..] => (((a as u32 & 0x1f) << 6) | tail(b), rest),
         [a @ 0xe0..=0xef, b, c, ref rest @ ..] => {
-            ((a as u32 & 0x0f) << 12 | tail(b) << 6 | tail(c), rest)
+            (((a as u32 & 0x0f) << 12) | (tail(b) << 6) | tail(c), rest)
         }
         [a, b, c, d, ref rest @ ..] => {
-            let scalar = (a as u32 & 0x07) << 18 | tail(b) << 12 | tail(c) << 6 | tail(d);
-            (scalar, rest)
+            let high = ((a as u32 & 0x07) << 18) | (tail(b) << 12);
+            (high | (tail(c) << 6) | tail(d), rest)
         }
         _ => return None,
     })

@@ -56,13 +56,15 @@ unsafe impl<T: Device> Send for Registration<T> {}
 unsafe impl<T: Device> Sync for Registration<T> {}
 
 impl<T: Device> Registration<T> {
-    /// Creates an instance and registers it with VFIO, as group and as character device.
+    /// Registers an instance with VFIO, as group and as character device.
     ///
     /// # Safety
     ///
     /// `dev` must be a device that stays bound to its driver until the registration has been dropped.
-    pub(crate) unsafe fn new(dev: *mut bindings::device, config: &T::Config) -> Result<Self> {
-        let instance = Instance::<T>::new(config)?;
+    pub(crate) unsafe fn new(
+        dev: *mut bindings::device,
+        instance: Arc<Instance<T>>,
+    ) -> Result<Self> {
         let shared = instance.clone();
         // SAFETY: `dev` is valid by contract; the size is that of a structure with `struct vfio_device` at its start, and
         // the operations are static.
@@ -95,12 +97,6 @@ impl<T: Device> Registration<T> {
             vdev: NonNull::new(vdev).ok_or(ENOMEM)?,
             _device: PhantomData,
         })
-    }
-
-    /// The instance behind the device.
-    pub(crate) fn instance(&self) -> &Arc<Instance<T>> {
-        // SAFETY: By the type invariant.
-        unsafe { VfioDevice::<T>::instance(self.vdev.as_ptr()) }
     }
 }
 

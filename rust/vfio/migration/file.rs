@@ -94,7 +94,7 @@ impl<T: Device> AnonFile for DataFile<T> {
             let state = &mut *guard;
             match &mut state.migration.session {
                 Some(Session::Resuming(resuming)) if resuming.id() == self.session => {
-                    resuming.push(&*state.device, chunk, &mut state.reason)?
+                    resuming.push(&state.values, &*state.device, chunk, &mut state.reason)?
                 }
                 _ => return Err(ENODEV),
             }

@@ -9,7 +9,9 @@
 use crate::device::{Device, SavedSize};
 use crate::migration::log::DirtyLog;
 use crate::reason::Reason;
+use ::migration::check::verify;
 use ::migration::fsm::{State, Support};
+use ::migration::model::Values;
 use ::migration::stream::{
     self, ErrorClass, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord, Sink,
     WriteError,
@@ -43,6 +45,24 @@ pub(crate) enum Session<T: Device> {
     Saving(Saving),
     /// In RESUMING.
     Resuming(Resuming<T>),
+}
+
+impl<T: Device> Session<T> {
+    /// The phase that the stream has reached, for people; `setup` before the first record has been accepted.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self {
+            Self::Saving(saving) => saving.phase.name(),
+            Self::Resuming(resuming) => resuming.reader.phase().map_or("setup", Phase::name),
+        }
+    }
+
+    /// Bytes of the stream that were handed out or taken so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Saving(saving) => saving.bytes(),
+            Self::Resuming(resuming) => resuming.reader.bytes(),
+        }
+    }
 }
 
 impl<T: Device> Migration<T> {
@@ -112,16 +132,20 @@ pub(crate) struct Claim {
 
 impl Saving {
     /// Starts with the setup record of pre-copy.
-    pub(crate) fn pre_copy<T: Device>(id: SessionId, device: &T) -> Result<Self> {
+    pub(crate) fn pre_copy(id: SessionId, values: &Values<'_>) -> Result<Self> {
         let mut bytes = Growing(KVec::new());
-        setup(&mut bytes, Phase::PreCopy, device)?;
+        setup(&mut bytes, Phase::PreCopy, values)?;
         Self::new(id, Phase::PreCopy, bytes)
     }
 
     /// Starts with the whole state of a stopped device.
-    pub(crate) fn stop_copy<T: Device>(id: SessionId, device: &T) -> Result<Self> {
+    pub(crate) fn stop_copy<T: Device>(
+        id: SessionId,
+        values: &Values<'_>,
+        device: &T,
+    ) -> Result<Self> {
         let mut bytes = Growing(KVec::new());
-        state(&mut bytes, device)?;
+        state(&mut bytes, values, device)?;
         Self::new(id, Phase::StopCopy, bytes)
     }
 
@@ -137,20 +161,15 @@ impl Saving {
     }
 
     /// Goes on with the whole state of the device, which has stopped now, after what of pre-copy was not read yet.
-    pub(crate) fn stop<T: Device>(&mut self, device: &T) -> Result {
+    pub(crate) fn stop<T: Device>(&mut self, values: &Values<'_>, device: &T) -> Result {
         let mut bytes = Growing(KVec::new());
         bytes.put(self.bytes.get(self.position..).unwrap_or_default())?;
-        state(&mut bytes, device)?;
+        state(&mut bytes, values, device)?;
         self.bytes = Arc::new(bytes.0, GFP_KERNEL)?;
         self.earlier += self.position as u64;
         self.position = 0;
         self.phase = Phase::StopCopy;
         Ok(())
-    }
-
-    /// The phase that the stream was made for so far.
-    pub(crate) fn phase(&self) -> Phase {
-        self.phase
     }
 
     /// Bytes handed out since the session started.
@@ -210,23 +229,20 @@ impl<T: Device> Resuming<T> {
         self.id
     }
 
-    /// The phase that the stream has reached; `None` before its first setup record was accepted.
-    pub(crate) fn phase(&self) -> Option<Phase> {
-        self.reader.phase()
-    }
-
-    /// Bytes taken since the session started.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.reader.bytes()
-    }
-
     /// Takes the next bytes of the stream.
     ///
     /// `EINVAL` for bytes that are not a stream this device takes, `ENOMEM` for records longer than it reads, `ENODEV` after
     /// an earlier error. The reason is kept; the device is what it was.
-    pub(crate) fn push(&mut self, device: &T, bytes: &[u8], reason: &mut Reason) -> Result {
+    pub(crate) fn push(
+        &mut self,
+        values: &Values<'_>,
+        device: &T,
+        bytes: &[u8],
+        reason: &mut Reason,
+    ) -> Result {
         let poisoned = self.reader.error().is_some();
         let mut judge = Judge {
+            values,
             device,
             incoming: &mut self.incoming,
             detail: Reason::none(),
@@ -264,6 +280,7 @@ impl<T: Device> Resuming<T> {
 
 /// Decides about the records of an incoming stream.
 struct Judge<'a, T: Device> {
+    values: &'a Values<'a>,
     device: &'a T,
     incoming: &'a mut T::Incoming,
     /// More than a [`Refusal`] can say.
@@ -272,40 +289,16 @@ struct Judge<'a, T: Device> {
 
 impl<T: Device> Handler for Judge<'_, T> {
     fn setup(&mut self, record: &SetupRecord<'_>) -> Result<(), Refusal> {
-        const REFUSED: Refusal = Refusal::invalid("the source is not compatible with this device");
-
-        if record.model != T::MODEL {
-            self.detail.set(format_args!(
-                "source is a {}, this device a {}",
-                record.model,
-                T::MODEL
-            ));
-            return Err(REFUSED);
-        }
-        for source in record.params() {
-            match self.device.parameters().find(|own| own.name == source.name) {
-                Some(own) if own.value == source.value => {}
-                Some(own) => self.complain(format_args!(
-                    "{}: source has {}, this device has {}",
-                    own.name, source.value, own.value
-                )),
-                None => self.complain(format_args!(
-                    "{}: source has {}, this device does not know it",
-                    source.name, source.value
-                )),
-            }
-        }
-        for own in self.device.parameters() {
-            if !record.params().any(|source| source.name == own.name) {
-                self.complain(format_args!(
-                    "{}: source does not have it, this device has {}",
-                    own.name, own.value
-                ));
-            }
+        for (n, reason) in verify(record.model, record.params(), self.values).enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            // What does not fit is cut.
+            let _ = write!(self.detail, "{separator}{reason}");
         }
         match self.detail.as_str() {
             "" => Ok(()),
-            _ => Err(REFUSED),
+            _ => Err(Refusal::invalid(
+                "the source is not compatible with this device",
+            )),
         }
     }
 
@@ -342,20 +335,6 @@ impl<T: Device> Handler for Judge<'_, T> {
     }
 }
 
-impl<T: Device> Judge<'_, T> {
-    /// Adds a line to the reasons.
-    fn complain(&mut self, reason: core::fmt::Arguments<'_>) {
-        let separator = if self.detail.as_str().is_empty() {
-            ""
-        } else {
-            "; "
-        };
-        // What does not fit is cut.
-        let _ = self.detail.write_str(separator);
-        let _ = self.detail.write_fmt(reason);
-    }
-}
-
 /// The number that a device's section has in a stream: the format keeps the lowest ones for itself.
 fn wire_id(id: u16) -> Result<u16> {
     stream::DEVICE_SECTIONS
@@ -370,9 +349,9 @@ fn device_id(wire: u16) -> Option<u16> {
 }
 
 /// The length of the stream that stop-and-copy will give, at most, in bytes.
-pub(crate) fn stop_copy_len<T: Device>(device: &T) -> usize {
+pub(crate) fn stop_copy_len<T: Device>(values: &Values<'_>, device: &T) -> usize {
     let SavedSize { bytes, sections } = device.saved_size();
-    stream::setup_len(T::MODEL, device.parameters())
+    stream::setup_len(values.model().name, values.effective())
         + bytes
         + sections * stream::section_len(0)
         + stream::END_LEN
@@ -390,14 +369,14 @@ impl Sink for Growing {
 }
 
 /// Writes a setup record.
-fn setup<T: Device>(out: &mut Growing, phase: Phase, device: &T) -> Result {
-    stream::write_setup(out, phase, T::MODEL, device.parameters()).map_err(errno)
+fn setup(out: &mut Growing, phase: Phase, values: &Values<'_>) -> Result {
+    stream::write_setup(out, phase, values.model().name, values.effective()).map_err(errno)
 }
 
 /// Writes the whole of stop-and-copy.
-fn state<T: Device>(out: &mut Growing, device: &T) -> Result {
-    out.0.reserve(stop_copy_len(device), GFP_KERNEL)?;
-    setup(out, Phase::StopCopy, device)?;
+fn state<T: Device>(out: &mut Growing, values: &Values<'_>, device: &T) -> Result {
+    out.0.reserve(stop_copy_len(values, device), GFP_KERNEL)?;
+    setup(out, Phase::StopCopy, values)?;
     device.save(&mut |id, payload| {
         stream::write_section(out, wire_id(id)?, true, payload).map_err(errno)
     })?;

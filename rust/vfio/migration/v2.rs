@@ -68,21 +68,21 @@ impl<T: Device> Instance<T> {
         match arc {
             RunningToPreCopy | RunningP2pToPreCopyP2p => {
                 let id = migration.next_id();
-                let saving = Saving::pre_copy(id, &*state.device)?;
+                let saving = Saving::pre_copy(id, &state.values)?;
                 let file = DataFile::open(self, id, Mode::Read)?;
                 migration.session = Some(Session::Saving(saving));
                 return Ok(Some(file));
             }
             StopToStopCopy => {
                 let id = migration.next_id();
-                let saving = Saving::stop_copy(id, &*state.device)?;
+                let saving = Saving::stop_copy(id, &state.values, &*state.device)?;
                 let file = DataFile::open(self, id, Mode::Read)?;
                 migration.session = Some(Session::Saving(saving));
                 return Ok(Some(file));
             }
             PreCopyToStopCopy | PreCopyP2pToStopCopy => {
                 if let Some(Session::Saving(saving)) = &mut migration.session {
-                    saving.stop(&*state.device)?;
+                    saving.stop(&state.values, &*state.device)?;
                 }
             }
             StopToResuming => {
@@ -150,7 +150,10 @@ impl<T: Device> Callbacks<T> {
     unsafe extern "C" fn get_data_size(vdev: *mut vfio_device, length: *mut c_ulong) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        let size = stop_copy_len(&*instance.state.lock().device);
+        let size = {
+            let state = instance.state.lock();
+            stop_copy_len(&state.values, &*state.device)
+        };
         // SAFETY: The core passes a variable of its own.
         unsafe { *length = size as c_ulong };
         0

@@ -60,7 +60,7 @@ pub enum LoadError {
         /// How much fits.
         most: usize,
     },
-    /// A character time-out is farther away than the slowest line makes it.
+    /// A time-out or break is farther away than the slowest line makes it.
     Timeout {
         /// Of which section.
         section: Section,
@@ -112,10 +112,7 @@ impl fmt::Display for LoadError {
                 most,
             } => write!(f, "{section}: {found} bytes in the {what}, room for {most}"),
             LoadError::Timeout { section, ns } => {
-                write!(
-                    f,
-                    "{section}: character time-out in {ns} ns is too far away"
-                )
+                write!(f, "{section}: time-out or break in {ns} ns is too far away")
             }
             LoadError::Unused { section } => {
                 write!(f, "{section}: unused bytes are not zero")

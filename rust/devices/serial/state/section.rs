@@ -85,7 +85,7 @@ impl fmt::Display for Section {
 pub const CARD_SECTION_BYTES: usize = 24;
 
 /// Length of a port's section in bytes.
-pub const PORT_SECTION_BYTES: usize = 64 + 2 * FIFO_BYTES + FAR_END_BYTES;
+pub const PORT_SECTION_BYTES: usize = 72 + 2 * FIFO_BYTES + FAR_END_BYTES;
 
 /// Length of the longest section in bytes.
 pub const MAX_SECTION_BYTES: usize = PORT_SECTION_BYTES;

@@ -98,6 +98,14 @@ impl Chip {
         bytes
     }
 
+    /// A break of just the length that it needs.
+    pub(super) fn send_break(&mut self) {
+        let line_control = self.uart.lcr;
+        self.write(offset::LCR, line_control | lcr::BREAK);
+        self.pass(timeout::break_ns(self.uart.divisor, line_control));
+        self.write(offset::LCR, line_control);
+    }
+
     pub(super) fn iir(&mut self) -> u8 {
         self.read(offset::IIR_FCR)
     }
@@ -212,7 +220,7 @@ fn only_three_bits_of_the_offset_are_decoded() {
 #[test]
 fn each_broken_rule_is_found() {
     type Breakage = fn(&mut Chip);
-    let breakages: [(&str, Breakage); 11] = [
+    let breakages: [(&str, Breakage); 12] = [
         ("more received bytes than the FIFO holds", |c| {
             c.uart.fcr = 0;
             c.uart.deadline = None;
@@ -236,6 +244,9 @@ fn each_broken_rule_is_found() {
         ("time-out delay does not fit the receiver", |c| {
             c.uart.deadline = Some(1);
         }),
+        ("break to come on a line that is not spacing", |c| {
+            c.uart.break_due = Some(1);
+        }),
         ("RTS held without automatic flow control", |c| {
             c.send([1]);
             c.uart.rts_held = true;
@@ -255,6 +266,7 @@ fn each_broken_rule_is_found() {
         (
             "bytes wait in the transmitter though they could leave",
             |c| {
+                c.uart.thre_pending = false;
                 assert!(c.uart.tx.push(Symbol::Byte(0)));
             },
         ),

@@ -80,14 +80,18 @@ fn any_content() -> impl Strategy<Value = Content> {
     ];
     let params = proptest::collection::btree_map("[a-z0-9._ä-]{1,20}", value, 0..8);
     let pre_copy = proptest::option::of(any_sections());
-    ("[a-z.]{1,20}(/[a-z]{1,5}){0,3}", params, pre_copy, any_sections()).prop_map(
-        |(model, params, pre_copy, stop_copy)| Content {
+    (
+        "[a-z.]{1,20}(/[a-z]{1,5}){0,3}",
+        params,
+        pre_copy,
+        any_sections(),
+    )
+        .prop_map(|(model, params, pre_copy, stop_copy)| Content {
             model,
             params: params.into_iter().collect(),
             pre_copy,
             stop_copy,
-        },
-    )
+        })
 }
 
 /// Reads the pieces that the cuts make of a stream.

@@ -322,10 +322,16 @@ fn malformed_parameters_are_refused() {
 fn parameters_longer_than_their_record_are_refused() {
     let mut setup = stop_copy().param(1, b"msi", &[1]);
     setup.count = 2;
-    assert!(matches!(setup.error(), StreamError::BadParam { index: 1, .. }));
+    assert!(matches!(
+        setup.error(),
+        StreamError::BadParam { index: 1, .. }
+    ));
     setup.params.truncate(5);
     setup.count = 1;
-    assert!(matches!(setup.error(), StreamError::BadParam { index: 0, .. }));
+    assert!(matches!(
+        setup.error(),
+        StreamError::BadParam { index: 0, .. }
+    ));
 }
 
 #[test]
@@ -389,7 +395,11 @@ fn refused_sections_and_a_refused_end_are_named() {
 #[test]
 fn setup_records_come_in_order_and_once() {
     use Phase::{PreCopy, StopCopy};
-    for (first, second) in [(PreCopy, PreCopy), (StopCopy, StopCopy), (StopCopy, PreCopy)] {
+    for (first, second) in [
+        (PreCopy, PreCopy),
+        (StopCopy, StopCopy),
+        (StopCopy, PreCopy),
+    ] {
         let bytes = [RawSetup::new(first).bytes(), RawSetup::new(second).bytes()].concat();
         assert_eq!(error(&bytes), StreamError::UnexpectedSetup(second));
     }
@@ -432,7 +442,7 @@ fn unknown_sections_are_skipped_if_optional_and_refused_if_mandatory() {
 #[test]
 fn undefined_flags_are_refused() {
     for bit in 1..16 {
-        let flags = 1 << bit | 1;
+        let flags = (1 << bit) | 1;
         let bytes = [stop_copy().bytes(), raw_section(0x100, flags, b"")].concat();
         assert_eq!(
             error(&bytes),
@@ -595,7 +605,7 @@ mod writing {
             let mut out = Bytes::default();
             let result = write_setup(&mut out, Phase::StopCopy, model, params.iter().copied());
             assert!(matches!(result, Err(WriteError::Record(_))), "{model:?}");
-            assert_eq!(out.0, []);
+            assert!(out.0.is_empty());
         };
         let on = |name| Param {
             name,
@@ -624,7 +634,7 @@ mod writing {
         }
         let result = write_section(&mut out, 0x100, false, &vec![0; MAX_SECTION_LEN + 1]);
         assert!(matches!(result, Err(WriteError::Record(_))));
-        assert_eq!(out.0, []);
+        assert!(out.0.is_empty());
     }
 
     #[test]

@@ -64,27 +64,45 @@ fn a_break_comes_back_as_a_zero_byte_with_its_indication() {
     for mut chip in [Chip::ready(), Chip::with_fifos()] {
         let in_fifo = if chip.uart.fifos_enabled() { 0x80 } else { 0 };
         chip.write(offset::IER, ier::RLS);
-        chip.write(offset::LCR, 0x03 | lcr::BREAK);
+        chip.send_break();
         assert_eq!(chip.iir() & 0x0f, iir::RLS);
         assert_eq!(chip.read(offset::LSR), 0x79 | in_fifo);
-        // Reading LSR cleared it, and the break does not repeat however long it lasts.
+        // Reading LSR cleared it, and the byte is left.
         assert_eq!(chip.read(offset::LSR), 0x61);
         assert_eq!(chip.iir() & 0x0f, iir::NONE);
         assert_eq!(chip.read(offset::DATA), 0);
         assert_eq!(chip.read(offset::LSR), 0x60);
-        chip.write(offset::LCR, 0x03);
-        assert_eq!(chip.read(offset::LSR), 0x60);
     }
+}
+
+#[test]
+fn a_break_must_last_for_a_character() {
+    let character = timeout::break_ns(12, 0x03);
+    let mut chip = Chip::ready();
+    chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.pass(character - 1);
+    chip.write(offset::LCR, 0x03);
+    chip.pass(character);
+    assert_eq!(chip.read(offset::LSR), 0x60);
+
+    // It is seen while it lasts, and is one break however long that is.
+    chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.pass(character);
+    assert_eq!(chip.read(offset::LSR), 0x79);
+    chip.read(offset::DATA);
+    chip.pass(100 * character);
+    // Writing the bit again does not start another.
+    chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.pass(100 * character);
+    assert_eq!(chip.read(offset::LSR), 0x60);
 }
 
 #[test]
 fn a_break_keeps_its_place_among_the_bytes() {
     let mut chip = Chip::with_fifos();
     chip.send([1, 2]);
-    chip.write(offset::LCR, 0x03 | lcr::BREAK);
-    chip.send([3]);
-    chip.write(offset::LCR, 0x03);
-    chip.send([4]);
+    chip.send_break();
+    chip.send([3, 4]);
     // The FIFO holds an error, but not at its top.
     assert_eq!(chip.read(offset::LSR), 0xe1);
     assert_eq!(chip.read(offset::LSR), 0xe1);
@@ -96,11 +114,21 @@ fn a_break_keeps_its_place_among_the_bytes() {
 }
 
 #[test]
+fn bytes_sent_during_a_break_are_not_lost() {
+    let mut chip = Chip::with_fifos();
+    chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.send([1]);
+    chip.pass(timeout::MAX_DELAY_NS);
+    chip.send([2]);
+    chip.write(offset::LCR, 0x03);
+    assert_eq!(chip.drain(), [1, 0, 2]);
+}
+
+#[test]
 fn bit_7_stays_while_a_further_error_waits_in_the_fifo() {
     let mut chip = Chip::with_fifos();
     for _ in 0..2 {
-        chip.write(offset::LCR, 0x03 | lcr::BREAK);
-        chip.write(offset::LCR, 0x03);
+        chip.send_break();
         chip.send([1]);
     }
     assert_eq!(chip.read(offset::LSR), 0xf9);
@@ -114,8 +142,7 @@ fn bit_7_stays_while_a_further_error_waits_in_the_fifo() {
 fn a_break_waits_at_the_far_end_like_a_byte() {
     let mut chip = Chip::with_fifos();
     chip.send(0..20);
-    chip.write(offset::LCR, 0x03 | lcr::BREAK);
-    chip.write(offset::LCR, 0x03);
+    chip.send_break();
     chip.send([21]);
     for byte in 0..20 {
         assert_eq!(chip.read(offset::LSR) & lsr::BI, 0);
@@ -129,8 +156,7 @@ fn a_break_waits_at_the_far_end_like_a_byte() {
 fn a_full_far_end_takes_no_notice_of_a_break() {
     let mut chip = Chip::with_fifos();
     let sent = chip.fill();
-    chip.write(offset::LCR, 0x03 | lcr::BREAK);
-    chip.write(offset::LCR, 0x03);
+    chip.send_break();
     let back = chip.drain();
     assert_eq!(back.len(), sent);
 }
@@ -139,10 +165,13 @@ fn a_full_far_end_takes_no_notice_of_a_break() {
 fn a_break_acts_on_the_output_only_which_loop_mode_disconnects() {
     let mut chip = Chip::with_fifos().looped();
     chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.pass(timeout::MAX_DELAY_NS);
     assert_eq!(chip.read(offset::LSR), 0x60);
     chip.send([9]);
     assert_eq!(chip.drain(), [9]);
     // It starts when the output is connected again.
     chip.write(offset::MCR, 0);
+    assert_eq!(chip.read(offset::LSR), 0x60);
+    chip.pass(timeout::break_ns(12, 0x03));
     assert_eq!(chip.read(offset::LSR), 0xf9);
 }

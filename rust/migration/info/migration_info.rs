@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Migration information: which models and parameters an implementation supports.
+
+use super::json::{AllowedList, Literal, Object, Quoted};
+use crate::model::{Allowed, ParamDef, Type};
+use crate::value::Param;
+use core::fmt;
+
+/// The migration information of a type (one model) or a program (one or several). Prints as JSON,
+/// with a newline at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct MigrationInfo<'a> {
+    /// Changes whenever the rest could: who has a copy with the same generation need not read again.
+    pub generation: &'a str,
+    /// What is offered of each model.
+    pub types: &'a [Type<'a>],
+}
+
+impl fmt::Display for MigrationInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut root = Object::root(f)?;
+        root.member("generation", Quoted(self.generation))?;
+        let mut models = root.object("models")?;
+        for ty in self.types {
+            let model = models.object(ty.model.name)?;
+            print_model(model, ty)?;
+        }
+        models.end()?;
+        root.end()?;
+        f.write_str("\n")
+    }
+}
+
+fn print_model(mut model: Object<'_, '_>, ty: &Type<'_>) -> fmt::Result {
+    let mut params = model.object("params")?;
+    for param in ty.model.params {
+        print_param(params.object(param.name)?, ty, param)?;
+    }
+    params.end()?;
+    if ty.versions().next().is_some() {
+        let mut versions = model.object("versions")?;
+        for version in ty.versions() {
+            let values = versions.object(version.name)?;
+            print_values(values, version.values.iter().copied())?;
+        }
+        versions.end()?;
+    }
+    if let Some(version) = ty.init_version() {
+        model.member("init_version", Quoted(version))?;
+    }
+    model.end()
+}
+
+fn print_param<'a>(mut out: Object<'_, '_>, ty: &Type<'a>, param: &ParamDef<'a>) -> fmt::Result {
+    let allowed = ty.allowed(param);
+    out.member("type", Quoted(param.kind))?;
+    if allowed != Allowed::Any {
+        out.member("allowed_values", AllowedList(allowed))?;
+    }
+    // Also as numbers, for readers that would rather not take a string apart.
+    if let Allowed::Int([range]) = allowed {
+        out.member("minimum", range.min)?;
+        out.member("maximum", range.max)?;
+    }
+    if !param.description.is_empty() {
+        out.member("description", Quoted(param.description))?;
+    }
+    out.member("init_value", Literal(ty.init(param)))?;
+    if let Some(off) = ty.off(param) {
+        out.member("off_value", Literal(off))?;
+    }
+    if param.runtime {
+        out.member("runtime", true)?;
+    }
+    if !param.requires.is_empty() {
+        let mut requires = out.object("requires")?;
+        for required in param.requires {
+            requires.member(required.param, AllowedList(required.allowed))?;
+        }
+        requires.end()?;
+    }
+    out.end()
+}
+
+/// Prints parameters as the members of an object.
+pub(super) fn print_values<'a>(
+    mut out: Object<'_, '_>,
+    values: impl Iterator<Item = Param<'a>>,
+) -> fmt::Result {
+    for param in values {
+        out.member(param.name, Literal(param.value))?;
+    }
+    out.end()
+}
+
+/// A source as a file that can be kept and checked against destinations later. Prints as JSON, with
+/// a newline at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct ParameterList<'a, L> {
+    /// The device model.
+    pub model: &'a str,
+    /// The parameters in effect.
+    pub params: L,
+}
+
+impl<'p, L> fmt::Display for ParameterList<'_, L>
+where
+    L: Iterator<Item = Param<'p>> + Clone,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut root = Object::root(f)?;
+        root.member("model", Quoted(self.model))?;
+        print_values(root.object("params")?, self.params.clone())?;
+        root.end()?;
+        f.write_str("\n")
+    }
+}
+
+/// Models and versions as plain lines: the model with a colon, then its versions. For readers that
+/// know versions and no parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceModels<'a> {
+    /// What is offered of each model.
+    pub types: &'a [Type<'a>],
+}
+
+impl fmt::Display for DeviceModels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ty in self.types {
+            writeln!(f, "{}:", ty.model.name)?;
+            for version in ty.versions() {
+                writeln!(f, "{}", version.name)?;
+            }
+        }
+        Ok(())
+    }
+}
