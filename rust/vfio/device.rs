@@ -12,11 +12,13 @@ use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
 use crate::reason::Reason;
 use crate::region::Region;
+use crate::sysfs;
 use crate::timer::{self, Expire, Timer};
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
 use core::fmt;
 use core::ptr::NonNull;
+use kernel::bindings;
 use kernel::container_of;
 use kernel::module::ModuleMetadata;
 use kernel::prelude::*;
@@ -150,6 +152,24 @@ impl<T: Device> State<T> {
         }
     }
 
+    /// Wakes whoever polls these files of `migration/`, while the device is open.
+    pub(crate) fn notify(&self, files: &[&CStr]) {
+        let Some(vdev) = self.vdev.as_ref().filter(|_| self.open) else {
+            return;
+        };
+        for file in files {
+            // SAFETY: An open device is neither released nor unregistered: `close_device` takes the mutex that the caller
+            // holds to end that. So its parent, which has the files, is registered.
+            unsafe {
+                bindings::sysfs_notify(
+                    &raw mut (*(*vdev.0.as_ptr()).dev).kobj,
+                    sysfs::DIRECTORY.as_char_ptr(),
+                    file.as_char_ptr(),
+                )
+            };
+        }
+    }
+
     /// Whether the user asked for the second form of `VFIO_MIG_GET_PRECOPY_INFO` (`VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`).
     pub(crate) fn precopy_info_v2(&self) -> bool {
         match &self.vdev {
@@ -270,10 +290,11 @@ impl<T: Device> Instance<T> {
         self.unmask_slot().clear();
         {
             let mut state = self.state.lock();
-            state.open = false;
             state.irqs = Irqs::new();
             state.migration.close();
             state.device.reset();
+            state.notify(&sysfs::PROGRESS);
+            state.open = false;
         }
         self.timer().cancel();
         self.state.lock().wake_at_ns = None;
@@ -284,6 +305,7 @@ impl<T: Device> Instance<T> {
         let mut state = self.state.lock();
         state.device.reset();
         state.migration.reset();
+        state.notify(&sysfs::PROGRESS);
         self.settle(&mut state);
     }
 

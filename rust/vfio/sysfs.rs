@@ -25,6 +25,12 @@ use kernel::str::CString;
 /// The `device_api` of every type.
 pub(crate) const DEVICE_API: &str = "vfio-pci";
 
+/// The group's directory.
+pub(crate) const DIRECTORY: &CStr = c"migration";
+
+/// The files that tell how a migration goes on; they can be polled.
+pub(crate) const PROGRESS: [&CStr; 3] = [c"state", c"phase", c"bytes"];
+
 /// What a file is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subject {
@@ -203,7 +209,7 @@ impl Groups {
 
         let group = KBox::new(
             bindings::attribute_group {
-                name: c"migration".as_char_ptr(),
+                name: DIRECTORY.as_char_ptr(),
                 __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
                     is_visible: Some(is_visible::<T>),
                 },

@@ -12,19 +12,19 @@ pub const CONFIG_SPACE_BYTES: u16 = 256;
 
 /// Command register bits.
 mod command {
-    pub const IO: u16 = 0x0001;
-    pub const MASTER: u16 = 0x0004;
-    pub const SERR: u16 = 0x0100;
-    pub const INTX_DISABLE: u16 = 0x0400;
+    pub(super) const IO: u16 = 0x0001;
+    pub(super) const MASTER: u16 = 0x0004;
+    pub(super) const SERR: u16 = 0x0100;
+    pub(super) const INTX_DISABLE: u16 = 0x0400;
     /// What can be written. Memory space and the rest are hard-wired to zero: the card decodes no
     /// memory, and PCI 6.2.2 lets a function leave out bits that it has no use for.
-    pub const MASK: u16 = IO | MASTER | SERR | INTX_DISABLE;
+    pub(super) const MASK: u16 = IO | MASTER | SERR | INTX_DISABLE;
 }
 
 /// Status register bits.
 mod status {
-    pub const INTERRUPT: u16 = 0x0008;
-    pub const CAPABILITIES: u16 = 0x0010;
+    pub(super) const INTERRUPT: u16 = 0x0008;
+    pub(super) const CAPABILITIES: u16 = 0x0010;
 }
 
 const VENDOR_ID: u16 = 0x1b36;
@@ -79,7 +79,7 @@ impl Pci {
         self.msi_enable && self.command & command::MASTER != 0
     }
 
-    /// Whether an interrupt would go out as INTx. Enabling MSI takes the pin away (PCI 6.8.2), even
+    /// Whether an interrupt would go out as INTx. Enabling MSI takes the pin away (PCI 6.8.1.3), even
     /// while bus mastering is off.
     pub(super) const fn uses_intx(&self) -> bool {
         !self.msi_enable

@@ -307,9 +307,9 @@ proptest! {
             let seen = wide.step(step);
             match step {
                 Step::Read(at, len) => {
-                    for i in 0..*len {
+                    for (i, &byte) in seen.iter().take(*len).enumerate() {
                         let at = at.saturating_add(i as u16);
-                        prop_assert_eq!(narrow.step(&Step::Read(at, 1))[0], seen[i]);
+                        prop_assert_eq!(narrow.step(&Step::Read(at, 1))[0], byte);
                     }
                 }
                 Step::Write(at, data) => {
@@ -477,7 +477,7 @@ proptest! {
         for port in 0..ports {
             let (trigger, mode, fifos, automatic) = settings[usize::from(port)];
             let long = config.fifo_depth == FifoDepth::SixtyFour && mode & 1 != 0;
-            let enable = if fifos { fcr::ENABLE | trigger << 6 } else { 0 };
+            let enable = if fifos { fcr::ENABLE | (trigger << 6) } else { 0 };
             let fifo64 = if long { fcr::FIFO64 } else { 0 };
             bench.card.write_bar0(port * 8 + 3, &[0x80]);
             bench.card.write_bar0(port * 8 + 2, &[enable | fifo64]);

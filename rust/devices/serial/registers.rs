@@ -8,147 +8,147 @@
 /// Offsets in a port's eight bytes of I/O space.
 pub(super) mod offset {
     /// Receiver buffer (read), transmitter holding register (write); divisor low byte with DLAB.
-    pub const DATA: u8 = 0;
+    pub(crate) const DATA: u8 = 0;
     /// Interrupt enable; divisor high byte with DLAB.
-    pub const IER: u8 = 1;
+    pub(crate) const IER: u8 = 1;
     /// Interrupt identification (read), FIFO control (write).
-    pub const IIR_FCR: u8 = 2;
+    pub(crate) const IIR_FCR: u8 = 2;
     /// Line control.
-    pub const LCR: u8 = 3;
+    pub(crate) const LCR: u8 = 3;
     /// Modem control.
-    pub const MCR: u8 = 4;
+    pub(crate) const MCR: u8 = 4;
     /// Line status.
-    pub const LSR: u8 = 5;
+    pub(crate) const LSR: u8 = 5;
     /// Modem status.
-    pub const MSR: u8 = 6;
+    pub(crate) const MSR: u8 = 6;
     /// Scratch.
-    pub const SCR: u8 = 7;
+    pub(crate) const SCR: u8 = 7;
 }
 
 /// Interrupt enable register.
 pub(super) mod ier {
     /// Received data available, and character time-out.
-    pub const RDA: u8 = 0x01;
+    pub(crate) const RDA: u8 = 0x01;
     /// Transmitter holding register empty.
-    pub const THRE: u8 = 0x02;
+    pub(crate) const THRE: u8 = 0x02;
     /// Receiver line status.
-    pub const RLS: u8 = 0x04;
+    pub(crate) const RLS: u8 = 0x04;
     /// Modem status.
-    pub const MS: u8 = 0x08;
+    pub(crate) const MS: u8 = 0x08;
     /// What a 16550A stores.
-    pub const MASK_16550A: u8 = RDA | THRE | RLS | MS;
+    pub(crate) const MASK_16550A: u8 = RDA | THRE | RLS | MS;
     /// A 16750 stores sleep mode (bit 4) and low power (bit 5) too.
-    pub const MASK_16750: u8 = MASK_16550A | 0x30;
+    pub(crate) const MASK_16750: u8 = MASK_16550A | 0x30;
 }
 
 /// Interrupt identification register.
 pub(super) mod iir {
     /// No interrupt is pending.
-    pub const NONE: u8 = 0x01;
+    pub(crate) const NONE: u8 = 0x01;
     /// Receiver line status.
-    pub const RLS: u8 = 0x06;
+    pub(crate) const RLS: u8 = 0x06;
     /// Received data available.
-    pub const RDA: u8 = 0x04;
+    pub(crate) const RDA: u8 = 0x04;
     /// Character time-out.
-    pub const CTI: u8 = 0x0c;
+    pub(crate) const CTI: u8 = 0x0c;
     /// Transmitter holding register empty.
-    pub const THRE: u8 = 0x02;
+    pub(crate) const THRE: u8 = 0x02;
     /// Modem status.
-    pub const MS: u8 = 0x00;
+    pub(crate) const MS: u8 = 0x00;
     /// Both bits are set while the FIFOs are enabled.
-    pub const FIFOS: u8 = 0xc0;
+    pub(crate) const FIFOS: u8 = 0xc0;
     /// 64-byte FIFOs are enabled (16750).
-    pub const FIFO64: u8 = 0x20;
+    pub(crate) const FIFO64: u8 = 0x20;
 }
 
 /// FIFO control register.
 pub(super) mod fcr {
     /// FIFO enable.
-    pub const ENABLE: u8 = 0x01;
+    pub(crate) const ENABLE: u8 = 0x01;
     /// Receiver FIFO reset; clears itself.
-    pub const RESET_RX: u8 = 0x02;
+    pub(crate) const RESET_RX: u8 = 0x02;
     /// Transmitter FIFO reset; clears itself.
-    pub const RESET_TX: u8 = 0x04;
+    pub(crate) const RESET_TX: u8 = 0x04;
     /// DMA mode select; drives pins that this card does not have.
-    pub const DMA: u8 = 0x08;
+    pub(crate) const DMA: u8 = 0x08;
     /// 64-byte FIFOs (16750).
-    pub const FIFO64: u8 = 0x20;
+    pub(crate) const FIFO64: u8 = 0x20;
     /// Receiver trigger level.
-    pub const TRIGGER: u8 = 0xc0;
+    pub(crate) const TRIGGER: u8 = 0xc0;
 }
 
 /// Line control register.
 pub(super) mod lcr {
     /// Word length select.
-    pub const WORD: u8 = 0x03;
+    pub(crate) const WORD: u8 = 0x03;
     /// More than one stop bit.
-    pub const STOP: u8 = 0x04;
+    pub(crate) const STOP: u8 = 0x04;
     /// Parity enable.
-    pub const PARITY: u8 = 0x08;
+    pub(crate) const PARITY: u8 = 0x08;
     /// Set break.
-    pub const BREAK: u8 = 0x40;
+    pub(crate) const BREAK: u8 = 0x40;
     /// Divisor latch access.
-    pub const DLAB: u8 = 0x80;
+    pub(crate) const DLAB: u8 = 0x80;
 }
 
 /// Modem control register.
 pub(super) mod mcr {
     /// Data terminal ready.
-    pub const DTR: u8 = 0x01;
+    pub(crate) const DTR: u8 = 0x01;
     /// Request to send.
-    pub const RTS: u8 = 0x02;
+    pub(crate) const RTS: u8 = 0x02;
     /// Output 1; not connected.
-    pub const OUT1: u8 = 0x04;
+    pub(crate) const OUT1: u8 = 0x04;
     /// Output 2; not connected (it does not gate the interrupt as on an ISA card).
-    pub const OUT2: u8 = 0x08;
+    pub(crate) const OUT2: u8 = 0x08;
     /// Local loop-back.
-    pub const LOOP: u8 = 0x10;
+    pub(crate) const LOOP: u8 = 0x10;
     /// Automatic flow control (16750).
-    pub const AFE: u8 = 0x20;
+    pub(crate) const AFE: u8 = 0x20;
     /// What a 16550A stores.
-    pub const MASK_16550A: u8 = DTR | RTS | OUT1 | OUT2 | LOOP;
+    pub(crate) const MASK_16550A: u8 = DTR | RTS | OUT1 | OUT2 | LOOP;
     /// What a 16750 stores.
-    pub const MASK_16750: u8 = MASK_16550A | AFE;
+    pub(crate) const MASK_16750: u8 = MASK_16550A | AFE;
 }
 
 /// Line status register.
 pub(super) mod lsr {
     /// Data ready.
-    pub const DR: u8 = 0x01;
+    pub(crate) const DR: u8 = 0x01;
     /// Overrun error.
-    pub const OE: u8 = 0x02;
+    pub(crate) const OE: u8 = 0x02;
     /// Parity error.
-    pub const PE: u8 = 0x04;
+    pub(crate) const PE: u8 = 0x04;
     /// Framing error.
-    pub const FE: u8 = 0x08;
+    pub(crate) const FE: u8 = 0x08;
     /// Break interrupt.
-    pub const BI: u8 = 0x10;
+    pub(crate) const BI: u8 = 0x10;
     /// Transmitter holding register (or FIFO) empty.
-    pub const THRE: u8 = 0x20;
+    pub(crate) const THRE: u8 = 0x20;
     /// Transmitter empty.
-    pub const TEMT: u8 = 0x40;
+    pub(crate) const TEMT: u8 = 0x40;
     /// An error is in the receiver FIFO.
-    pub const FIFO_ERROR: u8 = 0x80;
+    pub(crate) const FIFO_ERROR: u8 = 0x80;
     /// The errors that come with a character.
-    pub const CHARACTER_ERRORS: u8 = PE | FE | BI;
+    pub(crate) const CHARACTER_ERRORS: u8 = PE | FE | BI;
     /// The bits that stay set until the register is read.
-    pub const ERRORS: u8 = OE | CHARACTER_ERRORS;
+    pub(crate) const ERRORS: u8 = OE | CHARACTER_ERRORS;
 }
 
 /// Modem status register.
 pub(super) mod msr {
     /// CTS changed.
-    pub const DELTA_CTS: u8 = 0x01;
+    pub(crate) const DELTA_CTS: u8 = 0x01;
     /// RI went from active to inactive.
-    pub const TERI: u8 = 0x04;
+    pub(crate) const TERI: u8 = 0x04;
     /// Clear to send.
-    pub const CTS: u8 = 0x10;
+    pub(crate) const CTS: u8 = 0x10;
     /// Data set ready.
-    pub const DSR: u8 = 0x20;
+    pub(crate) const DSR: u8 = 0x20;
     /// Ring indicator.
-    pub const RI: u8 = 0x40;
+    pub(crate) const RI: u8 = 0x40;
     /// Data carrier detect.
-    pub const DCD: u8 = 0x80;
+    pub(crate) const DCD: u8 = 0x80;
     /// The bits that stay set until the register is read.
-    pub const DELTAS: u8 = 0x0f;
+    pub(crate) const DELTAS: u8 = 0x0f;
 }

@@ -69,18 +69,18 @@ use fields::{Reader, Writer};
 
 /// Bits of the card section's flags.
 mod card_flags {
-    pub const HAS_MSI: u8 = 0x01;
-    pub const MSI_ENABLED: u8 = 0x02;
-    pub const MASK: u8 = HAS_MSI | MSI_ENABLED;
+    pub(super) const HAS_MSI: u8 = 0x01;
+    pub(super) const MSI_ENABLED: u8 = 0x02;
+    pub(super) const MASK: u8 = HAS_MSI | MSI_ENABLED;
 }
 
 /// Bits of a port section's flags.
 mod port_flags {
-    pub const THRE_PENDING: u8 = 0x01;
-    pub const TIMEOUT_PENDING: u8 = 0x02;
-    pub const RTS_HELD: u8 = 0x04;
-    pub const MESSAGE_DUE: u8 = 0x08;
-    pub const MASK: u8 = THRE_PENDING | TIMEOUT_PENDING | RTS_HELD | MESSAGE_DUE;
+    pub(super) const THRE_PENDING: u8 = 0x01;
+    pub(super) const TIMEOUT_PENDING: u8 = 0x02;
+    pub(super) const RTS_HELD: u8 = 0x04;
+    pub(super) const MESSAGE_DUE: u8 = 0x08;
+    pub(super) const MASK: u8 = THRE_PENDING | TIMEOUT_PENDING | RTS_HELD | MESSAGE_DUE;
 }
 
 /// Takes one section of a card that is saved; its error ends the saving.

@@ -64,7 +64,7 @@ pub(super) struct Uart {
 }
 
 impl Uart {
-    /// Power-on state. NS table II "UART reset configuration".
+    /// Power-on state. NS "UART reset configuration".
     pub(super) const fn new(depth: FifoDepth) -> Uart {
         Uart {
             depth,
@@ -142,7 +142,7 @@ impl Uart {
             offset::IIR_FCR => self.write_fcr(value),
             offset::LCR => self.change_line(value, self.mcr, now),
             offset::MCR => self.change_line(self.lcr, value, now),
-            // NS: the status registers are meant for reading only. QEMU ignores writes too.
+            // NS says of LSR that it is meant for reading only; QEMU ignores writes to either.
             offset::LSR | offset::MSR => {}
             offset::SCR.. => self.scr = value,
         }
@@ -180,7 +180,7 @@ impl Uart {
         }
     }
 
-    /// The pending interrupt of the highest priority. NS table IV, TI table 5.
+    /// The pending interrupt of the highest priority. NS and TI "interrupt control functions".
     ///
     /// The time-out shares its level with received data and is named first, as QEMU does it.
     fn interrupt(&self) -> Option<u8> {
@@ -330,8 +330,8 @@ impl Uart {
             self.timeout_pending = false;
         }
         if toggled || programmed & fcr::RESET_TX != 0 {
-            // "The transmitter interrupt after changing FCR0 is immediate, if enabled" (NS 8.4), and
-            // a FIFO that is emptied by a reset is as empty as one that was sent.
+            // NS "FIFO interrupt mode operation": after FCR0 changed, the transmitter's interrupt is
+            // immediate. And a FIFO that a reset emptied is as empty as one that was sent.
             self.thre_pending |= toggled || !self.tx.is_empty();
             self.tx.clear();
         }

@@ -137,6 +137,50 @@ impl<'a> Model<'a> {
     /// requirements name earlier parameters and hold for new devices and all versions, that the
     /// versions name the same parameters and differ, that the values of a new device are those of
     /// the initial version, and the limits of [`super::Values`].
+    ///
+    /// None of these builds:
+    ///
+    /// ```compile_fail,E0080
+    /// # use migration::{model::*, value::*};
+    /// // An initial value that is not allowed.
+    /// static MODEL: Model<'static> = Model {
+    ///     name: "example.org/card",
+    ///     params: &[ParamDef {
+    ///         allowed: Allowed::Int(&[IntRange::new(1, 4)]),
+    ///         ..ParamDef::new("ports", Value::Int(5))
+    ///     }],
+    ///     versions: &[],
+    ///     init_version: None,
+    /// }
+    /// .validated();
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use migration::{model::*, value::*};
+    /// // A version that names an unknown parameter.
+    /// static MODEL: Model<'static> = Model {
+    ///     name: "example.org/card",
+    ///     params: &[],
+    ///     versions: &[Version {
+    ///         name: "v1",
+    ///         values: &[Param { name: "ports", value: Value::Int(1) }],
+    ///     }],
+    ///     init_version: Some("v1"),
+    /// }
+    /// .validated();
+    /// ```
+    ///
+    /// ```compile_fail,E0080
+    /// # use migration::{model::*, value::*};
+    /// // A name that another file of the directory has.
+    /// static MODEL: Model<'static> = Model {
+    ///     name: "example.org/card",
+    ///     params: &[ParamDef::new("version", Value::Int(1))],
+    ///     versions: &[],
+    ///     init_version: None,
+    /// }
+    /// .validated();
+    /// ```
     pub const fn validated(self) -> Self {
         if let Some(problem) = self.problem() {
             panic!("{}", problem);

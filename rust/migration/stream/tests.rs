@@ -9,7 +9,6 @@ use std::vec::Vec;
 
 mod any_stream;
 mod framing;
-mod recorded;
 
 /// A sink that cannot fail.
 #[derive(Default)]

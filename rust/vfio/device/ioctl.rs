@@ -89,18 +89,17 @@ impl<T: Device> Instance<T> {
         self.state.lock().device.irqs()
     }
 
-    /// `VFIO_DEVICE_GET_IRQ_INFO`. `EINVAL` for a short structure or an unknown index.
+    /// `VFIO_DEVICE_GET_IRQ_INFO`. `EINVAL` for a short structure, an unknown index, and for the error interrupt, which only
+    /// PCI Express has: QEMU takes this errno for that, and warns of a count of 0.
     fn irq_info(&self, arg: UserPtr) -> Result {
         // argsz, flags, index, count
-        let [argsz, _, index, _] = read_u32s::<4>(arg)?;
-        if argsz < 16 {
+        let [argsz, _, number, _] = read_u32s::<4>(arg)?;
+        let index = Index::try_from(number)?;
+        if argsz < 16 || index == Index::Err {
             return Err(EINVAL);
         }
-        let count = self.irq_counts().of(Index::try_from(index)?);
-        write_u32s(
-            arg,
-            [argsz, Counts::flags(Index::try_from(index)?), index, count],
-        )
+        let count = self.irq_counts().of(index);
+        write_u32s(arg, [argsz, Counts::flags(index), number, count])
     }
 
     /// `VFIO_DEVICE_GET_REGION_INFO`. `EINVAL` for an index that is no region.

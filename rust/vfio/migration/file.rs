@@ -8,6 +8,7 @@
 use crate::anon_file::{AnonFile, Mode, OpenFile};
 use crate::device::{Device, Instance};
 use crate::migration::session::{Session, SessionId};
+use crate::sysfs::PROGRESS;
 use ::migration::fsm::State;
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex};
@@ -64,6 +65,7 @@ impl<T: Device> AnonFile for DataFile<T> {
             if saving.remaining() == 0 && claim.start == claim.end && !to.is_empty() && !stopped {
                 return Err(ENOMSG);
             }
+            state.notify(&PROGRESS[1..]);
             claim
         };
         let bytes = claim.bytes.get(claim.start..claim.end).ok_or(EIO)?;
@@ -98,6 +100,7 @@ impl<T: Device> AnonFile for DataFile<T> {
                 }
                 _ => return Err(ENODEV),
             }
+            state.notify(&PROGRESS[1..]);
             if from.is_empty() {
                 return Ok(count);
             }

@@ -8,6 +8,7 @@ use crate::anon_file::{Mode, OpenFile};
 use crate::device::{Device, Instance, State as DeviceState, VfioDevice};
 use crate::migration::file::DataFile;
 use crate::migration::session::{stop_copy_len, Resuming, Saving, Session, SUPPORT};
+use crate::sysfs::PROGRESS;
 use ::migration::fsm::{next_arc, Arc as Transition, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
@@ -51,6 +52,7 @@ impl<T: Device> Instance<T> {
             // Sessions start with the last arc of a path only, so there is one file at most.
             file = self.step(state, arc)?;
             state.migration.current = arc.to();
+            state.notify(&PROGRESS);
         }
         self.settle(state);
         Ok(file)

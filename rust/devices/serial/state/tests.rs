@@ -383,7 +383,8 @@ fn impossible_values_in_the_card_section_are_refused() {
 #[test]
 fn impossible_values_in_a_port_section_are_refused() {
     let far = 27_u64 * 1_000_000_000 + 999_999_999;
-    let cases: &[(&[(usize, &[u8])], &str)] = &[
+    type Case<'a> = (&'a [(usize, &'a [u8])], &'a str);
+    let cases: &[Case<'_>] = &[
         (
             &[(0, &[0x40])],
             "port 2: reserved bits 0x40 in the interrupt enable register",

@@ -136,7 +136,7 @@ fn trigger_levels_are_those_of_the_mode() {
     ] {
         for (code, level) in levels.into_iter().enumerate() {
             let mut chip = make();
-            chip.write(offset::IIR_FCR, fcr::ENABLE | (code as u8) << 6);
+            chip.write(offset::IIR_FCR, fcr::ENABLE | ((code as u8) << 6));
             chip.write(offset::IER, ier::RDA);
             for sent in 1..=16.max(level) {
                 chip.send([sent]);
