@@ -35,7 +35,6 @@
 //! ```
 
 use crate::model::{Allowed, ParamDef, Type, Unmet, Values};
-use crate::stream::Refusal;
 use crate::value::{Kind, Param, Value};
 use core::fmt;
 
@@ -171,24 +170,6 @@ where
             Source::Missing(name, allowed) => Some(Reason::Missing { name, allowed }),
         }
     })
-}
-
-/// Turns reasons into the verdict on a setup record, and writes each of them on a line of its own to
-/// where its user will look for it.
-///
-/// `out` may be of bounded size: once it fails, the reasons left are not written.
-pub fn refuse<'a>(
-    reasons: impl Iterator<Item = Reason<'a>>,
-    out: &mut (impl fmt::Write + ?Sized),
-) -> Result<(), Refusal> {
-    let mut verdict = Ok(());
-    for reason in reasons {
-        verdict = Err(Refusal::invalid("the source does not suit this device"));
-        if writeln!(out, "{reason}").is_err() {
-            break;
-        }
-    }
-    verdict
 }
 
 /// What a source has of a parameter that the destination knows.

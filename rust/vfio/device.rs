@@ -10,6 +10,7 @@ mod ops;
 use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
 use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
+use crate::migration::staging::Staging;
 use crate::reason::Reason;
 use crate::region::Region;
 use crate::sysfs;
@@ -127,6 +128,8 @@ pub(crate) struct State<T: Device> {
     pub(crate) migration: Migration<T>,
     /// Why the last thing that was refused was refused.
     pub(crate) reason: Reason,
+    /// The data section of the migration region, while a user has the device open.
+    pub(crate) staging: Option<Staging>,
     /// Whether a user has the device open.
     pub(crate) open: bool,
     /// The time last told to the device, in nanoseconds of the monotonic clock.
@@ -236,6 +239,7 @@ impl<T: Device> Instance<T> {
                     irqs: Irqs::new(),
                     migration: Migration::new(),
                     reason: Reason::none(),
+                    staging: None,
                     open: false,
                     now_ns: 0,
                     wake_at_ns: None,
@@ -276,12 +280,15 @@ impl<T: Device> Instance<T> {
         }
     }
 
-    /// The first user opens the device: power-on state.
-    fn open(&self) {
+    /// The first user opens the device: power-on state. `ENOMEM` when there is no memory for the migration region.
+    fn open(&self) -> Result {
+        let staging = Staging::new()?;
         let mut state = self.state.lock();
+        state.staging = Some(staging);
         state.device.reset();
         state.reason.clear();
         state.open = true;
+        Ok(())
     }
 
     /// The last user is gone: nothing of the device's state is left.
@@ -294,6 +301,8 @@ impl<T: Device> Instance<T> {
             state.migration.close();
             state.device.reset();
             state.notify(&sysfs::PROGRESS);
+            // Whoever had mapped it has closed the device.
+            state.staging = None;
             state.open = false;
         }
         self.timer().cancel();
@@ -305,6 +314,9 @@ impl<T: Device> Instance<T> {
         let mut state = self.state.lock();
         state.device.reset();
         state.migration.reset();
+        if let Some(staging) = &mut state.staging {
+            staging.clear();
+        }
         state.notify(&sysfs::PROGRESS);
         self.settle(&mut state);
     }

@@ -7,10 +7,11 @@
 //! * mdev parents, types and drivers ([`mdev`]), with a capacity that several types share;
 //! * VFIO devices by group and by character device (iommufd), emulated, without DMA of their own ([`device`]);
 //! * regions by read and write, INTx and MSI through eventfds, the request interrupt, reset ([`irq`]);
-//! * migration protocol v2 with pre-copy and peer-to-peer states, and DMA logging ([`migration`]);
+//! * migration protocol v2 with pre-copy and peer-to-peer states, DMA logging, and the migration region of protocol v1, which
+//!   carries the same stream ([`migration`]);
 //! * a named attribute group on every instance ([`sysfs`]).
 //!
-//! Not supported yet: DMA by the device model, mmap of regions, MSI-X, migration protocol v1.
+//! Not supported yet: DMA by the device model, mmap of its regions, MSI-X.
 //!
 //! # How a driver is written
 //!

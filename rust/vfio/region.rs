@@ -11,10 +11,13 @@ use kernel::prelude::*;
 /// Bits of a file offset that count within one region.
 pub const OFFSET_SHIFT: u32 = 40;
 
-/// Number of regions a PCI device reports (`VFIO_PCI_NUM_REGIONS`).
-pub const NUM_REGIONS: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS as u32;
+/// Number of regions a device reports: those of every PCI device (`VFIO_PCI_NUM_REGIONS`), and the migration region.
+pub const NUM_REGIONS: u32 = MIGRATION_INDEX + 1;
 
-/// A region of a PCI device (`VFIO_PCI_*_REGION_INDEX`).
+/// The index of the migration region, after those of every PCI device.
+pub const MIGRATION_INDEX: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS as u32;
+
+/// A region of a PCI device (`VFIO_PCI_*_REGION_INDEX`), or the migration region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Region {
     /// A base address register's, 0 to 5.
@@ -25,18 +28,21 @@ pub enum Region {
     Config,
     /// The legacy VGA ranges.
     Vga,
+    /// The migration region of protocol v1, which a device model never sees.
+    Migration,
 }
 
 impl TryFrom<u32> for Region {
     type Error = Error;
 
-    /// `EINVAL` for a number that is no region of a PCI device.
+    /// `EINVAL` for a number that is no region.
     fn try_from(index: u32) -> Result<Self> {
         Ok(match index {
             0..=5 => Self::Bar(index as u8),
             vfio_bindings::VFIO_PCI_ROM_REGION_INDEX => Self::Rom,
             vfio_bindings::VFIO_PCI_CONFIG_REGION_INDEX => Self::Config,
             vfio_bindings::VFIO_PCI_VGA_REGION_INDEX => Self::Vga,
+            MIGRATION_INDEX => Self::Migration,
             _ => return Err(EINVAL),
         })
     }

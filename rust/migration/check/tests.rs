@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::tests::{any_value, any_values, BIG, FULL, MODEL, PLAIN, PLAIN_TYPE, SMALL};
 use crate::model::{InUse, Values};
-use crate::stream::{write_setup, ErrorClass, Phase, SetupRecord, SliceSink};
+use crate::stream::{write_setup, Phase, SetupRecord, SliceSink};
 use proptest::prelude::*;
 use std::string::{String, ToString};
 use std::vec::Vec;
@@ -181,38 +181,6 @@ fn an_instance_takes_what_is_in_effect_there_and_nothing_else() {
     aloud.push(param("vectors", Value::Bool(false)));
     aloud.reverse();
     assert!(verified(MODEL.name, &aloud, &values).is_empty());
-}
-
-#[test]
-fn a_verdict_comes_with_its_reasons() {
-    let values = Values::new(&SMALL);
-    let verdict = |list: &[Param<'_>], out: &mut String| {
-        refuse(verify(MODEL.name, list.iter().copied(), &values), out)
-    };
-    let mut out = String::new();
-    let own: Vec<_> = values.effective().collect();
-    assert_eq!(verdict(&own, &mut out), Ok(()));
-    assert_eq!(out, "");
-    let refusal = verdict(&[param("num-ports", Value::Int(2))], &mut out).unwrap_err();
-    assert_eq!(refusal.class, ErrorClass::Invalid);
-    assert_eq!(
-        out,
-        "num-ports: source has 2, this device has 1\nstyle: source has , this device has plain\n"
-    );
-}
-
-#[test]
-fn a_verdict_does_not_need_room_for_its_reasons() {
-    struct Full;
-
-    impl fmt::Write for Full {
-        fn write_str(&mut self, _: &str) -> fmt::Result {
-            Err(fmt::Error)
-        }
-    }
-
-    let reasons = check("example.org/other", [].into_iter(), &FULL);
-    assert!(refuse(reasons, &mut Full).is_err());
 }
 
 fn any_list() -> impl Strategy<Value = Vec<Param<'static>>> {

@@ -4,7 +4,9 @@
 
 use super::{Device, Instance};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
+use crate::migration::{staging, v1};
 use crate::region::{Position, Region, NUM_REGIONS, OFFSET_SHIFT};
+use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
@@ -16,6 +18,11 @@ impl<T: Device> Instance<T> {
     /// be written, by which time a register that changes on being read has been read.
     pub(super) fn read(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
         let (at, count) = self.span(*position, count)?;
+        if at.region == Region::Migration {
+            let done = self.read_region(buf, count, at.offset)?;
+            *position += done as i64;
+            return Ok(done);
+        }
         let mut writer = UserSlice::new(buf, count).writer();
         let mut done = 0;
         while done < count {
@@ -39,6 +46,11 @@ impl<T: Device> Instance<T> {
     /// read, by which time what could be read before has been written.
     pub(super) fn write(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
         let (at, count) = self.span(*position, count)?;
+        if at.region == Region::Migration {
+            let done = self.write_region(buf, count, at.offset)?;
+            *position += done as i64;
+            return Ok(done);
+        }
         let mut reader = UserSlice::new(buf, count).reader();
         let mut done = 0;
         while done < count {
@@ -61,7 +73,7 @@ impl<T: Device> Instance<T> {
     /// Where an access lies, and how much of it the region has room for.
     fn span(&self, position: i64, count: usize) -> Result<(Position, usize)> {
         let at = Position::try_from(position)?;
-        let size = self.state.lock().device.region_size(at.region);
+        let size = self.region_size(at.region);
         let room = size.checked_sub(at.offset).filter(|room| *room > 0);
         // A region larger than memory still gives a count that fits.
         let room = usize::try_from(room.ok_or(EINVAL)?).unwrap_or(usize::MAX);
@@ -102,10 +114,22 @@ impl<T: Device> Instance<T> {
         write_u32s(arg, [argsz, Counts::flags(index), number, count])
     }
 
+    /// Size of a region in bytes; 0 where the device has none.
+    fn region_size(&self, region: Region) -> u64 {
+        match region {
+            Region::Migration => v1::REGION_LEN,
+            region => self.state.lock().device.region_size(region),
+        }
+    }
+
     /// `VFIO_DEVICE_GET_REGION_INFO`. `EINVAL` for an index that is no region.
-    pub(super) fn region_info(&self, info: &mut vfio_bindings::vfio_region_info) -> Result {
+    pub(super) fn region_info(
+        &self,
+        info: &mut vfio_bindings::vfio_region_info,
+        caps: &mut vfio_bindings::vfio_info_cap,
+    ) -> Result {
         let region = Region::try_from(info.index)?;
-        info.size = self.state.lock().device.region_size(region);
+        info.size = self.region_size(region);
         info.offset = u64::from(info.index) << OFFSET_SHIFT;
         info.flags = match info.size {
             0 => 0,
@@ -114,6 +138,10 @@ impl<T: Device> Instance<T> {
                     | vfio_bindings::VFIO_REGION_INFO_FLAG_WRITE
             }
         };
+        if region == Region::Migration {
+            info.flags |= vfio_bindings::VFIO_REGION_INFO_FLAG_MMAP;
+            add_migration_caps(caps)?;
+        }
         Ok(())
     }
 
@@ -123,6 +151,52 @@ impl<T: Device> Instance<T> {
         if count == 0 && !asked {
             pr_info!("removal waits for a user without a request interrupt to close the device\n");
         }
+    }
+}
+
+/// What tells the migration region from others, and which part of it can be mapped: the data section.
+fn add_migration_caps(caps: &mut vfio_bindings::vfio_info_cap) -> Result {
+    /// `struct vfio_region_info_cap_sparse_mmap` with one area.
+    #[repr(C)]
+    struct SparseMmap {
+        header: vfio_bindings::vfio_info_cap_header,
+        nr_areas: u32,
+        reserved: u32,
+        area: vfio_bindings::vfio_region_sparse_mmap_area,
+    }
+
+    let header = |id: u32| vfio_bindings::vfio_info_cap_header {
+        // The identifiers are small numbers.
+        id: id as u16,
+        version: 1,
+        next: 0,
+    };
+    let mut kind = vfio_bindings::vfio_region_info_cap_type {
+        header: header(vfio_bindings::VFIO_REGION_INFO_CAP_TYPE),
+        type_: vfio_bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+        subtype: vfio_bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+    };
+    let mut sparse = SparseMmap {
+        header: header(vfio_bindings::VFIO_REGION_INFO_CAP_SPARSE_MMAP),
+        nr_areas: 1,
+        reserved: 0,
+        area: vfio_bindings::vfio_region_sparse_mmap_area {
+            offset: staging::OFFSET as u64,
+            size: staging::LEN as u64,
+        },
+    };
+    // SAFETY: Both structures start with their header and are as long as said; the function copies them.
+    unsafe {
+        to_result(vfio_bindings::vfio_info_add_capability(
+            caps,
+            (&raw mut kind).cast(),
+            core::mem::size_of_val(&kind),
+        ))?;
+        to_result(vfio_bindings::vfio_info_add_capability(
+            caps,
+            (&raw mut sparse).cast(),
+            core::mem::size_of_val(&sparse),
+        ))
     }
 }
 

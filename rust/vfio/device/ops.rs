@@ -137,6 +137,7 @@ impl<T: Device> Callbacks<T> {
         write: Some(Self::write),
         ioctl: Some(Self::ioctl),
         get_region_info_caps: Some(Self::get_region_info_caps),
+        mmap: Some(Self::mmap),
         request: Some(Self::request),
         ..pin_init::zeroed()
     };
@@ -154,8 +155,10 @@ impl<T: Device> Callbacks<T> {
     /// Called by the VFIO core on a registered device, as are all functions below.
     unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is registered.
-        unsafe { VfioDevice::<T>::instance(vdev) }.open();
-        0
+        match unsafe { VfioDevice::<T>::instance(vdev) }.open() {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
     }
 
     unsafe extern "C" fn close_device(vdev: *mut vfio_device) {
@@ -201,13 +204,28 @@ impl<T: Device> Callbacks<T> {
     unsafe extern "C" fn get_region_info_caps(
         vdev: *mut vfio_device,
         info: *mut vfio_bindings::vfio_region_info,
-        _caps: *mut vfio_bindings::vfio_info_cap,
+        caps: *mut vfio_bindings::vfio_info_cap,
     ) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        // SAFETY: The core passes its own structure, filled from user space.
-        let info = unsafe { &mut *info };
-        match instance.region_info(info) {
+        // SAFETY: The core passes its own structures, the first filled from user space.
+        let (info, caps) = unsafe { (&mut *info, &mut *caps) };
+        match instance.region_info(info, caps) {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn mmap(vdev: *mut vfio_device, vma: *mut bindings::vm_area_struct) -> c_int {
+        // SAFETY: The device is open.
+        let instance = unsafe { VfioDevice::<T>::instance(vdev) };
+        let state = instance.state.lock();
+        let Some(staging) = &state.staging else {
+            return ENODEV.to_errno();
+        };
+        // SAFETY: The core passes a mapping of the device's file that is being made; the staging memory is kept until the
+        // file is closed, which is after the mapping is gone.
+        match unsafe { staging.map(vma) } {
             Ok(()) => 0,
             Err(error) => error.to_errno(),
         }

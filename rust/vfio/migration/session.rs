@@ -8,6 +8,7 @@
 
 use crate::device::{Device, SavedSize};
 use crate::migration::log::DirtyLog;
+use crate::migration::v1::Window;
 use crate::reason::Reason;
 use ::migration::check::verify;
 use ::migration::fsm::{State, Support};
@@ -36,7 +37,20 @@ pub(crate) struct Migration<T: Device> {
     pub(crate) current: State,
     pub(crate) session: Option<Session<T>>,
     pub(crate) log: Option<DirtyLog>,
+    /// Which protocol has taken the device out of RUNNING.
+    owner: Option<Protocol>,
+    /// Where the migration region stands in its session.
+    pub(crate) window: Window,
     last_id: u64,
+}
+
+/// The two migration protocols. They share the state machine, the session and the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// The migration region.
+    V1,
+    /// The features and the data file.
+    V2,
 }
 
 /// What goes on in a state with a session.
@@ -71,6 +85,8 @@ impl<T: Device> Migration<T> {
             current: State::Running,
             session: None,
             log: None,
+            owner: None,
+            window: Window::new(),
             last_id: 0,
         }
     }
@@ -80,10 +96,31 @@ impl<T: Device> Migration<T> {
         self.current.is_running()
     }
 
+    /// Whether the protocol may change the state: the other one has not taken the device out of RUNNING. `EBUSY` if it has.
+    pub(crate) fn claim(&self, protocol: Protocol) -> Result {
+        match self.owner {
+            Some(owner) if owner != protocol => Err(EBUSY),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the protocol has taken the device out of RUNNING.
+    pub(crate) fn is_owned_by(&self, protocol: Protocol) -> bool {
+        self.owner == Some(protocol)
+    }
+
+    /// The protocol has changed the state: it keeps the device until it runs again without a session.
+    pub(crate) fn settle_owner(&mut self, protocol: Protocol) {
+        let free = self.current == State::Running && self.session.is_none();
+        self.owner = (!free).then_some(protocol);
+    }
+
     /// The device was reset: running, without a session. The log is the user's and stays.
     pub(crate) fn reset(&mut self) {
         self.current = State::Running;
         self.session = None;
+        self.owner = None;
+        self.window = Window::new();
     }
 
     /// The last user is gone.
@@ -96,6 +133,14 @@ impl<T: Device> Migration<T> {
     pub(crate) fn next_id(&mut self) -> SessionId {
         self.last_id += 1;
         SessionId(self.last_id)
+    }
+
+    /// The saving session, if there is one.
+    pub(crate) fn any_saving(&mut self) -> Option<&mut Saving> {
+        match &mut self.session {
+            Some(Session::Saving(saving)) => Some(saving),
+            _ => None,
+        }
     }
 
     /// The saving session of this name, if it goes on.
@@ -180,6 +225,20 @@ impl Saving {
     /// Bytes not handed out yet.
     pub(crate) fn remaining(&self) -> usize {
         self.bytes.len().saturating_sub(self.position)
+    }
+
+    /// The next bytes, at most `count`, without handing them out.
+    pub(crate) fn peek(&self, count: usize) -> Claim {
+        Claim {
+            bytes: self.bytes.clone(),
+            start: self.position,
+            end: self.position + count.min(self.remaining()),
+        }
+    }
+
+    /// Counts bytes as handed out that [`Saving::peek`] has shown.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.position += count.min(self.remaining());
     }
 
     /// Hands out at most `count` bytes. `EIO` when the stream has a hole.

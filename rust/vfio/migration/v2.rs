@@ -5,11 +5,12 @@
 //! C header: `include/linux/vfio.h` (`struct vfio_migration_ops`); states in `include/uapi/linux/vfio.h`.
 
 use crate::anon_file::{Mode, OpenFile};
-use crate::device::{Device, Instance, State as DeviceState, VfioDevice};
+use crate::device::{Device, Instance, VfioDevice};
 use crate::migration::file::DataFile;
-use crate::migration::session::{stop_copy_len, Resuming, Saving, Session, SUPPORT};
+use crate::migration::session::{stop_copy_len, Protocol, SessionId, SUPPORT};
+use crate::migration::transition::Opening;
 use crate::sysfs::PROGRESS;
-use ::migration::fsm::{next_arc, Arc as Transition, State, TransitionError};
+use ::migration::fsm::{next_arc, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
 use kernel::ffi::{c_int, c_ulong};
@@ -38,76 +39,56 @@ impl<T: Device> Instance<T> {
                 return Err(EINVAL);
             }
         };
-        let mut file = None;
-        loop {
-            let next = next_arc(state.migration.current, target, SUPPORT);
-            let arc = next.map_err(|error| {
-                state.reason.set(format_args!("{error}"));
-                match error {
-                    TransitionError::Failed => EIO,
-                    TransitionError::Unsupported(_) | TransitionError::Blocked { .. } => EINVAL,
-                }
+        let changed = target != state.current();
+        if changed {
+            state.migration.claim(Protocol::V2).inspect_err(|_| {
+                state
+                    .reason
+                    .set(format_args!("protocol v1 has a migration under way"));
             })?;
-            let Some(arc) = arc else { break };
-            // Sessions start with the last arc of a path only, so there is one file at most.
-            file = self.step(state, arc)?;
-            state.migration.current = arc.to();
+        }
+        let mut files = Files {
+            instance: self,
+            opened: None,
+        };
+        let mut result = Ok(());
+        loop {
+            match next_arc(state.current(), target, SUPPORT) {
+                Ok(Some(arc)) => result = state.step(arc, &mut files),
+                Ok(None) => break,
+                Err(error) => {
+                    state.reason.set(format_args!("{error}"));
+                    result = Err(match error {
+                        TransitionError::Failed => EIO,
+                        TransitionError::Unsupported(_) | TransitionError::Blocked { .. } => EINVAL,
+                    });
+                }
+            }
+            if result.is_err() {
+                break;
+            }
             state.notify(&PROGRESS);
         }
-        self.settle(state);
-        Ok(file)
-    }
-
-    /// Takes one arc. Nothing has changed if it fails.
-    fn step(
-        self: &Arc<Self>,
-        state: &mut DeviceState<T>,
-        arc: Transition,
-    ) -> Result<Option<OpenFile>> {
-        use Transition::*;
-
-        let migration = &mut state.migration;
-        match arc {
-            RunningToPreCopy | RunningP2pToPreCopyP2p => {
-                let id = migration.next_id();
-                let saving = Saving::pre_copy(id, &state.values)?;
-                let file = DataFile::open(self, id, Mode::Read)?;
-                migration.session = Some(Session::Saving(saving));
-                return Ok(Some(file));
-            }
-            StopToStopCopy => {
-                let id = migration.next_id();
-                let saving = Saving::stop_copy(id, &state.values, &*state.device)?;
-                let file = DataFile::open(self, id, Mode::Read)?;
-                migration.session = Some(Session::Saving(saving));
-                return Ok(Some(file));
-            }
-            PreCopyToStopCopy | PreCopyP2pToStopCopy => {
-                if let Some(Session::Saving(saving)) = &mut migration.session {
-                    saving.stop(&state.values, &*state.device)?;
-                }
-            }
-            StopToResuming => {
-                let id = migration.next_id();
-                let resuming = Resuming::new(id, &*state.device)?;
-                let file = DataFile::open(self, id, Mode::Write)?;
-                migration.session = Some(Session::Resuming(resuming));
-                state.reason.clear();
-                return Ok(Some(file));
-            }
-            ResumingToStop => {
-                if let Some(Session::Resuming(resuming)) = &migration.session {
-                    resuming.commit(&mut state.device, &mut state.reason)?;
-                }
-                migration.session = None;
-            }
-            PreCopyToRunning | PreCopyP2pToRunningP2p | StopCopyToStop => migration.session = None,
-            StopToRunning | StopToRunningP2p => state.device.resume(),
-            // The device has no DMA of its own, and nothing happens in it between two calls.
-            RunningToStop | RunningToRunningP2p | RunningP2pToRunning | RunningP2pToStop
-            | PreCopyToPreCopyP2p | PreCopyP2pToPreCopy => {}
+        if changed {
+            state.migration.settle_owner(Protocol::V2);
         }
-        Ok(None)
+        self.settle(state);
+        result.map(|()| files.opened)
+    }
+}
+
+/// Opens the data file of a session that starts.
+struct Files<'a, T: Device> {
+    instance: &'a Arc<Instance<T>>,
+    /// Sessions start with the last arc of a path only, so there is one at most.
+    opened: Option<OpenFile>,
+}
+
+impl<T: Device> Opening for Files<'_, T> {
+    fn open(&mut self, id: SessionId, saving: bool) -> Result {
+        let mode = if saving { Mode::Read } else { Mode::Write };
+        self.opened = Some(DataFile::open(self.instance, id, mode)?);
+        Ok(())
     }
 }
 

@@ -393,6 +393,45 @@ fn refused_sections_and_a_refused_end_are_named() {
 }
 
 #[test]
+fn a_section_can_be_refused_before_its_payload_comes() {
+    struct Strict(Recorder);
+
+    impl Handler for Strict {
+        fn setup(&mut self, record: &SetupRecord<'_>) -> Result<(), Refusal> {
+            self.0.setup(record)
+        }
+
+        fn section_header(&mut self, header: &SectionHeader) -> Result<Known, Refusal> {
+            match header.len {
+                4 => Ok(Known::Yes),
+                _ => Err(Refusal::unsupported("another length")),
+            }
+        }
+
+        fn section(&mut self, header: &SectionHeader, payload: &[u8]) -> Result<(), Refusal> {
+            self.0.section(header, payload)
+        }
+
+        fn end(&mut self) -> Result<(), Refusal> {
+            self.0.end()
+        }
+    }
+
+    let mut handler = Strict(Recorder::new());
+    let mut reader = Reader::new();
+    let mut scratch = [0; 256];
+    let good = [stop_copy().bytes(), raw_section(0x100, 1, b"four")].concat();
+    reader.push(&good, &mut scratch, &mut handler).unwrap();
+    let bad = raw_section(0x101, 1, b"five5");
+    let error = reader.push(&bad[..8], &mut scratch, &mut handler);
+    let refusal = Refusal::unsupported("another length");
+    let expected = StreamError::SectionRefused { id: 0x101, refusal };
+    assert_eq!(error, Err(expected));
+    assert_eq!(expected.class(), ErrorClass::Unsupported);
+    assert_eq!(handler.0.events.len(), 2);
+}
+
+#[test]
 fn setup_records_come_in_order_and_once() {
     use Phase::{PreCopy, StopCopy};
     for (first, second) in [

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The arcs of the state machine, as a device takes them. Both protocols go through here.
+
+use crate::device::{Device, State as DeviceState};
+use crate::migration::session::{Resuming, Saving, Session, SessionId};
+use ::migration::fsm::{Arc as Transition, State};
+use kernel::prelude::*;
+
+/// Whether somebody is told of a session that starts, before it is too late to fail.
+pub(crate) trait Opening {
+    /// A session of this name is about to start. Nothing has changed if this fails.
+    fn open(&mut self, id: SessionId, saving: bool) -> Result;
+}
+
+/// Nobody needs to be told.
+impl Opening for () {
+    fn open(&mut self, _id: SessionId, _saving: bool) -> Result {
+        Ok(())
+    }
+}
+
+impl<T: Device> DeviceState<T> {
+    /// Takes one arc. Nothing has changed if it fails.
+    pub(crate) fn step(&mut self, arc: Transition, opening: &mut impl Opening) -> Result {
+        use Transition::*;
+
+        let migration = &mut self.migration;
+        match arc {
+            RunningToPreCopy | RunningP2pToPreCopyP2p => {
+                let id = migration.next_id();
+                let saving = Saving::pre_copy(id, &self.values)?;
+                opening.open(id, true)?;
+                migration.session = Some(Session::Saving(saving));
+            }
+            StopToStopCopy => {
+                let id = migration.next_id();
+                let saving = Saving::stop_copy(id, &self.values, &*self.device)?;
+                opening.open(id, true)?;
+                migration.session = Some(Session::Saving(saving));
+            }
+            PreCopyToStopCopy | PreCopyP2pToStopCopy => {
+                if let Some(Session::Saving(saving)) = &mut migration.session {
+                    saving.stop(&self.values, &*self.device)?;
+                }
+            }
+            StopToResuming => {
+                let id = migration.next_id();
+                let resuming = Resuming::new(id, &*self.device)?;
+                opening.open(id, false)?;
+                migration.session = Some(Session::Resuming(resuming));
+                self.reason.clear();
+            }
+            ResumingToStop => {
+                if let Some(Session::Resuming(resuming)) = &migration.session {
+                    resuming.commit(&mut self.device, &mut self.reason)?;
+                }
+                migration.session = None;
+            }
+            PreCopyToRunning | PreCopyP2pToRunningP2p | StopCopyToStop => migration.session = None,
+            StopToRunning | StopToRunningP2p => self.device.resume(),
+            // The device has no DMA of its own, and nothing happens in it between two calls.
+            RunningToStop | RunningToRunningP2p | RunningP2pToRunning | RunningP2pToStop
+            | PreCopyToPreCopyP2p | PreCopyP2pToPreCopy => {}
+        }
+        self.migration.current = arc.to();
+        Ok(())
+    }
+
+    /// The state of the state machine.
+    pub(crate) fn current(&self) -> State {
+        self.migration.current
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Protocol v1: the migration region, as Linux 5.8 to 5.17 documented it and QEMU 5.2 to 7.2 use it.
+//!
+//! A region of type `VFIO_REGION_TYPE_MIGRATION_DEPRECATED`, subtype 1. It starts with `struct vfio_device_migration_info`; a
+//! page later follows the data section ([`staging`](super::staging)), through which the stream goes piece by piece:
+//!
+//! * saving: reading `pending_bytes` says how much there is and acknowledges the piece before; reading `data_offset` or
+//!   `data_size` makes a piece available; the piece is read. It counts as taken only if `data_size` was read, so that a user
+//!   who reads `pending_bytes` twice loses nothing.
+//! * resuming: a piece is written to the data section; writing `data_size` hands it in, and fails if it is refused.
+//!
+//! The stream, the states and the errors are those of protocol v2.
+//!
+//! C header: `include/uapi/linux/vfio.h`.
+
+use crate::device::{Device, Instance, State as DeviceState};
+use crate::migration::session::{Claim, Protocol, Session, SUPPORT};
+use crate::migration::staging;
+use crate::sysfs::PROGRESS;
+use ::migration::fsm::v1::{target, State as V1State, TargetError};
+use ::migration::fsm::{next_arc, State};
+use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice};
+
+/// Length of the region in bytes.
+pub(crate) const REGION_LEN: u64 = (staging::OFFSET + staging::LEN) as u64;
+
+/// Most bytes copied from user space at a time.
+const CHUNK: usize = 4096;
+
+/// The fields of the header (`struct vfio_device_migration_info`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    DeviceState,
+    Reserved,
+    PendingBytes,
+    DataOffset,
+    DataSize,
+}
+
+impl Field {
+    /// The field that an access is to. `EINVAL` unless it is to the whole of one.
+    fn at(offset: u64, len: usize) -> Result<Self> {
+        Ok(match (offset, len) {
+            (0, 4) => Self::DeviceState,
+            (4, 4) => Self::Reserved,
+            (8, 8) => Self::PendingBytes,
+            (16, 8) => Self::DataOffset,
+            (24, 8) => Self::DataSize,
+            _ => return Err(EINVAL),
+        })
+    }
+}
+
+/// Where the region stands in a saving session.
+pub(crate) struct Window {
+    /// Bytes of the piece that the user has been offered; 0 when there is none.
+    offered: usize,
+    /// Whether the user knows how long the piece is, and so may have read it.
+    announced: bool,
+}
+
+impl Window {
+    pub(crate) const fn new() -> Self {
+        Self {
+            offered: 0,
+            announced: false,
+        }
+    }
+}
+
+/// Where an access to the region goes.
+enum Place {
+    Header(Field),
+    /// The data section, so many bytes from its start.
+    Data(usize),
+}
+
+impl Place {
+    /// `EINVAL` for an access that is to no one thing.
+    fn of(offset: u64, len: usize) -> Result<Self> {
+        let data = staging::OFFSET as u64;
+        match offset.checked_sub(data) {
+            // The caller has limited the access to the region, so this fits.
+            Some(start) => Ok(Self::Data(usize::try_from(start).map_err(|_| EINVAL)?)),
+            None => Field::at(offset, len).map(Self::Header),
+        }
+    }
+}
+
+impl<T: Device> Instance<T> {
+    /// Reads from the region. `EINVAL` for anything but a whole field, or bytes of the piece on offer.
+    pub(crate) fn read_region(&self, buf: UserPtr, len: usize, offset: u64) -> Result<usize> {
+        let mut to = UserSlice::new(buf, len).writer();
+        match Place::of(offset, len)? {
+            Place::Header(field) => {
+                let value = self.read_field(field)?;
+                match len {
+                    // Fields of four bytes hold small numbers.
+                    4 => to.write(&(value as u32))?,
+                    _ => to.write(&value)?,
+                }
+            }
+            Place::Data(start) => {
+                let claim = self.piece(start, len)?;
+                to.write_slice(claim.bytes.get(claim.start..claim.end).ok_or(EINVAL)?)?;
+            }
+        }
+        Ok(len)
+    }
+
+    /// Writes to the region. `EINVAL` for anything but `device_state`, `data_size`, and the data section while resuming.
+    pub(crate) fn write_region(&self, buf: UserPtr, len: usize, offset: u64) -> Result<usize> {
+        let mut from = UserSlice::new(buf, len).reader();
+        match Place::of(offset, len)? {
+            Place::Header(Field::DeviceState) => self.write_state(from.read::<u32>()?)?,
+            Place::Header(Field::Reserved) => {}
+            Place::Header(Field::DataSize) => self.take_piece(from.read::<u64>()?)?,
+            Place::Header(Field::PendingBytes | Field::DataOffset) => return Err(EINVAL),
+            Place::Data(start) => {
+                let mut buffer = KVec::from_elem(0u8, len.min(CHUNK), GFP_KERNEL)?;
+                while !from.is_empty() {
+                    let done = len - from.len();
+                    let count = from.len().min(CHUNK);
+                    let chunk = buffer.get_mut(..count).ok_or(EINVAL)?;
+                    from.read_slice(chunk)?;
+                    let mut guard = self.state.lock();
+                    let state = &mut *guard;
+                    state.resuming_by_region()?;
+                    let staging = state.staging.as_mut().ok_or(ENODEV)?;
+                    staging.put(start + done, chunk)?;
+                }
+            }
+        }
+        Ok(len)
+    }
+
+    /// Reads a field of the header.
+    fn read_field(&self, field: Field) -> Result<u64> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        match field {
+            Field::DeviceState => Ok(V1State::from_v2(state.current()).bits().into()),
+            Field::Reserved => Ok(0),
+            Field::PendingBytes => Ok(state.acknowledge()),
+            Field::DataOffset if state.resuming_by_region().is_ok() => Ok(staging::OFFSET as u64),
+            Field::DataOffset => {
+                state.offer()?;
+                Ok(staging::OFFSET as u64)
+            }
+            Field::DataSize => {
+                let size = state.offer()?;
+                state.migration.window.announced = true;
+                state.notify(&PROGRESS[1..]);
+                Ok(size as u64)
+            }
+        }
+    }
+
+    /// A part of the piece on offer. `EINVAL` for bytes that are not in it.
+    fn piece(&self, start: usize, len: usize) -> Result<Claim> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let offered = state.migration.window.offered;
+        let end = start.checked_add(len).filter(|end| *end <= offered);
+        let end = end.ok_or(EINVAL)?;
+        let mut claim = state.saving_by_region()?.peek(offered);
+        claim.end = claim.start + end;
+        claim.start += start;
+        Ok(claim)
+    }
+
+    /// `device_state` was written. `EINVAL` for what is no state or cannot be reached, `EBUSY` while protocol v2 has the
+    /// device, `EIO` in the error state. The state is what it was if this fails.
+    fn write_state(&self, bits: u32) -> Result {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let before = state.current();
+        let from = V1State::from_v2(before);
+        let to = target(from, bits).map_err(|error| {
+            state.reason.set(format_args!("{error}"));
+            match error {
+                TargetError::Failed => EIO,
+                TargetError::Malformed(_) | TargetError::Blocked { .. } => EINVAL,
+            }
+        })?;
+        // A state that the device is in already is nobody's change.
+        if to == from {
+            return Ok(());
+        }
+        state.migration.claim(Protocol::V1).inspect_err(|_| {
+            state
+                .reason
+                .set(format_args!("protocol v2 has a migration under way"));
+        })?;
+        let result = state.walk(to.v2());
+        if result.is_err() && state.walk(before).is_err() {
+            state.migration.current = State::Error;
+            state.migration.session = None;
+        }
+        state.migration.window = Window::new();
+        if let Some(staging) = &mut state.staging {
+            staging.clear();
+        }
+        state.migration.settle_owner(Protocol::V1);
+        state.notify(&PROGRESS);
+        self.settle(state);
+        result
+    }
+
+    /// `data_size` was written: the piece in the data section is handed in. `EINVAL` when it is longer than the section or
+    /// the device is not resuming by this protocol; otherwise as for a write to a data file.
+    fn take_piece(&self, size: u64) -> Result {
+        let size = usize::try_from(size).map_err(|_| EINVAL)?;
+        if size > staging::LEN {
+            return Err(EINVAL);
+        }
+        let mut copy = KVec::from_elem(0u8, size, GFP_KERNEL)?;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.resuming_by_region()?;
+        state.staging.as_ref().ok_or(ENODEV)?.get(0, &mut copy)?;
+        if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
+            resuming.push(&state.values, &*state.device, &copy, &mut state.reason)?;
+        }
+        state.notify(&PROGRESS[1..]);
+        Ok(())
+    }
+}
+
+impl<T: Device> DeviceState<T> {
+    /// Goes to a state, arc by arc. Stops where an arc fails.
+    fn walk(&mut self, to: State) -> Result {
+        while let Some(arc) = next_arc(self.current(), to, SUPPORT).map_err(|_| EINVAL)? {
+            self.step(arc, &mut ())?;
+        }
+        Ok(())
+    }
+
+    /// The saving session, if it is this protocol's. `EINVAL` otherwise.
+    fn saving_by_region(&mut self) -> Result<&mut crate::migration::session::Saving> {
+        match self.migration.is_owned_by(Protocol::V1) {
+            true => self.migration.any_saving().ok_or(EINVAL),
+            false => Err(EINVAL),
+        }
+    }
+
+    /// Whether the device is resuming by this protocol. `EINVAL` otherwise.
+    fn resuming_by_region(&self) -> Result {
+        match (
+            &self.migration.session,
+            self.migration.is_owned_by(Protocol::V1),
+        ) {
+            (Some(Session::Resuming(_)), true) => Ok(()),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// `pending_bytes` is read: a piece that the user knew the length of is done with. Returns what is left; 0 where nothing
+    /// is saved.
+    fn acknowledge(&mut self) -> u64 {
+        let window = core::mem::replace(&mut self.migration.window, Window::new());
+        match self.saving_by_region() {
+            Ok(saving) => {
+                if window.announced {
+                    saving.consume(window.offered);
+                }
+                saving.remaining() as u64
+            }
+            Err(_) => 0,
+        }
+    }
+
+    /// Makes a piece available, unless there is one. Returns its length. `EINVAL` when nothing is left.
+    fn offer(&mut self) -> Result<usize> {
+        if self.migration.window.offered == 0 {
+            let claim = self.saving_by_region()?.peek(staging::LEN);
+            let bytes = claim.bytes.get(claim.start..claim.end).ok_or(EINVAL)?;
+            if bytes.is_empty() {
+                return Err(EINVAL);
+            }
+            self.staging.as_mut().ok_or(ENODEV)?.put(0, bytes)?;
+            self.migration.window.offered = bytes.len();
+        }
+        Ok(self.migration.window.offered)
+    }
+}
