@@ -9,8 +9,10 @@ use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::error::from_err_ptr;
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use kernel::fs::File;
 use kernel::module::{this_module, ModuleMetadata};
 use kernel::prelude::*;
+use kernel::sync::poll::PollTable;
 use kernel::types::ForeignOwnable;
 use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter};
 
@@ -25,8 +27,34 @@ pub trait AnonFile: Sized + Send + Sync + 'static {
     fn read(&self, to: UserSliceWriter) -> Result<usize>;
     /// `write(2)`: reads from user space and says how many bytes.
     fn write(&self, from: UserSliceReader) -> Result<usize>;
+    /// `poll(2)`: has the caller woken when that may change, and says what would not fail with `ENOMSG` now.
+    fn poll(&self, file: &File, table: PollTable<'_>) -> Ready;
     /// `ioctl(2)`. `ENOTTY` for commands that the file does not have.
     fn ioctl(&self, cmd: u32, arg: UserPtr) -> Result;
+}
+
+/// What `poll(2)` reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Nothing to read yet.
+    No,
+    /// There are bytes to read, or the end of the stream.
+    Readable,
+    /// Bytes can be written.
+    Writable,
+    /// There is nothing more to come.
+    Over,
+}
+
+impl Ready {
+    const fn mask(self) -> u32 {
+        match self {
+            Self::No => 0,
+            Self::Readable => bindings::POLLIN | bindings::POLLRDNORM,
+            Self::Writable => bindings::POLLOUT | bindings::POLLWRNORM,
+            Self::Over => bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLRDHUP,
+        }
+    }
 }
 
 /// For which direction a file is opened; the other one gives `EBADF`.
@@ -94,6 +122,7 @@ impl<F: AnonFile> FileOperations<F> {
         owner: this_module::<F::OwnerModule>().as_ptr(),
         read: Some(Self::read),
         write: Some(Self::write),
+        poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
         release: Some(Self::release),
         ..pin_init::zeroed()
@@ -132,6 +161,19 @@ impl<F: AnonFile> FileOperations<F> {
         // SAFETY: The file is open.
         let data = unsafe { Self::data(file) };
         ssize(data.write(UserSlice::new(buf, count).reader()))
+    }
+
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: The file is open.
+        let data = unsafe { Self::data(file) };
+        // SAFETY: The kernel passes null or a table that is valid during the call.
+        let table = unsafe { PollTable::from_raw(table) };
+        // SAFETY: The file is open, and no position of it is in use: it has none.
+        data.poll(unsafe { File::from_raw_file(file) }, table)
+            .mask()
     }
 
     unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {

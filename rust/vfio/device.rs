@@ -22,7 +22,9 @@ use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::container_of;
 use kernel::module::ModuleMetadata;
+use kernel::new_poll_condvar;
 use kernel::prelude::*;
+use kernel::sync::poll::PollCondVar;
 use kernel::sync::{new_mutex, Arc, Mutex};
 
 pub use ops::Registration;
@@ -212,6 +214,9 @@ pub(crate) struct Instance<T: Device> {
     pub(crate) state: Mutex<State<T>>,
     #[pin]
     timer: Timer<Self>,
+    /// Wakes who polls a data file, whenever the session may have more to say.
+    #[pin]
+    pub(crate) progress: PollCondVar,
     /// The eventfd that unmasks INTx. Set and cleared under `control`.
     #[pin]
     unmask: WatchSlot,
@@ -246,6 +251,7 @@ impl<T: Device> Instance<T> {
                     vdev: None,
                 }, "vfio_instance_state"),
                 timer <- Timer::new(),
+                progress <- new_poll_condvar!("vfio_instance_progress"),
                 unmask <- WatchSlot::new(),
             }),
             GFP_KERNEL,
@@ -304,6 +310,7 @@ impl<T: Device> Instance<T> {
             // Whoever had mapped it has closed the device.
             state.staging = None;
             state.open = false;
+            self.progress.notify_all();
         }
         self.timer().cancel();
         self.state.lock().wake_at_ns = None;
@@ -318,6 +325,7 @@ impl<T: Device> Instance<T> {
             staging.clear();
         }
         state.notify(&sysfs::PROGRESS);
+        self.progress.notify_all();
         self.settle(&mut state);
     }
 

@@ -5,12 +5,14 @@
 //! It may outlive its session and the device: it then answers `ENODEV`. It keeps the instance's memory, and the driver
 //! module, until it is closed; closing it ends nothing, because QEMU closes it before it leaves RESUMING.
 
-use crate::anon_file::{AnonFile, Mode, OpenFile};
+use crate::anon_file::{AnonFile, Mode, OpenFile, Ready};
 use crate::device::{Device, Instance};
 use crate::migration::session::{Session, SessionId};
 use crate::sysfs::PROGRESS;
 use ::migration::fsm::State;
+use kernel::fs::File;
 use kernel::prelude::*;
+use kernel::sync::poll::PollTable;
 use kernel::sync::{new_mutex, Arc, Mutex};
 use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter};
 
@@ -107,6 +109,20 @@ impl<T: Device> AnonFile for DataFile<T> {
         }
     }
 
+    fn poll(&self, file: &File, table: PollTable<'_>) -> Ready {
+        table.register_wait(file, &self.instance.progress);
+        let mut state = self.instance.state.lock();
+        let stopped = state.migration.current == State::StopCopy;
+        if !state.migration.is_session(self.session) {
+            return Ready::Over;
+        }
+        match state.migration.saving(self.session) {
+            Some(saving) if saving.remaining() > 0 || stopped => Ready::Readable,
+            Some(_) => Ready::No,
+            None => Ready::Writable,
+        }
+    }
+
     /// `VFIO_MIG_GET_PRECOPY_INFO`. `ENOTTY` for another command, `EFAULT`, `EINVAL` for a short structure or outside
     /// pre-copy, `ENODEV` once the session is over.
     fn ioctl(&self, cmd: u32, arg: UserPtr) -> Result {
@@ -122,7 +138,10 @@ impl<T: Device> AnonFile for DataFile<T> {
             let mut state = self.instance.state.lock();
             let current = state.migration.current;
             let v2 = state.precopy_info_v2();
-            let saving = state.migration.saving(self.session).ok_or(ENODEV)?;
+            if !state.migration.is_session(self.session) {
+                return Err(ENODEV);
+            }
+            let saving = state.migration.saving(self.session).ok_or(EINVAL)?;
             if !matches!(current, State::PreCopy | State::PreCopyP2p) {
                 return Err(EINVAL);
             }

@@ -43,7 +43,9 @@ impl DirtyLog {
     /// Checks what the user asked for. `EINVAL` for a page size that is not a power of two or below 4 KiB, for no range, and
     /// for a range that is empty or backwards.
     pub(crate) fn new(page_size: u64, ranges: KVec<Range>) -> Result<Self> {
-        let backwards = ranges.iter().any(|range| range.last < range.first);
+        // The core turns a range without length at address 0 into one of the whole address space, which nobody can ask for.
+        let empty = |range: &Range| range.last < range.first || range.last == u64::MAX;
+        let backwards = ranges.iter().any(empty);
         if !page_size.is_power_of_two() || page_size < MIN_PAGE || ranges.is_empty() || backwards {
             return Err(EINVAL);
         }

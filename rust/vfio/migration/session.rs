@@ -135,6 +135,15 @@ impl<T: Device> Migration<T> {
         SessionId(self.last_id)
     }
 
+    /// Whether the session of this name goes on.
+    pub(crate) fn is_session(&self, id: SessionId) -> bool {
+        match &self.session {
+            Some(Session::Saving(saving)) => saving.id == id,
+            Some(Session::Resuming(resuming)) => resuming.id == id,
+            None => false,
+        }
+    }
+
     /// The saving session, if there is one.
     pub(crate) fn any_saving(&mut self) -> Option<&mut Saving> {
         match &mut self.session {

@@ -205,6 +205,7 @@ impl<T: Device> Instance<T> {
         }
         state.migration.settle_owner(Protocol::V1);
         state.notify(&PROGRESS);
+        self.progress.notify_all();
         self.settle(state);
         result
     }

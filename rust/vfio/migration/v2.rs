@@ -68,6 +68,7 @@ impl<T: Device> Instance<T> {
                 break;
             }
             state.notify(&PROGRESS);
+            self.progress.notify_all();
         }
         if changed {
             state.migration.settle_owner(Protocol::V2);

@@ -175,3 +175,18 @@ fn a_break_acts_on_the_output_only_which_loop_mode_disconnects() {
     chip.pass(timeout::break_ns(12, 0x03));
     assert_eq!(chip.read(offset::LSR), 0xf9);
 }
+
+#[test]
+fn a_break_that_comes_at_the_last_moment_restarts_the_time_out() {
+    let character = timeout::break_ns(12, 0x03);
+    let delay = timeout::delay_ns(12, 0x03);
+    let mut chip = Chip::with_fifos();
+    chip.send([1]);
+    chip.pass(delay - character);
+    chip.write(offset::LCR, 0x03 | lcr::BREAK);
+    chip.pass(character);
+    assert_eq!(chip.uart.rx.len(), 2);
+    assert!(!chip.uart.timeout_pending);
+    chip.pass(delay);
+    assert!(chip.uart.timeout_pending);
+}
