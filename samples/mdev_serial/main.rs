@@ -17,8 +17,7 @@
 
 use core::fmt::Write;
 use devices::serial::{
-    saved_bytes, Card, Config, FifoDepth, Incoming, PortCount, SectionId, CARD_SECTION_BYTES,
-    CONFIG_SPACE_BYTES, MAX_PORTS, PORT_SECTION_BYTES,
+    saved_bytes, Card, Config, FifoDepth, Incoming, PortCount, SectionId, CONFIG_SPACE_BYTES,
 };
 use kernel::prelude::*;
 use migration::model::Values;
@@ -64,6 +63,7 @@ fn config(values: &Values<'_>) -> Config {
         ports: PortCount::try_from(int(types::NUM_PORTS)).unwrap_or(PortCount::One),
         fifo_depth: FifoDepth::try_from(int(types::FIFO_DEPTH)).unwrap_or(FifoDepth::Sixteen),
         msi: on(types::MSI),
+        compact_state: on(types::COMPACT_STATE),
     }
 }
 
@@ -78,9 +78,10 @@ impl Device for SerialCard {
     }
 
     fn configure(&mut self, values: &Values<'_>) {
-        let config = config(values);
-        if config != *self.0.config() {
-            self.0.reconfigure(config);
+        let new = config(values);
+        self.0.set_compact_state(new.compact_state);
+        if new != *self.0.config() {
+            self.0.reconfigure(new);
         }
     }
 
@@ -163,21 +164,20 @@ impl Device for SerialCard {
     }
 
     fn section_len(&self, id: u16) -> Option<usize> {
-        if id == SectionId::CARD.get() {
-            return Some(CARD_SECTION_BYTES);
-        }
-        (0..MAX_PORTS)
-            .filter_map(SectionId::port)
-            .any(|port| port.get() == id)
-            .then_some(PORT_SECTION_BYTES)
+        SectionId::max_len(id)
     }
 
     fn load(incoming: &mut Incoming, id: u16, payload: &[u8], reason: &mut dyn Write) -> Result {
-        incoming.section(id, payload).map(drop).map_err(|error| {
-            // A reason that does not fit is cut.
-            let _ = write!(reason, "{error}");
-            EINVAL
-        })
+        // A reason that does not fit is cut.
+        let _ = match incoming.section(id, payload) {
+            Ok(true) => return Ok(()),
+            Ok(false) => write!(
+                reason,
+                "a port is not saved in the form that compact-state says"
+            ),
+            Err(error) => write!(reason, "{error}"),
+        };
+        Err(EINVAL)
     }
 
     fn is_complete(incoming: &Incoming) -> bool {

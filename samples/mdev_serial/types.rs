@@ -22,6 +22,9 @@ pub(crate) const FIFO_DEPTH: &str = "fifo-depth";
 /// Whether the card has an MSI capability.
 pub(crate) const MSI: &str = "msi";
 
+/// Whether a saved port is written without the zeroes at its end. Shapes the state representation only.
+pub(crate) const COMPACT_STATE: &str = "compact-state";
+
 const ONE: IntRange = IntRange::one(1);
 const TWO: IntRange = IntRange::one(2);
 const FOUR: IntRange = IntRange::one(4);
@@ -46,31 +49,44 @@ const MSI_PARAM: ParamDef<'static> = ParamDef {
     ..ParamDef::new(MSI, Value::Bool(true))
 };
 
-const fn msi(value: bool) -> Param<'static> {
+const COMPACT_STATE_PARAM: ParamDef<'static> = ParamDef {
+    description: "Whether a saved port is written without the zeroes at its end",
+    allowed: Allowed::Bool(&[false, true]),
+    off: Some(Value::Bool(false)),
+    runtime: true,
+    ..ParamDef::new(COMPACT_STATE, Value::Bool(true))
+};
+
+const fn switch(name: &'static str, value: bool) -> Param<'static> {
     Param {
-        name: MSI,
+        name,
         value: Value::Bool(value),
     }
 }
 
 static MODEL: Model<'static> = Model {
     name: MODEL_NAME,
-    params: &[NUM_PORTS_PARAM, FIFO_DEPTH_PARAM, MSI_PARAM],
+    params: &[
+        NUM_PORTS_PARAM,
+        FIFO_DEPTH_PARAM,
+        MSI_PARAM,
+        COMPACT_STATE_PARAM,
+    ],
     versions: &[
         Version {
             name: "v1",
-            values: &[msi(false)],
+            values: &[switch(MSI, false), switch(COMPACT_STATE, false)],
         },
         Version {
             name: "v2",
-            values: &[msi(true)],
+            values: &[switch(MSI, true), switch(COMPACT_STATE, true)],
         },
     ],
     init_version: Some("v2"),
 }
 .validated();
 
-/// The model as its first implementation knew it.
+/// The model as an older implementation knew it: without the newest parameter, and with fewer values.
 static OLD_MODEL: Model<'static> = Model {
     name: MODEL_NAME,
     params: &[
@@ -82,9 +98,19 @@ static OLD_MODEL: Model<'static> = Model {
             allowed: Allowed::Int(&[IntRange::one(16)]),
             ..FIFO_DEPTH_PARAM
         },
+        MSI_PARAM,
     ],
-    versions: &[],
-    init_version: None,
+    versions: &[
+        Version {
+            name: "v1",
+            values: &[switch(MSI, false)],
+        },
+        Version {
+            name: "v1.1",
+            values: &[switch(MSI, true)],
+        },
+    ],
+    init_version: Some("v1.1"),
 }
 .validated();
 
@@ -167,13 +193,13 @@ pub(crate) static OLD_TYPES: [Type; 2] = [
     Type {
         name: c"1",
         pretty_name: c"Old serial card, 1 port",
-        description: "PCI serial card with one 16550A port, as the first implementation had it",
+        description: "PCI serial card with one 16550A port, as an older implementation had it",
         migration: &OLD[0],
     },
     Type {
         name: c"2",
         pretty_name: c"Old serial card, 2 ports",
-        description: "PCI serial card with two 16550A ports, as the first implementation had it",
+        description: "PCI serial card with two 16550A ports, as an older implementation had it",
         migration: &OLD[1],
     },
 ];

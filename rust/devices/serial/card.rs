@@ -76,6 +76,11 @@ impl Card {
         self.reconfigure(self.config);
     }
 
+    /// Chooses how ports are saved from now on. The card is as it was.
+    pub fn set_compact_state(&mut self, compact: bool) {
+        self.config.compact_state = compact;
+    }
+
     /// Becomes another kind of card, in power-on state.
     pub fn reconfigure(&mut self, config: Config) {
         self.config = config;

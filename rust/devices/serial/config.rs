@@ -102,6 +102,8 @@ pub struct Config {
     pub fifo_depth: FifoDepth,
     /// Whether it has an MSI capability beside INTx.
     pub msi: bool,
+    /// How its ports are saved: without the zeroes at the end. The guest does not see it.
+    pub compact_state: bool,
 }
 
 impl Config {
@@ -111,6 +113,7 @@ impl Config {
             ports,
             fifo_depth: FifoDepth::Sixteen,
             msi: false,
+            compact_state: false,
         }
     }
 }

@@ -27,10 +27,13 @@ fn runs() -> Runs {
 fn any_config() -> impl Strategy<Value = Config> {
     let ports = prop::sample::select(&PortCount::ALL[..]);
     let fifo_depth = prop::sample::select(&FifoDepth::ALL[..]);
-    (ports, fifo_depth, any::<bool>()).prop_map(|(ports, fifo_depth, msi)| Config {
-        ports,
-        fifo_depth,
-        msi,
+    (ports, fifo_depth, any::<[bool; 2]>()).prop_map(|(ports, fifo_depth, [msi, compact_state])| {
+        Config {
+            ports,
+            fifo_depth,
+            msi,
+            compact_state,
+        }
     })
 }
 

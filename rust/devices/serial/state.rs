@@ -20,7 +20,8 @@
 //! | 12 | 2 | MSI data |
 //! | 16 | 8 | MSI address |
 //!
-//! [`SectionId::port`], 456 bytes:
+//! [`SectionId::port`], 456 bytes; [`SectionId::compact_port`], the same without the zeroes at its end, where
+//! [`Config::compact_state`] says so:
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -94,13 +95,25 @@ impl Card {
         write_card(self, &mut card);
         emit(SectionId::CARD, &card)?;
         let mut payload = [0; PORT_SECTION_BYTES];
-        for (port, id) in self.ports().iter().zip(SectionId::PORTS) {
+        for (i, port) in self.ports().iter().enumerate() {
             payload.fill(0);
             write_port(port, self.now(), &mut payload);
-            emit(id, &payload)?;
+            match self.config().compact_state {
+                false => emit(SectionId::PORTS[i], &payload)?,
+                true => emit(
+                    SectionId::COMPACT_PORTS[i],
+                    without_trailing_zeroes(&payload),
+                )?,
+            }
         }
         Ok(())
     }
+}
+
+/// What is left when the zeroes at the end are cut off; at least one byte.
+fn without_trailing_zeroes(payload: &[u8]) -> &[u8] {
+    let last = payload.iter().rposition(|&byte| byte != 0).unwrap_or(0);
+    payload.get(..=last).unwrap_or(payload)
 }
 
 fn write_card(card: &Card, payload: &mut [u8; CARD_SECTION_BYTES]) {
@@ -190,9 +203,12 @@ impl Incoming {
     /// Takes a section. `Ok(false)`: this is no section of a serial card, and was ignored; whether
     /// that matters is the framing's decision. A section that is refused changes nothing.
     pub fn section(&mut self, id: u16, payload: &[u8]) -> Result<bool, LoadError> {
-        let Some(section) = SectionId::kind(id) else {
+        let Some((section, form)) = SectionId::kind(id) else {
             return Ok(false);
         };
+        if form.is_some_and(|compact| compact != self.card.config().compact_state) {
+            return Ok(false);
+        }
         if let Section::Port(index) = section {
             let ports = self.card.config().ports.get();
             if index >= usize::from(ports) {
@@ -298,7 +314,25 @@ impl Incoming {
 
     fn load_port(&mut self, index: usize, payload: &[u8]) -> Result<(), LoadError> {
         let section = Section::Port(index);
-        let payload = exactly::<PORT_SECTION_BYTES>(section, payload)?;
+        let mut padded = [0; PORT_SECTION_BYTES];
+        let payload = match (self.card.config().compact_state, payload) {
+            (false, _) => exactly::<PORT_SECTION_BYTES>(section, payload)?,
+            // There is one way to write it: nothing is left to cut off.
+            (true, [.., 0]) if payload.len() > 1 => return Err(LoadError::Unused { section }),
+            (true, _) => {
+                let length = LoadError::Length {
+                    section,
+                    expected: PORT_SECTION_BYTES,
+                    found: payload.len(),
+                };
+                let start = padded.get_mut(..payload.len().max(1)).ok_or(length)?;
+                if start.len() != payload.len() {
+                    return Err(length);
+                }
+                start.copy_from_slice(payload);
+                &padded
+            }
+        };
         let depth = self.card.config().fifo_depth;
         let mut port = Port::new(depth);
         read_port(section, &mut port, depth, payload)?;

@@ -13,6 +13,7 @@ fn card(ports: PortCount, msi: bool) -> Card {
         ports,
         fifo_depth: FifoDepth::Sixteen,
         msi,
+        compact_state: false,
     });
     for port in 0..u16::from(ports.get()) {
         write(&mut card, port, offset::LCR, 0x03);

@@ -12,6 +12,7 @@ fn card(ports: PortCount, msi: bool) -> Card {
         ports,
         fifo_depth: FifoDepth::Sixteen,
         msi,
+        compact_state: false,
     })
 }
 
@@ -178,6 +179,7 @@ fn each_broken_rule_is_found() {
         ports: PortCount::Four,
         fifo_depth: FifoDepth::Sixteen,
         msi,
+        compact_state: false,
     };
     type Breakage = (bool, fn(&mut Pci), &'static str);
     let breakages: [Breakage; 6] = [

@@ -15,6 +15,9 @@ pub struct SectionId(u16);
 /// The number of the first port's section.
 const FIRST_PORT: u16 = 0x10;
 
+/// The number of the first port's section in compact form.
+const FIRST_COMPACT_PORT: u16 = 0x20;
+
 impl SectionId {
     /// What the card has beside its ports.
     pub const CARD: SectionId = SectionId(1);
@@ -28,36 +31,62 @@ impl SectionId {
         }
     }
 
+    /// A port in compact form, counted from 0. `None`: no card has so many.
+    pub const fn compact_port(index: usize) -> Option<SectionId> {
+        if index < MAX_PORTS {
+            Some(SectionId(FIRST_COMPACT_PORT + index as u16))
+        } else {
+            None
+        }
+    }
+
     /// Every port's, in order.
-    pub(super) const PORTS: [SectionId; MAX_PORTS] = {
-        let mut ids = [SectionId(FIRST_PORT); MAX_PORTS];
+    pub(super) const PORTS: [SectionId; MAX_PORTS] = Self::from(FIRST_PORT);
+
+    /// Every port's in compact form, in order.
+    pub(super) const COMPACT_PORTS: [SectionId; MAX_PORTS] = Self::from(FIRST_COMPACT_PORT);
+
+    const fn from(first: u16) -> [SectionId; MAX_PORTS] {
+        let mut ids = [SectionId(first); MAX_PORTS];
         let mut i = 0;
         while i < MAX_PORTS {
-            ids[i] = SectionId(FIRST_PORT + i as u16);
+            ids[i] = SectionId(first + i as u16);
             i += 1;
         }
         ids
-    };
+    }
 
     /// The number, for the stream.
     pub const fn get(self) -> u16 {
         self.0
     }
 
-    /// What a number names, if anything of a serial card.
-    pub(super) fn kind(number: u16) -> Option<Section> {
+    /// What a number names, if anything of a serial card, and whether in compact form where there are two.
+    pub(super) fn kind(number: u16) -> Option<(Section, Option<bool>)> {
         if number == Self::CARD.0 {
-            return Some(Section::Card);
+            return Some((Section::Card, None));
         }
-        let index = usize::from(number.checked_sub(FIRST_PORT)?);
-        (index < MAX_PORTS).then_some(Section::Port(index))
+        [(FIRST_PORT, false), (FIRST_COMPACT_PORT, true)]
+            .into_iter()
+            .find_map(|(first, compact)| {
+                let index = usize::from(number.checked_sub(first)?);
+                (index < MAX_PORTS).then_some((Section::Port(index), Some(compact)))
+            })
+    }
+
+    /// The longest payload that a section of this number has; `None`: a card has no such section.
+    pub fn max_len(number: u16) -> Option<usize> {
+        match Self::kind(number)?.0 {
+            Section::Card => Some(CARD_SECTION_BYTES),
+            Section::Port(_) => Some(PORT_SECTION_BYTES),
+        }
     }
 }
 
 impl fmt::Display for SectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Self::kind(self.0) {
-            Some(section) => section.fmt(f),
+            Some((section, _)) => section.fmt(f),
             None => write!(f, "section {:#x}", self.0),
         }
     }

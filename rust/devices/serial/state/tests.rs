@@ -17,6 +17,7 @@ fn config(ports: PortCount, fifo_depth: FifoDepth, msi: bool) -> Config {
         ports,
         fifo_depth,
         msi,
+        compact_state: false,
     }
 }
 
@@ -25,6 +26,7 @@ const LARGE: Config = Config {
     ports: PortCount::Four,
     fifo_depth: FifoDepth::SixtyFour,
     msi: true,
+    compact_state: false,
 };
 
 fn save(card: &Card) -> Sections {
@@ -86,6 +88,76 @@ fn sections_come_in_order_and_have_the_documented_lengths() {
     }
     assert_eq!(MAX_SAVED_BYTES, 24 + 4 * 456);
     assert_eq!((MAX_SECTIONS, MAX_SECTION_BYTES), (5, 456));
+}
+
+#[test]
+fn compact_ports_lack_only_the_zeroes_at_their_end() {
+    let mut card = busy_card();
+    let fixed = save(&card);
+    card.set_compact_state(true);
+    let compact = save(&card);
+    assert_eq!(compact[0], fixed[0]);
+    for ((id, long), (compact_id, short)) in fixed[1..].iter().zip(&compact[1..]) {
+        assert_eq!(*compact_id, id + 16);
+        assert!(short.len() < long.len());
+        assert_ne!(short.last(), Some(&0));
+        assert_eq!(long[..short.len()], short[..]);
+        assert!(long[short.len()..].iter().all(|&byte| byte == 0));
+    }
+    let compact_config = *card.config();
+    let incoming = load(&compact_config, &compact).expect("the card's own state");
+    let mut other = Card::new(compact_config);
+    incoming.apply_to(&mut other).expect("a complete state");
+    other.set_compact_state(false);
+    assert_eq!(save(&other), fixed);
+}
+
+#[test]
+fn a_port_is_taken_only_in_the_form_that_the_card_has() {
+    let mut card = busy_card();
+    let fixed = save(&card);
+    card.set_compact_state(true);
+    let compact = save(&card);
+    let config = |compact_state| Config {
+        compact_state,
+        ..LARGE
+    };
+    for (form, other) in [(false, &compact), (true, &fixed)] {
+        let mut incoming = Incoming::new(&config(form));
+        let (id, payload) = &other[1];
+        assert_eq!(incoming.section(*id, payload), Ok(false));
+    }
+}
+
+#[test]
+fn a_compact_port_has_one_way_to_be_written() {
+    let section = Section::Port(0);
+    let config = Config {
+        compact_state: true,
+        ..LARGE
+    };
+    let mut card = Card::new(config);
+    card.write_bar0(7, &[1]);
+    let (id, payload) = save(&card).swap_remove(1);
+    let mut incoming = Incoming::new(&config);
+    let mut longer = payload.clone();
+    longer.push(0);
+    assert_eq!(
+        incoming.section(id, &longer),
+        Err(LoadError::Unused { section })
+    );
+    longer.resize(PORT_SECTION_BYTES + 1, 1);
+    for wrong in [&longer[..], &[]] {
+        assert_eq!(
+            incoming.section(id, wrong),
+            Err(LoadError::Length {
+                section,
+                expected: PORT_SECTION_BYTES,
+                found: wrong.len()
+            })
+        );
+    }
+    assert_eq!(incoming.section(id, &payload), Ok(true));
 }
 
 #[test]
