@@ -397,8 +397,12 @@ mod values {
             config.map(|at| (at.region, at.offset)),
             Ok((Region::Config, 4))
         );
-        assert_eq!(Position::try_from(9i64 << 40).err(), Some(EINVAL));
+        assert_eq!(Position::try_from(10i64 << 40).err(), Some(EINVAL));
         assert_eq!(Position::try_from(-1i64).err(), Some(EINVAL));
+        assert_eq!(
+            Position::try_from(9i64 << 40).map(|at| at.region),
+            Ok(Region::Migration)
+        );
     }
 
     #[test]
