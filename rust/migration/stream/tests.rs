@@ -8,7 +8,10 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 mod any_stream;
-mod framing;
+mod raw;
+mod sections;
+mod setup_record;
+mod writing;
 
 /// A sink that cannot fail.
 #[derive(Default)]
