@@ -152,7 +152,6 @@ impl<T: Device> Instance<T> {
             Field::DataSize => {
                 let size = state.offer()?;
                 state.migration.window.announced = true;
-                state.notify(&PROGRESS[1..]);
                 Ok(size as u64)
             }
         }
@@ -194,6 +193,8 @@ impl<T: Device> Instance<T> {
                 .reason
                 .set(format_args!("protocol v2 has a migration under way"));
         })?;
+        // The session goes on from pre-copy to stop-and-copy: the piece that the user has is not to come again.
+        state.acknowledge();
         let result = state.walk(to.v2());
         if result.is_err() && state.walk(before).is_err() {
             state.migration.current = State::Error;
@@ -267,7 +268,11 @@ impl<T: Device> DeviceState<T> {
                 if window.announced {
                     saving.consume(window.offered);
                 }
-                saving.remaining() as u64
+                let remaining = saving.remaining() as u64;
+                if window.announced {
+                    self.notify(&PROGRESS[1..]);
+                }
+                remaining
             }
             Err(_) => 0,
         }
