@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0 OR MIT
+#
+# What a person types. The kernel's build system reads Kbuild, not this file. The work is in scripts/.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+# For the scripts, whether given on the command line or in the environment.
+export KDIR KERNEL_SRC DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
+
+scripts := $(CURDIR)/scripts
+
+.PHONY: help setup demo test shell bench check modules clean distclean
+
+help:
+	@echo 'Live-migratable VFIO devices in Rust, with the test machine they run in.'
+	@echo
+	@echo '  make demo      a virtual machine with our serial card is live-migrated before your eyes'
+	@echo '  make test      every test; results and logs in results/    (ARGS="--help": choose some)'
+	@echo '  make shell     a prompt in the test machine'
+	@echo '  make bench     measurements'
+	@echo '  make modules   the kernel modules only                     (KDIR=: against another kernel)'
+	@echo '  make check     formatting, lints, documentation, licences'
+	@echo '  make setup     only what the others do first: tools and test kernel, kept in a cache'
+	@echo '  make clean     remove what was built from this checkout; distclean: the whole cache too'
+	@echo
+	@echo 'On Debian 12 or 13 (x86-64), as root or with sudo. Nothing of the system is removed or replaced: the tools'
+	@echo 'live in a private directory tree under $${XDG_CACHE_HOME:-~/.cache}/rust-vfio-mdev.'
+	@echo
+	@echo '  KDIR=DIR         a ready kernel build tree, instead of the test kernel'
+	@echo '  KERNEL_SRC=PATH  source of the test kernel: a directory or a tarball, instead of the Debian package'
+	@echo '  ARGS="..."       more arguments for demo, test, shell and bench'
+
+setup:
+	@$(scripts)/setup
+
+demo shell bench:
+	@$(scripts)/lab $@ $(ARGS)
+
+test:
+	@$(scripts)/test $(ARGS)
+
+check:
+	@$(scripts)/check
+
+modules:
+	@$(if $(KDIR),,$(scripts)/setup &&) $(scripts)/modules
+
+clean:
+	@$(scripts)/clean
+
+distclean:
+	@$(scripts)/clean --cache

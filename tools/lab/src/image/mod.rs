@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The machine's root file system: two cpio archives in one file.
+//!
+//! The first holds what comes from packages, BusyBox and QEMU, and is kept in the cache under a name made from its content's
+//! sizes and times. The second holds what is being tested and is written anew for every run.
+
+pub mod cpio;
+mod qemu;
+
+use crate::environment::Environment;
+use crate::modules::Module;
+use anyhow::{bail, Context, Result};
+use cpio::Archive;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::NamedTempFile;
+
+/// Raised when the layout of the first archive changes.
+const LAYOUT: &str = "1";
+
+/// The first process of the machine, among the guest programs.
+pub const INIT: &str = "l1-init";
+
+/// The first process of the guests in the machine, among the guest programs.
+pub const GUEST_INIT: &str = "l2-init";
+
+/// A root file system in a file without a name: it goes when the last process that has it open ends.
+pub struct Image {
+    file: File,
+}
+
+impl Image {
+    /// Assembles the archives.
+    pub fn build(env: &Environment, modules: &[Module]) -> Result<Self> {
+        let base = base_archive(env)?;
+        let mut file =
+            tempfile::tempfile_in(env.cache()?).context("cannot make a file in the cache")?;
+        io::copy(&mut File::open(&base)?, &mut file).context("cannot copy the base archive")?;
+        test_archive(env, modules, &mut BufWriter::new(&mut file))?;
+        Ok(Self { file })
+    }
+
+    /// For a process that shall read it.
+    pub fn open(&self) -> Result<OwnedFd> {
+        Ok(self
+            .file
+            .try_clone()
+            .context("cannot hand on the root file system")?
+            .into())
+    }
+}
+
+/// Path of the first archive, which is made if it is not in the cache.
+pub fn base_archive(env: &Environment) -> Result<PathBuf> {
+    let busybox = busybox()?;
+    let mut files = qemu::files()?;
+    files.push((busybox.clone(), "bin/busybox".to_owned()));
+    let mut key = Sha256::new();
+    key.update(LAYOUT);
+    key.update(qemu::wrapper());
+    for (source, place) in &files {
+        let meta =
+            fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
+        key.update(format!(
+            "{}\0{place}\0{}\0{}\n",
+            source.display(),
+            meta.len(),
+            meta.mtime()
+        ));
+    }
+    let cache = env.cache()?;
+    let path = cache.join(format!("base-{:.16}.cpio", format!("{:x}", key.finalize())));
+    if path.exists() {
+        return Ok(path);
+    }
+    let mut file = NamedTempFile::with_prefix_in("base-", &cache)?;
+    let mut archive = Archive::new(BufWriter::new(&mut file));
+    for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
+        archive.directory(directory)?;
+    }
+    // Needed before devtmpfs is mounted: the first process starts with the console as its output.
+    archive.character_device("dev/console", 0o600, 5, 1)?;
+    archive.character_device("dev/null", 0o666, 1, 3)?;
+    for (source, place) in &files {
+        add_file(&mut archive, place, source, 0o755)?;
+    }
+    archive.text(
+        &format!("{}/bin/qemu-system-x86_64", qemu::HOME),
+        0o755,
+        &qemu::wrapper(),
+    )?;
+    archive.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")?;
+    archive.text("etc/group", 0o644, "root:x:0:\n")?;
+    for applet in applets(&busybox)? {
+        if applet != "bin/busybox" {
+            archive.symlink(&applet, "/bin/busybox")?;
+        }
+    }
+    archive.finish()?.flush()?;
+    file.as_file().sync_all()?;
+    remove_old(&cache)?;
+    file.persist(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Earlier versions of the first archive.
+fn remove_old(cache: &Path) -> Result<()> {
+    for entry in fs::read_dir(cache)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("base-") && name.ends_with(".cpio") {
+            fs::remove_file(entry.path())
+                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn busybox() -> Result<PathBuf> {
+    let places = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
+    let Some(place) = places.into_iter().find(|path| path.is_file()) else {
+        bail!("busybox is missing: install the package busybox-static");
+    };
+    if !crate::modules::is_static(&place)? {
+        bail!(
+            "{} needs shared libraries: install the package busybox-static",
+            place.display()
+        );
+    }
+    Ok(place)
+}
+
+/// Paths of BusyBox's applets, relative to the root.
+fn applets(busybox: &Path) -> Result<Vec<String>> {
+    let output = Command::new(busybox)
+        .arg("--list-full")
+        .output()
+        .context("cannot run busybox")?;
+    Ok(String::from_utf8(output.stdout)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> Result<()> {
+    let mut archive = Archive::new(out);
+    let programs = programs(env.guest_tests()?)?;
+    let init = programs.iter().find(|(name, _)| name == INIT);
+    let (_, init) = init.with_context(|| {
+        format!(
+            "{} has no {INIT}: build the guest programs",
+            env.guest_tests.display()
+        )
+    })?;
+    add_file(&mut archive, "init", init, 0o755)?;
+    for (name, path) in programs
+        .iter()
+        .filter(|(name, _)| name != INIT && name != GUEST_INIT)
+    {
+        add_file(&mut archive, &format!("tests/{name}"), path, 0o755)?;
+    }
+    for module in modules {
+        add_file(
+            &mut archive,
+            &format!("lib/modules/lab/{}.ko", module.name),
+            &module.path,
+            0o644,
+        )?;
+    }
+    add_file(&mut archive, "guest/vmlinux", &env.vmlinux()?, 0o644)?;
+    if let Some((_, init)) = programs.iter().find(|(name, _)| name == GUEST_INIT) {
+        let guest = guest_archive(init)?;
+        archive.file(
+            "guest/initramfs.cpio",
+            0o644,
+            guest.len() as u64,
+            &mut guest.as_slice(),
+        )?;
+    }
+    archive.finish()?.flush()?;
+    Ok(())
+}
+
+/// The root file system of the guests in the machine: their first process and what it stands on.
+fn guest_archive(init: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::new(Vec::new());
+    for directory in ["proc", "sys", "dev", "tmp", "run"] {
+        archive.directory(directory)?;
+    }
+    archive.character_device("dev/console", 0o600, 5, 1)?;
+    archive.character_device("dev/null", 0o666, 1, 3)?;
+    add_file(&mut archive, "init", init, 0o755)?;
+    Ok(archive.finish()?)
+}
+
+/// The executable files in a directory, by name. What cargo keeps beside them is not executable or has an extension.
+fn programs(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?
+    {
+        let path = entry?.path();
+        let meta = fs::metadata(&path)?;
+        if meta.is_file() && meta.permissions().mode() & 0o111 != 0 && path.extension().is_none() {
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if !crate::modules::is_static(&path)? {
+                bail!("{} needs shared libraries, which the machine lacks: build it with -C target-feature=+crt-static", path.display());
+            }
+            found.push((name, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn add_file(
+    archive: &mut Archive<impl Write>,
+    place: &str,
+    source: &Path,
+    mode: u32,
+) -> Result<()> {
+    let mut file =
+        File::open(source).with_context(|| format!("cannot read {}", source.display()))?;
+    let length = file.metadata()?.len();
+    archive
+        .file(place, mode, length, &mut file)
+        .with_context(|| format!("cannot add {}", source.display()))
+}

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! One running test machine: the QEMU process, and threads that turn what it sends into events.
+
+use crate::environment::Environment;
+use crate::image::Image;
+use anyhow::{Context, Result};
+use command_fds::{CommandFdExt, FdMapping};
+use lab_protocol::{Command as Order, Decoder, Frame};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// File descriptors at which QEMU finds its sockets.
+const CONSOLE_FD: i32 = 3;
+const CONTROL_FD: i32 = 4;
+
+/// And its root file system, which has no name.
+const INITRD_FD: i32 = 5;
+
+/// And the socket of its monitor.
+const MONITOR_FD: i32 = 6;
+
+/// Interrupts all processors in a way that the kernel cannot put off. Replies are not waited for: the console tells.
+const INTERRUPT: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"inject-nmi\"}\n";
+
+/// The kernel's command line.
+///
+/// * every message goes to the console and none is lost to a rate limit or a small buffer
+/// * a panic ends the machine at once (QEMU runs with -no-reboot)
+/// * so does an interrupt that only [`Machine::interrupt`] makes, and every panic shows who waits for what
+/// * KUnit suites run when their module is loaded
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 ignore_loglevel log_buf_len=8M printk.devkmsg=on panic=-1 \
+     unknown_nmi_panic=1 panic_sys_info=blocked_tasks,all_bt kunit.enable=1 kunit.autorun=1";
+
+/// Something a machine did.
+#[derive(Debug)]
+pub enum Event {
+    /// A frame came over the control port.
+    Frame(Frame),
+    /// The kernel wrote to its console.
+    Console(Vec<u8>),
+    /// What the machine sends cannot be understood.
+    Garbled(String),
+    /// The control port is closed: the machine is gone.
+    Gone,
+    /// Nothing more will come.
+    Over,
+}
+
+/// A machine. Dropping it ends it.
+pub struct Machine {
+    child: Child,
+    monitor: UnixStream,
+    sender: Sender,
+    events: Receiver<Event>,
+}
+
+/// The sending end of a machine, for several threads.
+#[derive(Clone)]
+pub struct Sender(Arc<Mutex<UnixStream>>);
+
+impl Sender {
+    /// Sends a frame, whole.
+    pub fn send(&self, frame: &Frame) -> Result<()> {
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stream
+            .write_all(&frame.encode())
+            .context("the machine does not listen any more")
+    }
+
+    /// Sends a command.
+    pub fn order(&self, order: Order) -> Result<()> {
+        self.send(&Frame::Command(order))
+    }
+}
+
+impl Machine {
+    /// Starts QEMU. What QEMU itself says goes to `qemu.log` in `logs`.
+    pub fn start(env: &Environment, image: &Image, logs: &Path) -> Result<Self> {
+        fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
+        let log = File::create(logs.join("qemu.log")).context("cannot make qemu.log")?;
+        let (console, their_console) = UnixStream::pair()?;
+        let (control, their_control) = UnixStream::pair()?;
+        let (monitor, their_monitor) = UnixStream::pair()?;
+        // QEMU shall not survive a lab that was killed: setpriv arranges for that.
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            PROGRAM,
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ]);
+        command.args(["-name", "lab", "-machine", "q35"]);
+        match env.accel.as_str() {
+            "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
+            _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        };
+        command.args(["-smp", &env.cpus.to_string(), "-m", &env.memory.to_string()]);
+        command
+            .arg("-kernel")
+            .arg(env.vmlinux()?)
+            .arg("-initrd")
+            .arg(format!("/proc/self/fd/{INITRD_FD}"));
+        command.args(["-append", KERNEL_ARGUMENTS]);
+        command.args([
+            "-chardev",
+            &format!("socket,id=console,fd={CONSOLE_FD}"),
+            "-serial",
+            "chardev:console",
+        ]);
+        command.args([
+            "-device",
+            "virtio-serial-pci",
+            "-chardev",
+            &format!("socket,id=control,fd={CONTROL_FD}"),
+        ]);
+        command.args([
+            "-device",
+            &format!(
+                "virtserialport,chardev=control,name={}",
+                lab_protocol::PORT_NAME
+            ),
+        ]);
+        command.args([
+            "-chardev",
+            &format!("socket,id=monitor,fd={MONITOR_FD}"),
+            "-mon",
+            "chardev=monitor,mode=control",
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        command.fd_mappings(vec![
+            FdMapping {
+                parent_fd: their_console.into(),
+                child_fd: CONSOLE_FD,
+            },
+            FdMapping {
+                parent_fd: their_control.into(),
+                child_fd: CONTROL_FD,
+            },
+            FdMapping {
+                parent_fd: their_monitor.into(),
+                child_fd: MONITOR_FD,
+            },
+            FdMapping {
+                parent_fd: image.open()?,
+                child_fd: INITRD_FD,
+            },
+        ])?;
+        let child = command.spawn().context(
+            "cannot start setpriv and qemu-system-x86_64: install util-linux and qemu-system-x86",
+        )?;
+        // The command holds QEMU's ends of the sockets: they must go, or the machine's end would not be noticed.
+        drop(command);
+
+        let (sender, events) = mpsc::channel();
+        let from_control = control.try_clone()?;
+        let of_control = sender.clone();
+        thread::spawn(move || read_control(from_control, &of_control));
+        thread::spawn(move || read_console(console, &sender));
+        Ok(Self {
+            child,
+            monitor,
+            sender: Sender(Arc::new(Mutex::new(control))),
+            events,
+        })
+    }
+
+    /// Where to send to.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+
+    /// The next event, or `None` at the deadline.
+    pub fn event(&mut self, deadline: Instant) -> Option<Event> {
+        match self
+            .events
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Event::Over),
+        }
+    }
+
+    /// Makes the kernel panic wherever it hangs, so that the console shows where that is.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.monitor
+            .write_all(INTERRUPT.as_bytes())
+            .context("QEMU does not listen any more")
+    }
+
+    /// Waits for QEMU to end by itself until the deadline, then ends it.
+    pub fn end(&mut self, deadline: Instant) -> Result<ExitStatus> {
+        if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
+            // Once the process is waited for, its number may be another's: then there is nothing to open here.
+            if let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeout = Timespec {
+                    tv_sec: left.as_secs() as i64,
+                    tv_nsec: i64::from(left.subsec_nanos()),
+                };
+                // Interrupted or not: what is still alive is ended below.
+                let _ = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&timeout));
+            }
+        }
+        self.kill()
+    }
+
+    /// Ends QEMU if it still runs, and tells how it ended.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        self.child.wait().context("cannot wait for QEMU")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // There is nobody to tell: a process that cannot be waited for is none of ours.
+        let _ = self.kill();
+    }
+}
+
+fn read_control(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
+    let mut decoder = Decoder::default();
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        loop {
+            let event = match decoder.next_frame() {
+                Ok(Some(frame)) => Event::Frame(frame),
+                Ok(None) => break,
+                Err(e) => {
+                    let _ = events.send(Event::Garbled(e.to_string()));
+                    return;
+                }
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+        match stream.read(&mut bytes) {
+            Ok(n) if n > 0 => decoder.feed(&bytes[..n]),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => {
+                let _ = events.send(Event::Gone);
+                return;
+            }
+        }
+    }
+}
+
+fn read_console(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
+    let mut bytes = vec![0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(n) if n > 0 => {
+                if events.send(Event::Console(bytes[..n].to_vec())).is_err() {
+                    return;
+                }
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            _ => return,
+        }
+    }
+}

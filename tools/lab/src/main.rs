@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Boots the test machine, runs programs in it, and turns what they and the machine's kernel say into a verdict.
+//!
+//! Exit status: 0 if all is well, 1 if a test or the command failed, 2 if the lab could not do its work (one line on standard
+//! error says why and what to do). `lab shell` ends with the status of the shell.
+
+mod environment;
+mod image;
+mod interactive;
+mod machine;
+mod modules;
+mod plan;
+mod report;
+mod runner;
+mod screen;
+mod session;
+mod verdict;
+
+use anyhow::{bail, Context, Result};
+use clap::{Args, Parser, Subcommand};
+use environment::Environment;
+use image::Image;
+use lab_protocol::{Ending, ModuleAction, Program};
+use modules::Module;
+use plan::Plan;
+use report::{junit, libtest, Outcome, Suite, Totals};
+use screen::Screen;
+use session::{Run, RunEnd, Session, Stream};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The program that shows what the project does.
+const SCENARIOS: &str = "/tests/scenarios";
+
+/// Name of the only machine of commands other than `test`.
+const ONLY_MACHINE: &str = "machine-1";
+
+/// Boots the test machine, runs programs in it and reports.
+///
+/// Exit status: 0 all is well, 1 a test or the command failed, 2 the lab could not do its work.
+#[derive(Parser)]
+#[command(name = "lab", version)]
+struct Cli {
+    #[command(flatten)]
+    env: Environment,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Prepares what the machine's root file system can share between runs
+    Image,
+    /// Runs a command, or some of the tests, in the machine
+    Run(RunArgs),
+    /// Runs all tests and writes results/junit.xml and results/logs
+    Test(TestArgs),
+    /// Gives a prompt in the machine
+    Shell(LoadArgs),
+    /// Shows a migration from start to end
+    Demo {
+        /// Seconds it may take
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+    },
+    /// Measures migrations, and writes results/bench.txt
+    Bench {
+        /// Seconds it may take
+        #[arg(long, default_value_t = 1800)]
+        timeout: u64,
+    },
+}
+
+#[derive(Args)]
+struct LoadArgs {
+    /// Load this module, and what it depends on, beside those under test; parameters follow a colon
+    #[arg(long, value_name = "MODULE[:PARAMETERS]")]
+    load: Vec<String>,
+    /// Load no module but those named with --load
+    #[arg(long)]
+    bare: bool,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    /// Seconds the command may take, before they are stretched for this machine
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    timeout: u64,
+    /// Run these tests and judge them as `lab test` does: kunit, v2-api, scenarios or the name of one
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with_all = ["command", "load", "bare"])]
+    tests: Vec<String>,
+    /// Machines to use at a time for --tests
+    #[arg(long, env = "LAB_MACHINES", value_name = "N")]
+    machines: Option<usize>,
+    /// The command and its arguments
+    #[arg(last = true, required_unless_present = "tests")]
+    command: Vec<String>,
+}
+
+#[derive(Args)]
+struct TestArgs {
+    /// What `cargo test` printed, to be counted with the rest
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    host_tests: Vec<PathBuf>,
+    /// Machines to use at a time
+    #[arg(long, env = "LAB_MACHINES", value_name = "N")]
+    machines: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let Cli { env, action } = Cli::parse();
+    let done = match action {
+        Action::Image => prepare(&env),
+        Action::Run(args) if !args.tests.is_empty() => test(&env, &args.tests, &[], args.machines),
+        Action::Run(args) => command(&env, &args),
+        Action::Test(args) => test(&env, &[], &args.host_tests, args.machines),
+        Action::Shell(args) => shell(&env, &args),
+        Action::Demo { timeout } => demo(&env, Duration::from_secs(timeout)),
+        Action::Bench { timeout } => bench(&env, Duration::from_secs(timeout)),
+    };
+    done.unwrap_or_else(|e| {
+        eprintln!("lab: {e:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn prepare(env: &Environment) -> Result<ExitCode> {
+    let started = Instant::now();
+    let path = image::base_archive(env)?;
+    let size = fs::metadata(&path)?.len() >> 20;
+    println!(
+        "{} ({size} MiB, {:.1} s)",
+        path.display(),
+        started.elapsed().as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test(
+    env: &Environment,
+    only: &[String],
+    host_tests: &[PathBuf],
+    machines: Option<usize>,
+) -> Result<ExitCode> {
+    let started = Instant::now();
+    let all = env.all_modules()?;
+    let plan = Plan::new(env, &all, only)?;
+    let image = Image::build(env, &all)?;
+    let results = runner::prepare_results(env)?;
+    let screen = Screen::default();
+    let mut suites = host_suites(host_tests, &screen)?;
+    let machines = machines
+        .unwrap_or_else(machines_at_a_time)
+        .clamp(1, plan.jobs.len().max(1));
+    suites.extend(runner::run(env, &plan, &image, machines, &screen));
+    junit::write(&results.join("junit.xml"), &suites)?;
+
+    let totals = Totals::of(&suites);
+    let failures = suites
+        .iter()
+        .flat_map(|suite| suite.cases.iter().map(move |case| (suite, case)));
+    let failures: Vec<_> = failures
+        .filter(|(_, case)| matches!(case.outcome, Outcome::Failed(_)))
+        .collect();
+    if !failures.is_empty() {
+        screen.line("\nWhat failed:");
+        for (suite, case) in failures {
+            screen.failure(&suite.name, case);
+        }
+    }
+    screen.line(&format!(
+        "\nThe machine part took {:.0} s. Results: {}",
+        started.elapsed().as_secs_f64(),
+        results.join("junit.xml").display()
+    ));
+    screen.line(&format!("Logs: {}", results.join("logs").display()));
+    screen.line(&totals.to_string());
+    Ok(if totals.good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// The suites of the tests that ran on the host; those that passed are summed up in a line.
+fn host_suites(files: &[PathBuf], screen: &Screen) -> Result<Vec<Suite>> {
+    let mut suites = Vec::new();
+    for file in files {
+        let text = fs::read(file)
+            .with_context(|| format!("cannot read {}: run the host tests first", file.display()))?;
+        let name = file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        suites.extend(libtest::read(&name, &String::from_utf8_lossy(&text)));
+    }
+    for suite in &suites {
+        for case in suite
+            .cases
+            .iter()
+            .filter(|case| case.outcome != Outcome::Passed)
+        {
+            screen.case(&suite.name, case);
+        }
+        screen.line(&format!(
+            "     {}: {}",
+            suite.name,
+            Totals::of(std::slice::from_ref(suite))
+        ));
+    }
+    Ok(suites)
+}
+
+/// Two machines on two processors or more: each keeps one busy, and together they are done sooner.
+fn machines_at_a_time() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(2))
+}
+
+/// A session with modules loaded, for commands that run one program.
+fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
+    let all = env.all_modules()?;
+    let image = Image::build(env, &all)?;
+    let results = runner::prepare_results(env)?;
+    let mut session = Session::boot(env, &image, &results.join("logs").join(ONLY_MACHINE))?;
+    eprintln!(
+        "lab: Linux {} is up after {:.1} s; logs are in {}",
+        session.kernel(),
+        session.boot_time().as_secs_f64(),
+        results.join("logs").display()
+    );
+    for (module, parameters) in wanted(&all, load)? {
+        if let Some(why) = session.module(&module.name, ModuleAction::Load(parameters)) {
+            bail!(
+                "{why}: see {}",
+                results
+                    .join("logs")
+                    .join(ONLY_MACHINE)
+                    .join("kernel.log")
+                    .display()
+            );
+        }
+    }
+    Ok(session)
+}
+
+/// Modules to be loaded, in order, with their parameters.
+fn wanted<'a>(all: &'a [Module], load: &LoadArgs) -> Result<Vec<(&'a Module, String)>> {
+    let asked: Vec<_> = load
+        .load
+        .iter()
+        .map(|text| text.split_once(':').unwrap_or((text, "")))
+        .collect();
+    let mut names: Vec<_> = asked.iter().map(|(name, _)| *name).collect();
+    if !load.bare {
+        let present = plan::MODULES
+            .iter()
+            .filter(|name| all.iter().any(|module| module.name == **name));
+        names.extend(present);
+    }
+    let parameters = |name: &str| {
+        asked
+            .iter()
+            .find(|(asked, _)| *asked == name)
+            .map_or("", |(_, parameters)| parameters)
+    };
+    Ok(modules::load_order(all, &names)?
+        .into_iter()
+        .map(|module| (module, parameters(&module.name).to_owned()))
+        .collect())
+}
+
+/// Runs one program, its output passed on as it comes, and a copy of standard output written to `copy`.
+fn pass_on(
+    session: &mut Session,
+    label: &str,
+    argv: Vec<String>,
+    timeout: Duration,
+    mut copy: Option<File>,
+) -> Result<Run> {
+    let program = Program {
+        label: label.to_owned(),
+        argv,
+        env: vec![],
+        terminal: None,
+    };
+    let mut copied = Ok(());
+    let run = session.run(program, Some(timeout), &mut |stream, bytes| {
+        // Whoever closed the output does not want it: the program runs on all the same.
+        let _ = match stream {
+            Stream::Stdout => std::io::stdout()
+                .write_all(bytes)
+                .and_then(|()| std::io::stdout().flush()),
+            Stream::Stderr => std::io::stderr().write_all(bytes),
+        };
+        if let (Stream::Stdout, Some(file), true) = (stream, copy.as_mut(), copied.is_ok()) {
+            copied = file.write_all(bytes);
+        }
+    });
+    copied.context("cannot write the copy of the output")?;
+    Ok(run)
+}
+
+/// Ends the session and says what is wrong, if anything: how the program ended, what the kernel said.
+fn complaints(session: &mut Session, run: &Run) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    match &run.end {
+        RunEnd::Ended(Ending::Code(0)) => {}
+        RunEnd::Ended(ending) => all.push(ending.to_string()),
+        RunEnd::TimedOut(limit) => all.push(format!(
+            "did not end within {:.0} s and was stopped",
+            limit.as_secs_f64()
+        )),
+        RunEnd::KernelBug => {
+            all.push("was stopped because the kernel reported a bug in itself".to_owned())
+        }
+        RunEnd::Lost(why) => all.push(why.clone()),
+    }
+    all.extend(
+        run.leftovers
+            .iter()
+            .map(|command| format!("left running: {command}")),
+    );
+    all.extend(
+        run.unkillable
+            .iter()
+            .map(|command| format!("cannot be killed: {command}")),
+    );
+    all.extend(session.troubles().iter().cloned());
+    session.end()?;
+    all.extend(
+        session
+            .log()
+            .finish()
+            .into_iter()
+            .map(|finding| format!("kernel log: {}", finding.title)),
+    );
+    Ok(all)
+}
+
+fn command(env: &Environment, args: &RunArgs) -> Result<ExitCode> {
+    let mut session = open(env, &args.load)?;
+    let run = pass_on(
+        &mut session,
+        "command",
+        args.command.clone(),
+        Duration::from_secs(args.timeout),
+        None,
+    )?;
+    let complaints = complaints(&mut session, &run)?;
+    for complaint in &complaints {
+        eprintln!("lab: {complaint}");
+    }
+    Ok(if complaints.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+fn shell(env: &Environment, args: &LoadArgs) -> Result<ExitCode> {
+    let mut session = open(env, args)?;
+    let status = interactive::shell(&mut session)?;
+    session.end()?;
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+}
+
+fn demo(env: &Environment, timeout: Duration) -> Result<ExitCode> {
+    let mut session = open(
+        env,
+        &LoadArgs {
+            load: vec![],
+            bare: false,
+        },
+    )?;
+    let argv = vec![SCENARIOS.to_owned(), "--demo".to_owned()];
+    let run = pass_on(&mut session, "demo", argv, timeout, None)?;
+    let complaints = complaints(&mut session, &run)?;
+    let logs = logs(env)?;
+    if complaints.is_empty() {
+        println!(
+            "The demonstration succeeded. Its logs, the kernel's among them, are in {}.",
+            logs.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "The demonstration failed: {}. Its logs are in {}.",
+        complaints.join("; "),
+        logs.display()
+    );
+    Ok(ExitCode::from(1))
+}
+
+fn bench(env: &Environment, timeout: Duration) -> Result<ExitCode> {
+    let mut session = open(
+        env,
+        &LoadArgs {
+            load: vec!["mtty".to_owned()],
+            bare: false,
+        },
+    )?;
+    let path = env.results.join("bench.txt");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let argv = vec![SCENARIOS.to_owned(), "--bench".to_owned()];
+    let run = pass_on(&mut session, "bench", argv, timeout, Some(file))?;
+    let complaints = complaints(&mut session, &run)?;
+    for complaint in &complaints {
+        eprintln!("lab: {complaint}");
+    }
+    println!(
+        "The figures are in {} as well; logs are in {}.",
+        path.display(),
+        logs(env)?.display()
+    );
+    Ok(if complaints.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+fn logs(env: &Environment) -> Result<PathBuf> {
+    let path: &Path = &env.results.join("logs");
+    fs::canonicalize(path).with_context(|| format!("cannot find {}", path.display()))
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What a test run consists of.
+
+use crate::environment::Environment;
+use crate::modules::{self, Module};
+use anyhow::{bail, Context, Result};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// The modules under test, in no order.
+pub const MODULES: [&str; 2] = ["rust_vfio", "mdev_serial"];
+
+/// Name by which the modules' own tests are asked for.
+pub const KUNIT: &str = "kunit";
+
+/// Program that tries the migration interface without QEMU.
+const HARNESS: (&str, Duration) = ("v2-api", Duration::from_secs(300));
+
+/// Program that runs guests; it lists its scenarios with `--list`.
+const SCENARIOS: (&str, Duration) = ("scenarios", Duration::from_secs(180));
+
+/// One program to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Name of the suite its cases belong to.
+    pub suite: String,
+    /// Its own name, under which its logs are filed.
+    pub label: String,
+    /// The command.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+/// A test run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Modules in the order in which they are loaded.
+    pub modules: Vec<Module>,
+    /// Whether what the modules' own tests say is part of the results.
+    pub kunit: bool,
+    /// Programs to be run.
+    pub jobs: Vec<Job>,
+}
+
+impl Plan {
+    /// The plan for the tests named in `only`, or for all of them.
+    pub fn new(env: &Environment, all: &[Module], only: &[String]) -> Result<Self> {
+        let modules = modules::load_order(all, &MODULES)?
+            .into_iter()
+            .cloned()
+            .collect();
+        let directory = env.guest_tests()?;
+        for (program, _) in [HARNESS, SCENARIOS] {
+            if !directory.join(program).is_file() {
+                bail!(
+                    "{} has no {program}: build the guest programs first",
+                    directory.display()
+                );
+            }
+        }
+        let mut jobs = vec![Job {
+            suite: HARNESS.0.to_owned(),
+            label: HARNESS.0.to_owned(),
+            argv: vec![format!("/tests/{}", HARNESS.0)],
+            deadline: HARNESS.1,
+        }];
+        jobs.extend(parse_list(&list(&directory.join(SCENARIOS.0))?)?);
+        let mut plan = Self {
+            modules,
+            kunit: true,
+            jobs,
+        };
+        if !only.is_empty() {
+            plan.choose(only)?;
+        }
+        Ok(plan)
+    }
+
+    fn choose(&mut self, only: &[String]) -> Result<()> {
+        for name in only {
+            if name != KUNIT && !self.jobs.iter().any(|job| job.is_called(name)) {
+                let mut names: Vec<_> = self.jobs.iter().map(|job| job.label.as_str()).collect();
+                names.insert(0, KUNIT);
+                bail!("there is no test {name}; there are {}", names.join(", "));
+            }
+        }
+        self.kunit = only.iter().any(|name| name == KUNIT);
+        self.jobs
+            .retain(|job| only.iter().any(|name| job.is_called(name)));
+        Ok(())
+    }
+}
+
+impl Job {
+    /// What it is called within its suite.
+    pub fn name(&self) -> &str {
+        self.label
+            .strip_prefix(&self.suite)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .unwrap_or(&self.label)
+    }
+
+    /// Whether `name` asks for it: its suite, its label, or the label without the suite.
+    fn is_called(&self, name: &str) -> bool {
+        [self.suite.as_str(), &self.label, self.name()].contains(&name)
+    }
+}
+
+/// The program's own list. It is static and runs on the host as well.
+fn list(program: &Path) -> Result<String> {
+    let output = Command::new(program).arg("--list").output();
+    let output = output.with_context(|| format!("cannot run {} --list", program.display()))?;
+    if !output.status.success() {
+        bail!(
+            "{} --list failed: {}",
+            program.display(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A scenario a line: its name and, after a tab, its deadline in seconds if it needs one of its own.
+fn parse_list(text: &str) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let (name, deadline) = match line.split_once('\t') {
+            Some((name, seconds)) => {
+                let seconds = seconds
+                    .trim()
+                    .parse()
+                    .with_context(|| format!("the list of scenarios has no number in: {line}"))?;
+                (name.trim(), Duration::from_secs(seconds))
+            }
+            None => (line.trim(), SCENARIOS.1),
+        };
+        jobs.push(Job {
+            suite: SCENARIOS.0.to_owned(),
+            label: format!("{}/{name}", SCENARIOS.0),
+            argv: vec![format!("/tests/{}", SCENARIOS.0), name.to_owned()],
+            deadline,
+        });
+    }
+    if jobs.is_empty() {
+        bail!("{} --list named no scenario", SCENARIOS.0);
+    }
+    // The longest first, so that no machine is left with one at the end.
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.deadline));
+    Ok(jobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenarios_have_their_own_deadline_or_the_usual_one_and_the_longest_comes_first() {
+        let jobs = parse_list("type1\nten-times\t400\n\n").unwrap();
+        let got: Vec<_> = jobs
+            .iter()
+            .map(|job| (job.label.as_str(), job.deadline.as_secs()))
+            .collect();
+        assert_eq!(
+            got,
+            [("scenarios/ten-times", 400), ("scenarios/type1", 180)]
+        );
+        assert_eq!(jobs[1].argv, ["/tests/scenarios", "type1"]);
+    }
+
+    #[test]
+    fn a_list_that_names_nothing_or_has_no_number_is_an_error() {
+        assert!(parse_list("\n").is_err());
+        assert!(parse_list("a\tsoon\n").is_err());
+    }
+
+    #[test]
+    fn tests_are_chosen_by_suite_label_or_name_and_unknown_names_are_errors() {
+        let whole = Plan {
+            modules: vec![],
+            kunit: true,
+            jobs: parse_list("a\nb\n").unwrap(),
+        };
+        let choose = |names: &[&str]| {
+            let mut plan = whole.clone();
+            plan.choose(
+                &names
+                    .iter()
+                    .map(|name| name.to_string())
+                    .collect::<Vec<_>>(),
+            )
+            .map(|()| (plan.kunit, plan.jobs.len()))
+        };
+        assert_eq!(choose(&["scenarios"]).unwrap(), (false, 2));
+        assert_eq!(choose(&["scenarios/a", "kunit"]).unwrap(), (true, 1));
+        assert_eq!(choose(&["b"]).unwrap(), (false, 1));
+        assert!(choose(&["c"]).is_err());
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What tests said, in one form, whatever form they said it in.
+
+pub mod junit;
+pub mod kernel_log;
+pub mod ktap;
+pub mod libtest;
+
+use std::time::Duration;
+
+/// How a test case ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed.
+    Passed,
+    /// It did not run, for this reason.
+    Skipped(String),
+    /// It failed or did not report, for this reason: one line.
+    Failed(String),
+}
+
+/// One test case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Names of the tests it is nested in, then its own.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it printed about it.
+    pub details: String,
+    /// How long it took, where that is known.
+    pub duration: Option<Duration>,
+}
+
+impl Case {
+    /// A case about which nothing more is known.
+    pub fn new(name: impl Into<String>, outcome: Outcome) -> Self {
+        Self {
+            name: name.into(),
+            outcome,
+            details: String::new(),
+            duration: None,
+        }
+    }
+}
+
+/// The cases of one program, crate or machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// Its name.
+    pub name: String,
+    /// Its cases.
+    pub cases: Vec<Case>,
+}
+
+/// How many cases ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Skipped.
+    pub skipped: usize,
+}
+
+impl Totals {
+    /// Counts.
+    pub fn of(suites: &[Suite]) -> Self {
+        let mut totals = Self::default();
+        for case in suites.iter().flat_map(|suite| &suite.cases) {
+            match case.outcome {
+                Outcome::Passed => totals.passed += 1,
+                Outcome::Failed(_) => totals.failed += 1,
+                Outcome::Skipped(_) => totals.skipped += 1,
+            }
+        }
+        totals
+    }
+
+    /// Whether the run is good. One in which nothing passed is not: it shows nothing.
+    pub fn good(&self) -> bool {
+        self.failed == 0 && self.passed > 0
+    }
+}
+
+impl std::fmt::Display for Totals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suite(outcomes: Vec<Outcome>) -> Suite {
+        Suite {
+            name: "s".into(),
+            cases: outcomes
+                .into_iter()
+                .map(|outcome| Case::new("c", outcome))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn the_closing_line_names_skipped_cases_only_if_there_are_any() {
+        let two = [
+            suite(vec![Outcome::Passed, Outcome::Passed]),
+            suite(vec![Outcome::Failed("why".into())]),
+        ];
+        assert_eq!(Totals::of(&two).to_string(), "2 passed, 1 failed");
+        let one = [suite(vec![Outcome::Passed, Outcome::Skipped("why".into())])];
+        assert_eq!(
+            Totals::of(&one).to_string(),
+            "1 passed, 0 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_passed_is_not_good() {
+        assert!(!Totals::of(&[]).good());
+        assert!(!Totals::of(&[suite(vec![Outcome::Skipped("why".into())])]).good());
+        assert!(!Totals::of(&[suite(vec![Outcome::Passed, Outcome::Failed("why".into())])]).good());
+        assert!(Totals::of(&[suite(vec![Outcome::Passed])]).good());
+    }
+}
