@@ -138,7 +138,7 @@ impl<F: AnonFile> FileOperations<F> {
 
     /// # Safety
     ///
-    /// Called by the kernel on an open file, as are all functions below.
+    /// Called by the kernel on an open file.
     unsafe extern "C" fn read(
         file: *mut bindings::file,
         buf: *mut c_char,
@@ -151,6 +151,9 @@ impl<F: AnonFile> FileOperations<F> {
         ssize(data.read(UserSlice::new(buf, count).writer()))
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel on an open file.
     unsafe extern "C" fn write(
         file: *mut bindings::file,
         buf: *const c_char,
@@ -163,6 +166,9 @@ impl<F: AnonFile> FileOperations<F> {
         ssize(data.write(UserSlice::new(buf, count).reader()))
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel on an open file.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,
@@ -176,6 +182,9 @@ impl<F: AnonFile> FileOperations<F> {
             .mask()
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel on an open file.
     unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: The file is open.
         match unsafe { Self::data(file) }.ioctl(cmd, UserPtr::from_addr(arg)) {
@@ -184,6 +193,9 @@ impl<F: AnonFile> FileOperations<F> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the kernel on an open file.
     unsafe extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: Called once, when nobody uses the file any more.
         drop(unsafe { Pin::<KBox<F>>::from_foreign((*file).private_data) });

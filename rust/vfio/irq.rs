@@ -16,7 +16,7 @@ use kernel::uaccess::{UserPtr, UserSlice};
 pub const MAX_MSI: usize = 32;
 
 /// Number of interrupt indices a PCI device reports (`VFIO_PCI_NUM_IRQS`).
-pub const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS as u32;
+pub const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS;
 
 /// Bytes of `struct vfio_irq_set` before its data.
 const HEADER: usize = core::mem::offset_of!(vfio_bindings::vfio_irq_set, data);
@@ -189,6 +189,8 @@ pub enum FollowUp {
 }
 
 /// How the device's interrupts reach the user.
+// There is one of these a device, and it is not moved: a box for the vectors would only be one more thing to fail.
+#[allow(clippy::large_enum_variant)]
 enum Signalling {
     /// Not at all.
     Off,
@@ -215,6 +217,12 @@ pub trait Lines {
     fn intx(&self) -> bool;
     /// Vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
+}
+
+impl Default for Irqs {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Irqs {

@@ -41,11 +41,11 @@ pub struct Type {
 impl Type {
     /// The name of its directory: the driver's name, and its own.
     pub(crate) fn full_name<T: Device>(&self) -> Result<CString> {
-        Ok(CString::try_from_fmt(fmt!(
+        CString::try_from_fmt(fmt!(
             "{}-{}",
             T::NAME.to_str().map_err(|_| EINVAL)?,
             self.name.to_str().map_err(|_| EINVAL)?
-        ))?)
+        ))
     }
 }
 

@@ -15,7 +15,7 @@ pub const OFFSET_SHIFT: u32 = 40;
 pub const NUM_REGIONS: u32 = MIGRATION_INDEX + 1;
 
 /// The index of the migration region, after those of every PCI device.
-pub const MIGRATION_INDEX: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS as u32;
+pub const MIGRATION_INDEX: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS;
 
 /// A region of a PCI device (`VFIO_PCI_*_REGION_INDEX`), or the migration region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,6 +119,8 @@ struct Attribute {
 }
 
 impl Attribute {
+    // The structure has more fields with CONFIG_DEBUG_LOCK_ALLOC.
+    #[allow(clippy::needless_update)]
     fn new<T: Device>(name: &CStr, subject: Subject) -> Self {
         let writable = subject.mode() & 0o200 != 0;
         Self {
@@ -166,6 +168,8 @@ unsafe impl Sync for Groups {}
 
 impl Groups {
     /// The files for instances of these types.
+    // The attribute has more fields with CONFIG_DEBUG_LOCK_ALLOC.
+    #[allow(clippy::needless_update)]
     pub(crate) fn new<T: Device>(types: &[&'static [Type]]) -> Result<Self> {
         let mut names = KVec::new();
         let mut attributes = KVec::new();

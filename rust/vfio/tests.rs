@@ -19,8 +19,10 @@ struct NoModule;
 
 impl ModuleMetadata for NoModule {
     const NAME: &'static CStr = c"none";
-    // SAFETY: The null pointer stands for code that is built in, which cannot be unloaded.
-    const THIS_MODULE: ThisModule = unsafe { ThisModule::from_ptr(core::ptr::null_mut()) };
+    const THIS_MODULE: ThisModule = {
+        // SAFETY: The null pointer stands for code that is built in, which cannot be unloaded.
+        unsafe { ThisModule::from_ptr(core::ptr::null_mut()) }
+    };
 }
 
 /// A device with one register, whose state is one section of one byte. Odd values are refused.

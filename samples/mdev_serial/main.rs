@@ -96,7 +96,7 @@ impl Device for SerialCard {
     fn region_size(&self, region: Region) -> u64 {
         match region {
             Region::Bar(0) => self.0.config().ports.bar_size().into(),
-            Region::Config => CONFIG_SPACE_BYTES as u64,
+            Region::Config => CONFIG_SPACE_BYTES.into(),
             _ => 0,
         }
     }

@@ -85,9 +85,8 @@ impl<T: Device> Registration<T> {
         }
         shared.state.lock().vdev = NonNull::new(vdev).map(VfioHandle);
         // SAFETY: The device is initialised and not registered.
-        if let Err(error) =
-            to_result(unsafe { vfio_bindings::vfio_register_emulated_iommu_dev(vdev) })
-        {
+        let registered = unsafe { vfio_bindings::vfio_register_emulated_iommu_dev(vdev) };
+        if let Err(error) = to_result(registered) {
             // SAFETY: The initial reference is ours; `release` drops the instance.
             unsafe { put(vdev) };
             return Err(error);
@@ -125,6 +124,8 @@ struct Callbacks<T>(PhantomData<T>);
 
 impl<T: Device> Callbacks<T> {
     const OPS: vfio_bindings::vfio_device_ops = vfio_bindings::vfio_device_ops {
+        // The core only prints it. `as_char_ptr()` is not const.
+        #[allow(clippy::disallowed_methods)]
         name: T::NAME.as_ptr().cast_mut().cast(),
         release: Some(Self::release),
         bind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_bind),
@@ -152,7 +153,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device, as are all functions below.
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is registered.
         match unsafe { VfioDevice::<T>::instance(vdev) }.open() {
@@ -161,11 +162,17 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn close_device(vdev: *mut vfio_device) {
         // SAFETY: The device is not released before it is closed.
         unsafe { VfioDevice::<T>::instance(vdev) }.close();
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn read(
         vdev: *mut vfio_device,
         buf: *mut c_char,
@@ -179,6 +186,9 @@ impl<T: Device> Callbacks<T> {
         ssize(instance.read(UserPtr::from_ptr(buf.cast()), count, position))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn write(
         vdev: *mut vfio_device,
         buf: *const c_char,
@@ -192,6 +202,9 @@ impl<T: Device> Callbacks<T> {
         ssize(instance.write(UserPtr::from_ptr(buf.cast_mut().cast()), count, position))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn ioctl(vdev: *mut vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
@@ -201,6 +214,9 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn get_region_info_caps(
         vdev: *mut vfio_device,
         info: *mut vfio_bindings::vfio_region_info,
@@ -216,6 +232,9 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn mmap(vdev: *mut vfio_device, vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
@@ -231,6 +250,9 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on a registered device.
     unsafe extern "C" fn request(vdev: *mut vfio_device, count: c_uint) {
         // SAFETY: The device is registered until its user has let go.
         unsafe { VfioDevice::<T>::instance(vdev) }.request(count);

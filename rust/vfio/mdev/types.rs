@@ -98,6 +98,8 @@ impl TypeNode {
 }
 
 /// `migration_info.json` and `migration_device_models`.
+// `as_char_ptr()` is not const. Structures that are whole here have more fields with CONFIG_DEBUG_LOCK_ALLOC.
+#[allow(clippy::disallowed_methods, clippy::needless_update)]
 static FILES: &[&FileAttribute] = &[
     &FileAttribute(bindings::bin_attribute {
         attr: bindings::attribute {

@@ -84,7 +84,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on an open device, as are all functions below; `root` is a tree of `nodes` ranges.
+    /// Called by the VFIO core on an open device; `root` is a tree of `nodes` ranges.
     unsafe extern "C" fn start(
         vdev: *mut vfio_device,
         root: *mut bindings::rb_root_cached,
@@ -108,6 +108,9 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn stop(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
@@ -116,6 +119,9 @@ impl<T: Device> Callbacks<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn report(
         vdev: *mut vfio_device,
         iova: c_ulong,

@@ -105,7 +105,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on an open device, as are all functions below.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn set_state(
         vdev: *mut vfio_device,
         new_state: vfio_bindings::vfio_device_mig_state,
@@ -119,6 +119,9 @@ impl<T: Device> Callbacks<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn get_state(
         vdev: *mut vfio_device,
         current: *mut vfio_bindings::vfio_device_mig_state,
@@ -131,6 +134,9 @@ impl<T: Device> Callbacks<T> {
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn get_data_size(vdev: *mut vfio_device, length: *mut c_ulong) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
