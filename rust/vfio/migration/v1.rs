@@ -3,7 +3,7 @@
 //! Protocol v1: the migration region, as Linux 5.8 to 5.17 documented it and QEMU 5.2 to 7.2 use it.
 //!
 //! A region of type `VFIO_REGION_TYPE_MIGRATION_DEPRECATED`, subtype 1. It starts with `struct vfio_device_migration_info`; a
-//! page later follows the data section ([`staging`](super::staging)), through which the stream goes piece by piece:
+//! page later follows the data section ([`staging`]), through which the stream goes piece by piece:
 //!
 //! * saving: reading `pending_bytes` says how much there is and acknowledges the piece before; reading `data_offset` or
 //!   `data_size` makes a piece available; the piece is read. It counts as taken only if `data_size` was read, so that a user
