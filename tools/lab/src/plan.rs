@@ -15,8 +15,12 @@ pub const MODULES: [&str; 2] = ["rust_vfio", "mdev_serial"];
 /// Name by which the modules' own tests are asked for.
 pub const KUNIT: &str = "kunit";
 
-/// Program that tries the migration interface without QEMU.
-const HARNESS: (&str, Duration) = ("v2-api", Duration::from_secs(300));
+/// Programs that try the user API, protocol by protocol, and the command line tool, without QEMU.
+const HARNESSES: [(&str, Duration); 3] = [
+    ("v2-api", Duration::from_secs(300)),
+    ("v1-api", Duration::from_secs(240)),
+    ("migrate-tool", Duration::from_secs(240)),
+];
 
 /// Program that runs guests; it lists its scenarios with `--list`.
 const SCENARIOS: (&str, Duration) = ("scenarios", Duration::from_secs(180));
@@ -53,7 +57,7 @@ impl Plan {
             .cloned()
             .collect();
         let directory = env.guest_tests()?;
-        for (program, _) in [HARNESS, SCENARIOS] {
+        for (program, _) in HARNESSES.into_iter().chain([SCENARIOS]) {
             if !directory.join(program).is_file() {
                 bail!(
                     "{} has no {program}: build the guest programs first",
@@ -61,12 +65,15 @@ impl Plan {
                 );
             }
         }
-        let mut jobs = vec![Job {
-            suite: HARNESS.0.to_owned(),
-            label: HARNESS.0.to_owned(),
-            argv: vec![format!("/tests/{}", HARNESS.0)],
-            deadline: HARNESS.1,
-        }];
+        let mut jobs: Vec<Job> = HARNESSES
+            .iter()
+            .map(|(program, deadline)| Job {
+                suite: (*program).to_owned(),
+                label: (*program).to_owned(),
+                argv: vec![format!("/tests/{program}")],
+                deadline: *deadline,
+            })
+            .collect();
         jobs.extend(parse_list(&list(&directory.join(SCENARIOS.0))?)?);
         let mut plan = Self {
             modules,

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The lines that the program in the guest prints on its console, and the commands it reads there.
+//!
+//! Every line of the program starts with [`PREFIX`]; whatever else is on the console comes from the guest's kernel. After
+//! the prefix come a word and `key=value` fields.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What every line of the program starts with.
+pub const PREFIX: &str = "lab: ";
+
+/// How the card interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// By its INTx pin.
+    Intx,
+    /// By message.
+    Msi,
+}
+
+impl fmt::Display for Interrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Interrupt::Intx => "intx",
+            Interrupt::Msi => "msi",
+        })
+    }
+}
+
+/// What the guest knows about one port since it booted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortReport {
+    /// Number of the port, counted over all cards.
+    pub port: u8,
+    /// Records sent.
+    pub sent: u32,
+    /// Records that came back whole, once and in order.
+    pub verified: u32,
+    /// Everything that came back otherwise.
+    pub faults: u32,
+    /// Bytes sent that have not come back.
+    pub outstanding: u64,
+    /// Receiver overruns, framing, parity and break errors, as the guest's 8250 driver counted them.
+    pub uart_errors: u32,
+    /// Interrupts of the card (not of the port alone) that the guest's kernel handled.
+    pub interrupts: u64,
+}
+
+/// A line of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The ports are open, and records are on their way.
+    Ready {
+        /// Number of ports on all cards.
+        ports: usize,
+        /// Number of cards.
+        cards: usize,
+        /// How the cards interrupt.
+        interrupt: Interrupt,
+        /// The type that the guest's driver detected, e.g. `16550A`.
+        uart: String,
+    },
+    /// Records verified so far, port by port.
+    Count(Vec<u32>),
+    /// Something came back wrong.
+    Fault {
+        /// On which port.
+        port: u8,
+        /// What.
+        what: String,
+    },
+    /// The answer to [`Command::Report`], one line a port.
+    Report(PortReport),
+    /// The program reboots the guest.
+    Rebooting,
+    /// The program cannot go on.
+    Failed(String),
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PREFIX)?;
+        match self {
+            Line::Ready { ports, cards, interrupt, uart } => {
+                write!(f, "ready ports={ports} cards={cards} interrupt={interrupt} uart={uart}")
+            }
+            Line::Count(counts) => {
+                f.write_str("count")?;
+                counts.iter().try_for_each(|count| write!(f, " {count}"))
+            }
+            Line::Fault { port, what } => write!(f, "fault port={port} {what}"),
+            Line::Report(report) => write!(
+                f,
+                "report port={} sent={} verified={} faults={} outstanding={} uart_errors={} interrupts={}",
+                report.port,
+                report.sent,
+                report.verified,
+                report.faults,
+                report.outstanding,
+                report.uart_errors,
+                report.interrupts
+            ),
+            Line::Rebooting => f.write_str("rebooting"),
+            Line::Failed(why) => write!(f, "failed {}", why.replace('\n', " ")),
+        }
+    }
+}
+
+/// A console line that is not one of [`Line`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotALine;
+
+impl fmt::Display for NotALine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a line of the guest's test program")
+    }
+}
+
+impl std::error::Error for NotALine {}
+
+/// The value of field `key` among `fields`.
+fn field<T: FromStr>(fields: &str, key: &str) -> Result<T, NotALine> {
+    let value = fields
+        .split(' ')
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.and_then(|value| value.parse().ok()).ok_or(NotALine)
+}
+
+impl FromStr for Line {
+    type Err = NotALine;
+
+    /// Parses a console line; the kernel may have left bytes of its own in front of the prefix.
+    fn from_str(text: &str) -> Result<Self, NotALine> {
+        let start = text.find(PREFIX).ok_or(NotALine)?;
+        let text = text[start + PREFIX.len()..].trim_end();
+        let (word, fields) = text.split_once(' ').unwrap_or((text, ""));
+        match word {
+            "ready" => Ok(Line::Ready {
+                ports: field(fields, "ports")?,
+                cards: field(fields, "cards")?,
+                interrupt: match field::<String>(fields, "interrupt")?.as_str() {
+                    "intx" => Interrupt::Intx,
+                    "msi" => Interrupt::Msi,
+                    _ => return Err(NotALine),
+                },
+                uart: field(fields, "uart")?,
+            }),
+            "count" => {
+                let counts: Result<Vec<u32>, _> = fields.split(' ').map(str::parse).collect();
+                Ok(Line::Count(counts.map_err(|_| NotALine)?))
+            }
+            "fault" => {
+                let port = field(fields, "port")?;
+                Ok(Line::Fault {
+                    port,
+                    what: fields.split_once(' ').ok_or(NotALine)?.1.to_string(),
+                })
+            }
+            "report" => Ok(Line::Report(PortReport {
+                port: field(fields, "port")?,
+                sent: field(fields, "sent")?,
+                verified: field(fields, "verified")?,
+                faults: field(fields, "faults")?,
+                outstanding: field(fields, "outstanding")?,
+                uart_errors: field(fields, "uart_errors")?,
+                interrupts: field(fields, "interrupts")?,
+            })),
+            "rebooting" => Ok(Line::Rebooting),
+            "failed" => Ok(Line::Failed(fields.to_string())),
+            _ => Err(NotALine),
+        }
+    }
+}
+
+/// What the guest does on request, one command a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Complete the records in progress, wait until everything sent has come back (or nothing comes any more), print one
+    /// [`Line::Report`] a port, and go on.
+    Report,
+    /// Reboot at once, with records in flight.
+    Reboot,
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Command::Report => "report",
+            Command::Reboot => "reboot",
+        })
+    }
+}
+
+impl FromStr for Command {
+    type Err = NotALine;
+
+    fn from_str(text: &str) -> Result<Self, NotALine> {
+        match text.trim() {
+            "report" => Ok(Command::Report),
+            "reboot" => Ok(Command::Reboot),
+            _ => Err(NotALine),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_reads_back_as_it_was_written() {
+        let lines = [
+            Line::Ready {
+                ports: 2,
+                cards: 1,
+                interrupt: Interrupt::Msi,
+                uart: "16550A".into(),
+            },
+            Line::Count(vec![0, 17, 4_000_000_000]),
+            Line::Fault {
+                port: 3,
+                what: "lost records 4 to 5".into(),
+            },
+            Line::Report(PortReport {
+                port: 1,
+                sent: 2,
+                verified: 3,
+                faults: 4,
+                outstanding: 5,
+                uart_errors: 6,
+                interrupts: 7,
+            }),
+            Line::Rebooting,
+            Line::Failed("no card".into()),
+        ];
+        for line in lines {
+            assert_eq!(line.to_string().parse(), Ok(line));
+        }
+    }
+
+    #[test]
+    fn kernel_messages_are_no_lines_but_may_stand_in_front_of_one() {
+        assert_eq!(
+            "[    1.0] random: crng init done".parse::<Line>(),
+            Err(NotALine)
+        );
+        assert_eq!("\u{1b}[?7llab: count 1\r".parse(), Ok(Line::Count(vec![1])));
+    }
+
+    #[test]
+    fn commands_read_back() {
+        for command in [Command::Report, Command::Reboot] {
+            assert_eq!(command.to_string().parse(), Ok(command));
+        }
+    }
+}

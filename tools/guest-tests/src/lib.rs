@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What runs inside the test machine, and what its programs share.
+
+pub mod ktap;
+pub mod l2;
+pub mod mdev;
+pub mod stream_forge;
+pub mod v1_api;
+pub mod v2_api;
+pub mod qmp;
+pub mod scenarios;
+pub mod vfio;

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Scenarios in which a migration is ended in pre-copy, by an accident, on purpose or by a refusal: the guest goes on where
+//! it is, and the cards can be used again.
+
+use anyhow::{ensure, Context, Result};
+use qapi::qmp::{self, Event, MigrationCapability, MigrationStatus, RunState, VfioMigrationState};
+
+use super::cards::{Cards, Driver};
+use super::guest::Guest;
+use super::machine::{Machine, ANSWER};
+use super::scene::{release, wait_migration_end, wait_state, Options, Scene};
+use super::smooth::{see_through, Pair, SOME};
+use super::timeline::What;
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::l2::line::{Command, Line};
+use crate::qmp::Message;
+
+/// What a source says when its destination is gone.
+const DESTINATION_GONE: [&str; 3] = [
+    "Unable to write to socket",
+    "failed to save SaveStateEntry",
+    "Sibling indicated error",
+];
+/// What a destination says when its stream ends too early, wherever that is.
+const SOURCE_GONE: [&str; 4] = [
+    "load of migration failed",
+    "error while loading state",
+    "Getting RAM address failed",
+    "Read section footer failed",
+];
+/// What a source says when a reset of the card ended the card's migration.
+const CARD_RESET: [&str; 2] = ["/vfio): -19", "Channel error: No such device"];
+
+/// Begins a migration that stays in pre-copy, and waits until the destination has read the card's pre-copy data.
+fn hold(scene: &Scene, source: &Machine, destination: &Machine, options: Options) -> Result<usize> {
+    let began = scene.migrate(source, destination, &options.held())?;
+    wait_state(source, began, 0, VfioMigrationState::pre_copy)?;
+    destination.wait(
+        began,
+        ANSWER,
+        "the card's pre-copy data at the destination",
+        |what| matches!(what, What::Trace(line) if line.starts_with("vfio_load_state_device_data")),
+    )?;
+    Ok(began)
+}
+
+/// The source never left pre-copy: its guest was not stopped, and its card went back to RUNNING at once.
+fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Result<()> {
+    let stop = scene.timeline().find(began, |entry| {
+        entry.who == source.name()
+            && matches!(entry.what, What::Qmp(Message::Event(Event::STOP { .. })))
+    });
+    ensure!(stop.is_none(), "the source stopped its guest");
+    wait_state(source, began, 0, VfioMigrationState::running)?;
+    let states = scene.states(source, began, 0);
+    let expected = [VfioMigrationState::pre_copy, VfioMigrationState::running];
+    ensure!(
+        states == expected,
+        "the card of the source went through {states:?}"
+    );
+    let status = source.status()?;
+    ensure!(
+        status == RunState::running,
+        "the source should run but is {}",
+        qapi::Enum::name(&status)
+    );
+    Ok(())
+}
+
+/// A destination whose migration failed ends by itself, not by a signal, and says nothing but why.
+fn gave_up(destination: Machine, provoked: &[&'static str]) -> Result<()> {
+    let status = destination.wait_exit()?;
+    ensure!(
+        status.code() == Some(1),
+        "the destination should end with status 1, not {status}"
+    );
+    destination.provoke(provoked);
+    destination.check_complaints()
+}
+
+/// Migrates the guest after all, with a fresh QEMU at the destination's card.
+fn second_try(scene: &Scene, source: Machine, there: &Cards, guest: &mut Guest) -> Result<()> {
+    let again = scene.start("again", &there.waits())?;
+    works(&source, guest)?;
+    let began = scene.migrate(&source, &again, &Options::default())?;
+    let measured = see_through(scene, source, &again, guest, began)?;
+    diag!(
+        "second try: {measured}; the guest counted to {:?}",
+        guest.counts()
+    );
+    again.quit()
+}
+
+/// Scenario j: the destination is killed; with a fresh one at the same card, the migration works.
+pub fn destination_killed() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("j-destination-killed", None)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    let began = hold(&scene, &source, &destination, Options::default())?;
+    destination.kill()?;
+    let status = wait_migration_end(&source, began)?;
+    ensure!(
+        status == MigrationStatus::failed,
+        "the migration should fail, not be {}",
+        qapi::Enum::name(&status)
+    );
+    never_stopped(&scene, &source, began)?;
+    source.provoke(&DESTINATION_GONE);
+    second_try(&scene, source, &there, &mut guest)
+}
+
+/// Scenario j: the migration is cancelled, and works when it is tried again.
+pub fn cancelled() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("j-cancelled", None)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    let began = hold(&scene, &source, &destination, Options::default())?;
+    source.execute(&qmp::migrate_cancel {})?;
+    let status = wait_migration_end(&source, began)?;
+    ensure!(
+        status == MigrationStatus::cancelled,
+        "the migration should be cancelled, not {}",
+        qapi::Enum::name(&status)
+    );
+    never_stopped(&scene, &source, began)?;
+    gave_up(destination, &SOURCE_GONE)?;
+    source.provoke(&DESTINATION_GONE);
+    second_try(&scene, source, &there, &mut guest)
+}
+
+/// Scenario j: the source is killed; another guest can use the destination's card, which knows nothing of the first.
+pub fn source_killed() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("j-source-killed", None)?;
+    let Pair {
+        source,
+        destination,
+        ..
+    } = Pair::at_work(&scene, &here, &there)?;
+    hold(&scene, &source, &destination, Options::default())?;
+    source.kill()?;
+    gave_up(destination, &SOURCE_GONE)?;
+    let fresh = scene.start("fresh", &there.boots())?;
+    let mut guest = Guest::boot(&fresh, 0, &there.view())?;
+    works(&fresh, &mut guest)?;
+    fresh.quit()
+}
+
+/// Scenario k: the card at the destination has another number of ports. It refuses the setup record, in pre-copy.
+pub fn other_ports() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[4])?,
+    );
+    let scene = Scene::new("k", None)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    let capabilities = [
+        MigrationCapability::return_path,
+        MigrationCapability::switchover_ack,
+    ];
+    let began = scene.migrate(&source, &destination, &Options::with(&capabilities))?;
+    let status = wait_migration_end(&source, began)?;
+    ensure!(
+        status == MigrationStatus::failed,
+        "the migration should fail, not be {}",
+        qapi::Enum::name(&status)
+    );
+    never_stopped(&scene, &source, began)?;
+    let reason = there.instances()[0]
+        .migration_error()
+        .context("the reason of the refusal")?;
+    ensure!(
+        reason.contains("port"),
+        "the reason should name the ports: {reason:?}"
+    );
+    diag!("the destination's reason: {reason}");
+    gave_up(
+        destination,
+        &["load of migration failed: Invalid argument", "/vfio)"],
+    )?;
+    works(&source, &mut guest)?;
+    source.provoke(&DESTINATION_GONE);
+    source.quit()
+}
+
+/// Scenario l: the guest reboots in pre-copy. QEMU resets the card behind its own back; the migration may fail for that or
+/// complete, but it ends, and one of the two machines has a guest that works.
+pub fn reboot() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("l", None)?;
+    let Pair {
+        source,
+        destination,
+        ..
+    } = Pair::at_work(&scene, &here, &there)?;
+    let began = hold(&scene, &source, &destination, Options::default())?;
+    source.command(Command::Reboot)?;
+    let reset = source.wait(began, ANSWER, "the reset of the guest's machine", |what| {
+        matches!(what, What::Qmp(Message::Event(Event::RESET { .. })))
+    })?;
+    release(&source)?;
+    let status = wait_migration_end(&source, began)?;
+    diag!("the migration is {}", qapi::Enum::name(&status));
+    if status == MigrationStatus::completed {
+        // The guest may have been ready at the source, before it moved.
+        let early = scene.timeline().find(reset, |entry| {
+            entry.who == source.name() && matches!(entry.what, What::Guest(Line::Ready { .. }))
+        });
+        let mut guest = match early {
+            Some(_) => Guest::boot(&source, reset, &here.view())?,
+            None => Guest::boot(&destination, began, &there.view())?,
+        };
+        source.quit()?;
+        if early.is_some() {
+            guest.moved(scene.timeline(), "source", began)?;
+        }
+        works(&destination, &mut guest)?;
+        return destination.quit();
+    }
+    ensure!(
+        status == MigrationStatus::failed,
+        "the migration should end, not be {}",
+        qapi::Enum::name(&status)
+    );
+    gave_up(destination, &SOURCE_GONE)?;
+    let mut guest = Guest::boot(&source, reset, &here.view())?;
+    works(&source, &mut guest)?;
+    source.provoke(&CARD_RESET);
+    source.quit()
+}
+
+/// The guest goes on on `machine`.
+fn works(machine: &Machine, guest: &mut Guest) -> Result<()> {
+    guest.count_on(machine, SOME)?;
+    guest.settle(machine)?;
+    Ok(())
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The cards that are migrated.
+
+use anyhow::Result;
+
+use super::command_line::{Backend, Card, Spec};
+use super::guest::View;
+use crate::l2::line::Interrupt;
+use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
+use crate::mdev::{Mdev, MdevType};
+
+/// Whose cards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// This project's serial card.
+    MdevSerial,
+    /// The kernel's C sample.
+    Mtty,
+}
+
+impl Driver {
+    /// The mdev type of a card with so many ports.
+    pub fn kind(self, ports: usize) -> Result<MdevType> {
+        match self {
+            Driver::MdevSerial => MdevType::find(&format!("mdev_serial-{ports}")),
+            Driver::Mtty => MdevType::find(&format!("mtty-{ports}")),
+        }
+    }
+
+    /// What QEMU has reason to say about the card: nothing about ours.
+    fn complaints(self) -> &'static [&'static str] {
+        match self {
+            Driver::MdevSerial => &[],
+            // mtty has no reset and no unmask eventfd.
+            Driver::Mtty => &[
+                "no available reset mechanism",
+                "Failed to set up UNMASK eventfd",
+            ],
+        }
+    }
+
+    /// Bytes that may be under way on a port, if the card sets a limit. mtty takes a full FIFO for an empty one.
+    fn window(self) -> Option<u32> {
+        match self {
+            Driver::MdevSerial => None,
+            Driver::Mtty => Some(12),
+        }
+    }
+}
+
+/// The cards of one machine: instances of the driver under test, and how they are plugged in.
+pub struct Cards {
+    instances: Vec<Mdev>,
+    ports: usize,
+    backend: Backend,
+    properties: String,
+    interrupt: Interrupt,
+    window: Option<u32>,
+    complaints: &'static [&'static str],
+}
+
+impl Cards {
+    /// Creates one card for each number of ports.
+    pub fn create(driver: Driver, ports: &[usize]) -> Result<Self> {
+        let mut instances = Vec::new();
+        for ports in ports {
+            instances.push(driver.kind(*ports)?.create()?);
+        }
+        Ok(Self {
+            instances,
+            ports: ports.iter().sum(),
+            backend: Backend::Type1,
+            properties: String::new(),
+            interrupt: Interrupt::Intx,
+            window: driver.window(),
+            complaints: driver.complaints(),
+        })
+    }
+
+    /// Opened through iommufd.
+    pub fn through_iommufd(mut self) -> Self {
+        self.backend = Backend::Iommufd;
+        self
+    }
+
+    /// With INTx taken through QEMU's main loop, which unmasks it when the guest next touches a register. Otherwise KVM
+    /// takes it, and an eventfd unmasks it when the guest acknowledges.
+    pub fn without_kvm_intx(mut self) -> Self {
+        self.properties.push_str(",x-no-kvm-intx=on");
+        self
+    }
+
+    /// With multifd device state transfer.
+    pub fn with_multifd_transfer(mut self) -> Self {
+        self.properties.push_str(",x-migration-multifd-transfer=on");
+        self
+    }
+
+    /// Posing as a one-port card for which the guest's driver asks for a message-signalled interrupt: QEMU shows the guest
+    /// other identification numbers than the card has.
+    pub fn with_msi(mut self) -> Self {
+        let ((vendor, device), (sub_vendor, sub_device)) = (MSI_CARD, MSI_CARD_SUBSYSTEM);
+        self.properties.push_str(&format!(
+            ",x-pci-vendor-id={vendor:#x},x-pci-device-id={device:#x}"
+        ));
+        self.properties.push_str(&format!(
+            ",x-pci-sub-vendor-id={sub_vendor:#x},x-pci-sub-device-id={sub_device:#x}"
+        ));
+        self.interrupt = Interrupt::Msi;
+        self
+    }
+
+    /// The instances.
+    pub fn instances(&self) -> &[Mdev] {
+        &self.instances
+    }
+
+    /// A machine with these cards that boots.
+    pub fn boots(&self) -> Spec {
+        let card = |mdev: &Mdev| Card {
+            path: mdev.path(),
+            properties: self.properties.clone(),
+        };
+        Spec {
+            cards: self.instances.iter().map(card).collect(),
+            backend: self.backend,
+            incoming: false,
+            paused: false,
+            pluggable: false,
+            window: self.window,
+            allowed: self.complaints,
+        }
+    }
+
+    /// A machine with these cards that waits for a migration.
+    pub fn waits(&self) -> Spec {
+        Spec {
+            incoming: true,
+            ..self.boots()
+        }
+    }
+
+    /// Gives the instances away.
+    pub fn into_instances(self) -> Vec<Mdev> {
+        self.instances
+    }
+
+    /// How a guest should see these cards.
+    pub fn view(&self) -> View {
+        View {
+            ports: self.ports,
+            cards: self.instances.len(),
+            interrupt: self.interrupt,
+        }
+    }
+}

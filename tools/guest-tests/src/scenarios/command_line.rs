@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! How QEMU is started.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// QEMU in the test machine.
+pub const QEMU: &str = "/opt/qemu-10.0/bin/qemu-system-x86_64";
+/// The guest's kernel (bootable by PVH) and root file system.
+const KERNEL: &str = "/guest/vmlinux";
+const INITRAMFS: &str = "/guest/initramfs.cpio";
+/// Environment variable that overrides [`MACHINE`].
+pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
+/// Machine type of the guests: a fixed version, so that both sides agree whatever QEMU calls its newest, and without
+/// the parts that a guest with KVM's clock needs not, each of which costs it time to set up.
+const MACHINE: &str = "pc-q35-10.0,hpet=off,pit=off,i8042=off,smbus=off,sata=off";
+/// The machine for [`Spec::pluggable`]; the other's root bus has fixed slots.
+const PLUGGABLE: &str = "pc-i440fx-10.0";
+/// The guest's kernel command line: quiet, and without the probes that take time in a nested machine.
+const APPEND: &str =
+    "console=ttyS0 quiet loglevel=4 nokaslr no_timer_check tsc=reliable 8250.nr_uarts=8";
+
+/// What the trace holds: the migration of the device, its interrupt set-up and removal, but not every register access.
+const TRACES: [&str; 14] = [
+    "vfio_migration_*",
+    "vfio_save_setup",
+    "vfio_save_block",
+    "vfio_save_complete_precopy*",
+    "vfio_save_cleanup",
+    "vfio_load_*",
+    "vfio_device_dirty_tracking_*",
+    "vfio_vmstate_change*",
+    "vfio_intx_enable*",
+    "vfio_intx_disable",
+    "vfio_msi_enable",
+    "vfio_pci_reset*",
+    "source_return_path_thread_switchover_acked",
+    "acpi_pci_unplug_request",
+];
+
+/// How QEMU reaches the host's IOMMU interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// A VFIO container of type 1 and the card's group.
+    Type1,
+    /// /dev/iommu and the card's own character device.
+    Iommufd,
+}
+
+/// A card to plug in.
+#[derive(Clone, Debug)]
+pub struct Card {
+    /// The instance's sysfs path.
+    pub path: PathBuf,
+    /// Further properties of QEMU's vfio-pci device, e.g. `,x-migration-multifd-transfer=on`.
+    pub properties: String,
+}
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Cards, at PCI addresses 5, 6 and so on.
+    pub cards: Vec<Card>,
+    /// How they are opened.
+    pub backend: Backend,
+    /// Wait for a migration to come in.
+    pub incoming: bool,
+    /// Do not start the guest (QEMU's -S).
+    pub paused: bool,
+    /// Use a machine whose slots a card can be pulled out of.
+    pub pluggable: bool,
+    /// Bytes that the guest may have under way on a port, if not its own choice.
+    pub window: Option<u32>,
+    /// What QEMU has reason to say on its standard error: lines that contain one of these.
+    pub allowed: &'static [&'static str],
+}
+
+/// QEMU's arguments; `qmp` and `console` are sockets that somebody listens on, `trace` is a file.
+pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<OsString> {
+    let machine = std::env::var(MACHINE_VARIABLE).unwrap_or_else(|_| MACHINE.into());
+    let machine = if spec.pluggable {
+        PLUGGABLE.into()
+    } else {
+        machine
+    };
+    let mut list: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+    add(&[
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-machine",
+        &machine,
+    ]);
+    // Family 5: from family 6 on the guest's kernel tries performance counters that KVM here does not offer, and KVM
+    // complains of that in the machine's log.
+    add(&["-accel", "kvm", "-cpu", "host,family=5", "-m", "96"]);
+    let window = spec
+        .window
+        .map_or(String::new(), |bytes| format!(" lab.window={bytes}"));
+    add(&[
+        "-kernel",
+        KERNEL,
+        "-initrd",
+        INITRAMFS,
+        "-append",
+        &format!("{APPEND}{window}"),
+    ]);
+    add(&[
+        "-chardev",
+        &format!("socket,id=qmp,path={}", qmp.display()),
+        "-mon",
+        "chardev=qmp,mode=control",
+    ]);
+    add(&[
+        "-chardev",
+        &format!("socket,id=console,path={}", console.display()),
+        "-serial",
+        "chardev:console",
+    ]);
+    add(&["-D", &trace.display().to_string()]);
+    for pattern in TRACES {
+        add(&["-trace", pattern]);
+    }
+    if spec.backend == Backend::Iommufd {
+        add(&["-object", "iommufd,id=iommufd0"]);
+    }
+    for (index, card) in spec.cards.iter().enumerate() {
+        let backend = if spec.backend == Backend::Iommufd {
+            ",iommufd=iommufd0"
+        } else {
+            ""
+        };
+        let common = format!(
+            "vfio-pci,id=card{index},addr={},enable-migration=on,migration-events=on",
+            5 + index
+        );
+        add(&[
+            "-device",
+            &format!(
+                "{common},sysfsdev={}{backend}{}",
+                card.path.display(),
+                card.properties
+            ),
+        ]);
+    }
+    if spec.incoming {
+        add(&["-incoming", "defer"]);
+    }
+    if spec.paused {
+        add(&["-S"]);
+    }
+    list
+}
+
+/// Arguments as one would type them.
+pub fn quoted(arguments: &[OsString]) -> String {
+    let words = arguments.iter().map(|word| {
+        let word = word.to_string_lossy();
+        if word.contains([' ', '*']) {
+            format!("'{word}'")
+        } else {
+            word.into_owned()
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! One guest, on whichever machine it is: what it counted, and that it never counts back.
+
+use std::time::Duration;
+
+use anyhow::{anyhow, bail, ensure, Result};
+
+use super::machine::Machine;
+use super::timeline::{Look, Timeline, What};
+use crate::l2::line::{Command, Interrupt, Line, PortReport};
+
+/// How long a guest may take to boot.
+const BOOT: Duration = Duration::from_secs(60);
+/// How long a guest may take to count on.
+const COUNT: Duration = Duration::from_secs(30);
+/// How long a guest may take to report: longer than it waits for bytes that do not come back.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// What a guest's card must look like to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Ports on all cards.
+    pub ports: usize,
+    /// Cards.
+    pub cards: usize,
+    /// How they interrupt.
+    pub interrupt: Interrupt,
+}
+
+/// A guest since its last boot.
+#[derive(Debug)]
+pub struct Guest {
+    /// How far the timeline was listened to.
+    position: usize,
+    /// Records verified on each port.
+    counts: Vec<u32>,
+    /// Interrupts of the card of each port at the last report.
+    interrupts: Vec<u64>,
+}
+
+impl Guest {
+    /// Waits for the guest of `machine` to boot, at or after `from`, and checks that it sees the cards as they should be.
+    pub fn boot(machine: &Machine, from: usize, expected: &View) -> Result<Self> {
+        let (position, seen) = machine.wait_for(
+            from,
+            BOOT,
+            "the guest's ports to be open",
+            |what| match what {
+                What::Guest(Line::Ready {
+                    ports,
+                    cards,
+                    interrupt,
+                    ..
+                }) => Look::Found(View {
+                    ports: *ports,
+                    cards: *cards,
+                    interrupt: *interrupt,
+                }),
+                _ => Look::Wait,
+            },
+        )?;
+        ensure!(
+            seen == *expected,
+            "the guest of {} should see {expected:?} but sees {seen:?}",
+            machine.name()
+        );
+        Ok(Self {
+            position,
+            counts: vec![0; seen.ports],
+            interrupts: vec![0; seen.ports],
+        })
+    }
+
+    /// Records verified on each port, as far as the guest was listened to.
+    pub fn counts(&self) -> &[u32] {
+        &self.counts
+    }
+
+    /// Takes in the last that the guest said on machine `from`, which has ended, and listens to its next machine from
+    /// position `began` on, when it cannot have said anything there yet.
+    pub fn moved(&mut self, timeline: &Timeline, from: &str, began: usize) -> Result<()> {
+        let mut result = Ok(());
+        timeline.each(self.position, |_, entry| {
+            if result.is_ok() && entry.who == from {
+                result = self.take(&entry.what).map(drop);
+            }
+        });
+        self.position = began;
+        result
+    }
+
+    /// Waits until the guest on `machine` has verified `more` records than known now on every port.
+    pub fn count_on(&mut self, machine: &Machine, more: u32) -> Result<()> {
+        let goal: Vec<u32> = self.counts.iter().map(|count| count + more).collect();
+        let purpose = format!(
+            "the guest to count to {goal:?} (it was at {:?})",
+            self.counts
+        );
+        let (position, ()) = machine.wait_for(self.position, COUNT, &purpose, |what| match self
+            .take(what)
+        {
+            Ok(true)
+                if self
+                    .counts
+                    .iter()
+                    .zip(&goal)
+                    .all(|(count, goal)| count >= goal) =>
+            {
+                Look::Found(())
+            }
+            Ok(_) => Look::Wait,
+            Err(error) => Look::Never(error),
+        })?;
+        self.position = position;
+        Ok(())
+    }
+
+    /// Takes in one thing that the guest's machine said; true if it was a count.
+    fn take(&mut self, what: &What) -> Result<bool> {
+        match what {
+            What::Guest(Line::Count(counts)) => {
+                let back = counts.len() != self.counts.len()
+                    || counts.iter().zip(&self.counts).any(|(new, old)| new < old);
+                ensure!(
+                    !back,
+                    "the guest counted back, from {:?} to {counts:?}",
+                    self.counts
+                );
+                self.counts.clone_from(counts);
+                Ok(true)
+            }
+            What::Guest(Line::Fault { port, what }) => {
+                bail!("the guest reports a fault on port {port}: {what}")
+            }
+            What::Guest(Line::Ready { .. }) => bail!("the guest booted again"),
+            _ => Ok(false),
+        }
+    }
+
+    /// Has the guest wait for everything it sent, and checks its account: every record came back whole, once and in order,
+    /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report.
+    pub fn settle(&mut self, machine: &Machine) -> Result<Vec<PortReport>> {
+        let from = machine.timeline().position();
+        machine.command(Command::Report)?;
+        let mut reports: Vec<PortReport> = Vec::new();
+        let ports = self.counts.len();
+        machine.wait_for(
+            from,
+            REPORT,
+            "the guest's report on every port",
+            |what| match what {
+                What::Guest(Line::Report(report)) if usize::from(report.port) == reports.len() => {
+                    reports.push(report.clone());
+                    if reports.len() == ports {
+                        Look::Found(())
+                    } else {
+                        Look::Wait
+                    }
+                }
+                What::Guest(Line::Report(report)) => Look::Never(anyhow!("unexpected {report:?}")),
+                _ => Look::Wait,
+            },
+        )?;
+        for (report, (counted, interrupts)) in reports
+            .iter()
+            .zip(self.counts.iter().zip(&mut self.interrupts))
+        {
+            let whole =
+                report.faults == 0 && report.outstanding == 0 && report.sent == report.verified;
+            ensure!(whole, "not everything came back as it was sent: {report:?}");
+            ensure!(
+                report.uart_errors == 0,
+                "the guest's driver counted receive errors: {report:?}"
+            );
+            ensure!(
+                report.verified >= *counted,
+                "counted {counted} records, reported less: {report:?}"
+            );
+            let seen = std::mem::replace(interrupts, report.interrupts);
+            ensure!(
+                report.interrupts > seen,
+                "no interrupt came since the last report, when it was {seen}: {report:?}"
+            );
+        }
+        Ok(reports)
+    }
+}

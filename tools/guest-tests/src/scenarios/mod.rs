@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Live migration of real guests between real QEMUs, scenario by scenario.
+//!
+//! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`guest`] the account of one guest, [`timeline`] what all
+//! of them said and when. The scenarios themselves are in [`smooth`] (the migration works) and [`broken`] (it must not, and
+//! nothing may be lost), and [`removal`]; [`story`] tells one of them to a person, and [`bench`] compares.
+
+pub mod bench;
+pub mod broken;
+pub mod cards;
+pub mod command_line;
+pub mod guest;
+pub mod machine;
+pub mod pump;
+pub mod removal;
+pub mod scene;
+pub mod smooth;
+pub mod story;
+pub mod timeline;

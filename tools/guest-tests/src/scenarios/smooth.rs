@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Scenarios in which the migration works: every record arrives, and the guest goes on at the destination.
+
+use anyhow::{bail, ensure, Result};
+use qapi::qmp::{Event, MigrationCapability, RunState, VfioMigrationState};
+
+use super::cards::{Cards, Driver};
+use super::command_line::Spec;
+use super::guest::Guest;
+use super::machine::{Machine, ANSWER};
+use super::scene::{Measured, Options, Scene};
+use super::timeline::What;
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::qmp::Message;
+
+/// Records that a guest verifies on each port before and after something happens to it.
+pub const SOME: u32 = 20;
+
+/// The states of a card whose guest runs until the switch-over.
+const LIVE: [VfioMigrationState; 4] = [
+    VfioMigrationState::pre_copy,
+    VfioMigrationState::pre_copy_p2p,
+    VfioMigrationState::stop_copy,
+    VfioMigrationState::stop,
+];
+/// The states of a card that a running guest arrives at.
+const ARRIVAL: [VfioMigrationState; 3] = [
+    VfioMigrationState::resuming,
+    VfioMigrationState::running_p2p,
+    VfioMigrationState::running,
+];
+
+/// A guest at work on its first machine, and the machine it will go to.
+pub struct Pair {
+    /// The first machine.
+    pub source: Machine,
+    /// The second, which waits.
+    pub destination: Machine,
+    /// The guest.
+    pub guest: Guest,
+}
+
+impl Pair {
+    /// Boots a guest with the cards `here`, starts a machine with the cards `there` meanwhile, and sees the guest work.
+    pub fn at_work(scene: &Scene, here: &Cards, there: &Cards) -> Result<Self> {
+        let source = scene.start("source", &here.boots())?;
+        let destination = scene.start("destination", &there.waits())?;
+        let mut guest = Guest::boot(&source, 0, &here.view())?;
+        guest.count_on(&source, SOME)?;
+        guest.settle(&source)?;
+        guest.count_on(&source, SOME)?;
+        Ok(Self {
+            source,
+            destination,
+            guest,
+        })
+    }
+}
+
+/// Sees a live migration of a running guest through: complete on both sides, in the right states, running at the
+/// destination, and not one record lost.
+pub fn see_through(
+    scene: &Scene,
+    source: Machine,
+    destination: &Machine,
+    guest: &mut Guest,
+    began: usize,
+) -> Result<Measured> {
+    let measured = switch_over(scene, &source, destination, began)?;
+    arrive(scene, source, destination, guest, began)?;
+    Ok(measured)
+}
+
+/// Waits for a live migration to be complete on both sides; the cards went through the right states, and the guest runs at
+/// the destination.
+fn switch_over(
+    scene: &Scene,
+    source: &Machine,
+    destination: &Machine,
+    began: usize,
+) -> Result<Measured> {
+    let measured = scene.complete(source, destination, began)?;
+    destination.wait(began, ANSWER, "the guest to resume", |what| {
+        matches!(what, What::Qmp(Message::Event(Event::RESUME { .. })))
+    })?;
+    let status = destination.status()?;
+    ensure!(
+        status == RunState::running,
+        "the destination should run but is {}",
+        qapi::Enum::name(&status)
+    );
+    expect_states(scene, source, began, &LIVE)?;
+    expect_states(scene, destination, began, &ARRIVAL)?;
+    Ok(measured)
+}
+
+/// Ends the source and sees the guest go on at the destination where it was.
+fn arrive(
+    scene: &Scene,
+    source: Machine,
+    destination: &Machine,
+    guest: &mut Guest,
+    began: usize,
+) -> Result<()> {
+    let name = source.name().to_string();
+    source.quit()?;
+    guest.moved(scene.timeline(), &name, began)?;
+    guest.count_on(destination, SOME)?;
+    guest.settle(destination)?;
+    Ok(())
+}
+
+/// Checks that every card of `machine` went through exactly `expected`.
+fn expect_states(
+    scene: &Scene,
+    machine: &Machine,
+    from: usize,
+    expected: &[VfioMigrationState],
+) -> Result<()> {
+    let mut card = 0;
+    loop {
+        let states = scene.states(machine, from, card);
+        if states.is_empty() && card > 0 {
+            return Ok(());
+        }
+        let names = |states: &[VfioMigrationState]| {
+            states
+                .iter()
+                .map(qapi::Enum::name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        ensure!(
+            states == expected,
+            "card {card} of {} should go through {} but went through {}",
+            machine.name(),
+            names(expected),
+            names(&states)
+        );
+        card += 1;
+    }
+}
+
+/// The whole of a live migration between two sets of cards, with what QEMU measured as a diagnostic.
+fn told(name: &str, here: &Cards, there: &Cards, options: &Options) -> Result<Scene> {
+    let (scene, measured) = live(name, here, there, options)?;
+    diag!("{measured}");
+    Ok(scene)
+}
+
+/// The whole of a live migration between two sets of cards.
+fn live(name: &str, here: &Cards, there: &Cards, options: &Options) -> Result<(Scene, Measured)> {
+    let scene = Scene::new(name, None)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, here, there)?;
+    let began = scene.migrate(&source, &destination, options)?;
+    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    destination.quit()?;
+    Ok((scene, measured))
+}
+
+/// Scenario a.
+pub fn type1() -> Outcome {
+    let here = Cards::create(Driver::MdevSerial, &[2])?;
+    let there = Cards::create(Driver::MdevSerial, &[2])?;
+    told("a", &here, &there, &Options::default()).map(drop)
+}
+
+/// Scenario a with any driver's cards, to be compared.
+pub fn compared(name: &str, driver: Driver) -> Result<Measured> {
+    let (here, there) = (Cards::create(driver, &[2])?, Cards::create(driver, &[2])?);
+    Ok(live(name, &here, &there, &Options::default())?.1)
+}
+
+/// Scenario b; with INTx through QEMU, where the others have it through KVM.
+pub fn iommufd() -> Outcome {
+    let here = Cards::create(Driver::MdevSerial, &[2])?
+        .through_iommufd()
+        .without_kvm_intx();
+    let there = Cards::create(Driver::MdevSerial, &[2])?
+        .through_iommufd()
+        .without_kvm_intx();
+    told("b", &here, &there, &Options::default()).map(drop)
+}
+
+/// Scenario c: the source may stop the guest only after the destination acknowledged the initial data of the card.
+pub fn switchover_ack() -> Outcome {
+    let here = Cards::create(Driver::MdevSerial, &[2])?;
+    let there = Cards::create(Driver::MdevSerial, &[2])?;
+    let options = Options::with(&[
+        MigrationCapability::return_path,
+        MigrationCapability::switchover_ack,
+    ]);
+    let scene = told("c", &here, &there, &options)?;
+    // Both are lines of one trace, so their order is that of the events.
+    let traced = |mark: &str| {
+        scene.timeline().find(0, |entry| {
+            entry.who == "source" && matches!(&entry.what, What::Trace(line) if line.contains(mark))
+        })
+    };
+    let acknowledged = traced("source_return_path_thread_switchover_acked");
+    let stopping = traced("new state PRE_COPY_P2P");
+    let (Some(acknowledged), Some(stopping)) = (acknowledged, stopping) else {
+        bail!("acknowledged: entry {acknowledged:?}, stopping: entry {stopping:?}; both should be in the trace");
+    };
+    ensure!(
+        acknowledged < stopping,
+        "the source began to stop before the destination acknowledged"
+    );
+    Ok(())
+}
+
+/// Scenario d.
+pub fn multifd() -> Outcome {
+    let here = Cards::create(Driver::MdevSerial, &[2])?.with_multifd_transfer();
+    let there = Cards::create(Driver::MdevSerial, &[2])?.with_multifd_transfer();
+    let mut options = Options::with(&[
+        MigrationCapability::return_path,
+        MigrationCapability::multifd,
+    ]);
+    options.multifd_channels = Some(2);
+    let scene = told("d", &here, &there, &options)?;
+    let through = scene.timeline().find(0, |entry| {
+        entry.who == "destination"
+            && matches!(&entry.what, What::Trace(line) if line.starts_with("vfio_load_state_device_buffer_end"))
+    });
+    ensure!(
+        through.is_some(),
+        "the device state did not travel through the multifd channels"
+    );
+    Ok(())
+}
+
+/// Scenario e, first half: a guest that was stopped goes into stop-and-copy without pre-copy.
+pub fn stopped_first() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("e-stop", None)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    let before = scene.timeline().position();
+    source.execute(&qapi::qmp::stop {})?;
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    let measured = scene.complete(&source, &destination, began)?;
+    let stopped = [
+        VfioMigrationState::stop,
+        VfioMigrationState::stop_copy,
+        VfioMigrationState::stop,
+    ];
+    expect_states_after_p2p(&scene, &source, before, &stopped)?;
+    let status = destination.status()?;
+    ensure!(
+        status == RunState::paused,
+        "a stopped guest should arrive paused, not {}",
+        qapi::Enum::name(&status)
+    );
+    destination.execute(&qapi::qmp::cont {})?;
+    arrive(&scene, source, &destination, &mut guest, began)?;
+    destination.quit()?;
+    diag!("{measured}; the guest counted to {:?}", guest.counts());
+    Ok(())
+}
+
+/// As [`expect_states`], for states that QEMU reaches by way of RUNNING_P2P.
+fn expect_states_after_p2p(
+    scene: &Scene,
+    machine: &Machine,
+    from: usize,
+    expected: &[VfioMigrationState],
+) -> Result<()> {
+    let mut all = vec![VfioMigrationState::running_p2p];
+    all.extend_from_slice(expected);
+    expect_states(scene, machine, from, &all)
+}
+
+/// Scenario e, second half: QEMU was started with -S. The card is still in its first state, RUNNING, so pre-copy happens;
+/// the guest boots at the destination.
+pub fn never_ran() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    );
+    let scene = Scene::new("e-never-ran", None)?;
+    let source = scene.start(
+        "source",
+        &Spec {
+            paused: true,
+            ..here.boots()
+        },
+    )?;
+    let destination = scene.start("destination", &there.waits())?;
+    let status = source.status()?;
+    ensure!(
+        status == RunState::prelaunch,
+        "the source should not run but is {}",
+        qapi::Enum::name(&status)
+    );
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    let measured = scene.complete(&source, &destination, began)?;
+    let states = scene.states(&source, 0, 0);
+    ensure!(
+        states.first() == Some(&VfioMigrationState::pre_copy),
+        "no pre-copy, but {states:?}"
+    );
+    source.quit()?;
+    destination.execute(&qapi::qmp::cont {})?;
+    let mut guest = Guest::boot(&destination, began, &there.view())?;
+    guest.count_on(&destination, SOME)?;
+    guest.settle(&destination)?;
+    destination.quit()?;
+    diag!("{measured}; the guest counted to {:?}", guest.counts());
+    Ok(())
+}
+
+/// Scenario f: the same guest and the same two cards, twenty migrations.
+pub fn there_and_back() -> Outcome {
+    const TRIPS: usize = 10;
+    let cards = [
+        Cards::create(Driver::MdevSerial, &[2])?,
+        Cards::create(Driver::MdevSerial, &[2])?,
+    ];
+    let scene = Scene::new("f", None)?;
+    let mut here = scene.start("0", &cards[0].boots())?;
+    let mut there = scene.start("1", &cards[1].waits())?;
+    let mut guest = Guest::boot(&here, 0, &cards[0].view())?;
+    guest.count_on(&here, SOME)?;
+    for trip in 1..=2 * TRIPS {
+        let began = scene.migrate(&here, &there, &Options::default())?;
+        let measured = switch_over(&scene, &here, &there, began)?;
+        let left = here.name().to_string();
+        here.quit()?;
+        guest.moved(scene.timeline(), &left, began)?;
+        // The card that was just left waits in a fresh QEMU for the way back, which starts while the guest goes on.
+        let next = std::thread::scope(|scope| {
+            let fresh = || scene.start(&format!("{}", trip + 1), &cards[(trip + 1) % 2].waits());
+            let next = (trip < 2 * TRIPS).then(|| scope.spawn(fresh));
+            guest.count_on(&there, SOME)?;
+            guest.settle(&there)?;
+            next.map(|next| {
+                next.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .transpose()
+        })?;
+        diag!(
+            "migration {trip}: {measured}; the guest counted to {:?}",
+            guest.counts()
+        );
+        let Some(next) = next else { break };
+        here = std::mem::replace(&mut there, next);
+    }
+    there.quit()
+}
+
+/// Scenario g: two cards of different size in one guest. QEMU takes more than one card only if all can do P2P.
+pub fn two_cards() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[1, 2])?,
+        Cards::create(Driver::MdevSerial, &[1, 2])?,
+    );
+    told("g", &here, &there, &Options::default()).map(drop)
+}
+
+/// Scenario h.
+pub fn four_ports() -> Outcome {
+    let (here, there) = (
+        Cards::create(Driver::MdevSerial, &[4])?,
+        Cards::create(Driver::MdevSerial, &[4])?,
+    );
+    told("h", &here, &there, &Options::default()).map(drop)
+}
+
+/// Scenario i: the guest's driver has enabled MSI, and messages come before and after. (All others use INTx.)
+pub fn msi() -> Outcome {
+    let here = Cards::create(Driver::MdevSerial, &[1])?.with_msi();
+    let there = Cards::create(Driver::MdevSerial, &[1])?.with_msi();
+    told("i", &here, &there, &Options::default()).map(drop)
+}

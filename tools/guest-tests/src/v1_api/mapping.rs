@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A mapping of a part of the migration region. The device may change it at any time, so bytes are only ever copied.
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+
+use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
+
+use super::region::Region;
+use crate::vfio::{self, Errno};
+
+/// A mapping; dropping it unmaps it.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: The mapping belongs to the process, not to a thread, and its methods access it only by volatile copies and system calls.
+unsafe impl Send for Mapping {}
+// SAFETY: As above: no reference to its bytes is ever made.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `length` bytes from byte `offset` of the region, to be read and written.
+    pub fn new(
+        region: &Region<'_>,
+        offset: u64,
+        length: usize,
+        flags: MapFlags,
+    ) -> vfio::Result<Self> {
+        Self::of_file(region.device.as_fd(), region.place(offset), length, flags)
+    }
+
+    /// Maps `length` bytes from byte `place` of a file, to be read and written.
+    pub fn of_file(
+        file: BorrowedFd<'_>,
+        place: i64,
+        length: usize,
+        flags: MapFlags,
+    ) -> vfio::Result<Self> {
+        let size = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: A new mapping at an address that the kernel chooses replaces nothing.
+        let start = unsafe { mmap(None, size, access, flags, file, place) }?;
+        Ok(Self {
+            start: start.cast(),
+            length,
+        })
+    }
+
+    /// Maps the whole data section, shared.
+    pub fn of_data(region: &Region<'_>) -> vfio::Result<Self> {
+        let Region { data, .. } = region;
+        Self::new(
+            region,
+            data.offset,
+            data.size as usize,
+            MapFlags::MAP_SHARED,
+        )
+    }
+
+    /// Copies `length` bytes at `offset` out.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn get(&self, offset: usize, length: usize) -> Vec<u8> {
+        assert!(offset + length <= self.length);
+        let copy = |index| {
+            // SAFETY: The assertion keeps the byte within the mapping. Others may write to it, hence volatile.
+            unsafe { self.start.add(offset + index).read_volatile() }
+        };
+        (0..length).map(copy).collect()
+    }
+
+    /// Copies bytes to `offset`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub fn put(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.length);
+        for (index, byte) in bytes.iter().enumerate() {
+            // SAFETY: The assertion keeps the byte within the mapping. Others may access it, hence volatile.
+            unsafe { self.start.add(offset + index).write_volatile(*byte) };
+        }
+    }
+
+    /// True if every byte is 0.
+    pub fn is_blank(&self) -> bool {
+        self.get(0, self.length).iter().all(|byte| *byte == 0)
+    }
+
+    /// Forgets the pages, so that the next access faults again.
+    pub fn forget(&self) -> vfio::Result<()> {
+        // SAFETY: The range is this mapping. A shared mapping of a device keeps no content of its own.
+        unsafe { madvise(self.start.cast(), self.length, MmapAdvise::MADV_DONTNEED) }
+    }
+
+    /// Asks for more room in place.
+    pub fn grow(&self, length: usize) -> vfio::Result<()> {
+        // SAFETY: Without MREMAP_MAYMOVE the mapping stays where it is; what it would grow into was not used by anybody.
+        let moved = unsafe { libc::mremap(self.start.as_ptr().cast(), self.length, length, 0) };
+        match moved {
+            libc::MAP_FAILED => Err(Errno::last()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads once from `file` into the mapping, at its start. A place makes it a `pread`.
+    pub fn read_from(
+        &self,
+        file: BorrowedFd<'_>,
+        length: usize,
+        place: Option<i64>,
+    ) -> vfio::Result<usize> {
+        assert!(length <= self.length);
+        let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
+        // SAFETY: The buffer is within the mapping, to which no reference exists.
+        let done = unsafe {
+            match place {
+                Some(place) => libc::pread(file, start, length, place),
+                None => libc::read(file, start, length),
+            }
+        };
+        Errno::result(done).map(|done| done as usize)
+    }
+
+    /// Writes once to `file` from the mapping, from its start. A place makes it a `pwrite`.
+    pub fn write_to(
+        &self,
+        file: BorrowedFd<'_>,
+        length: usize,
+        place: Option<i64>,
+    ) -> vfio::Result<usize> {
+        assert!(length <= self.length);
+        let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
+        // SAFETY: The kernel reads from within the mapping.
+        let done = unsafe {
+            match place {
+                Some(place) => libc::pwrite(file, start, length, place),
+                None => libc::write(file, start, length),
+            }
+        };
+        Errno::result(done).map(|done| done as usize)
+    }
+
+    /// Calls an ioctl whose argument, no longer than `length` bytes, is at the start of the mapping.
+    pub fn ioctl_on(&self, file: BorrowedFd<'_>, request: u32, length: usize) -> vfio::Result<i32> {
+        assert!(length <= self.length);
+        // SAFETY: The request's structure is within the mapping, to which no reference exists.
+        let result = unsafe {
+            libc::ioctl(
+                file.as_raw_fd(),
+                request as libc::Ioctl,
+                self.start.as_ptr(),
+            )
+        };
+        Errno::result(result)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is this object's own and no reference to it exists.
+        if let Err(error) = unsafe { munmap(self.start.cast(), self.length) } {
+            crate::diag!("a mapping could not be unmapped: {error}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Tests of the VFIO user API of our mediated devices, without a virtual machine.
+//!
+//! Expectations come from linux/vfio.h, from what vfio-pci answers where that header is silent, and from the compatibility
+//! contract. A card is made for each test and gone after it, so tests do not depend on each other.
+
+use crate::ktap::Suite;
+
+/// Adds functions as tests of the same name.
+macro_rules! tests {
+    ($suite:expr, $($name:ident),+ $(,)?) => {
+        $($suite.test(stringify!($name), $name);)+
+    };
+}
+
+/// Adds functions as tests once for each way to open a device, which the function is given and which ends the name.
+macro_rules! tests_both_ways {
+    ($suite:expr, $($name:ident),+ $(,)?) => {
+        for access in $crate::vfio::Access::ALL {
+            $($suite.test(format!("{}_{}", stringify!($name), access.name()), move || $name(access));)+
+        }
+    };
+}
+
+pub mod card;
+pub mod check;
+pub mod uart;
+
+mod config_space;
+mod data_file;
+mod description;
+mod hostile;
+mod instances;
+mod interrupts;
+mod irq_matrix;
+mod logging;
+mod module;
+mod opening;
+mod regions;
+mod removal;
+mod round_trip;
+mod serial;
+mod states;
+
+/// All tests. Those that unload the driver come last.
+pub fn suite() -> Suite {
+    let mut suite = Suite::new();
+    description::add(&mut suite);
+    config_space::add(&mut suite);
+    regions::add(&mut suite);
+    irq_matrix::add(&mut suite);
+    interrupts::add(&mut suite);
+    serial::add(&mut suite);
+    opening::add(&mut suite);
+    instances::add(&mut suite);
+    removal::add(&mut suite);
+    states::add(&mut suite);
+    data_file::add(&mut suite);
+    round_trip::add(&mut suite);
+    logging::add(&mut suite);
+    hostile::add(&mut suite);
+    module::add(&mut suite);
+    suite
+}

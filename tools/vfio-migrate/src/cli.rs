@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+/// Examples and exit statuses, for the end of `--help`.
+const AFTER_HELP: &str = "\
+Examples:
+  vfio-migrate types                              what this host offers
+  vfio-migrate params UUID --json > source.json   keep a source's parameter list
+  vfio-migrate check source.json mdev_serial-any  can that type take it?
+  vfio-migrate select source.json hosts/          which of many can, best first
+  vfio-migrate prepare source.json UUID           set a destination up for it
+  vfio-migrate save UUID state && vfio-migrate inspect state
+  vfio-migrate watch UUID                         follow a migration in progress
+
+Exit status:
+  0  yes: compatible, prepared, saved, accepted
+  1  no: not compatible, refused by the driver, damaged
+  2  no answer: wrong usage, unreadable input, no permission, instance in use";
+
+const CHECK_HELP: &str = "\
+A SOURCE is the UUID of an instance, a file with a parameter list (params --json writes one), a
+saved state, or - for standard input. A DESTINATION is the UUID of an instance, a file with
+migration information (a type's migration_info.json), a type (TYPE or PARENT/TYPE), or - for
+standard input. What exists as a file is taken for the file.
+
+Examples:
+  vfio-migrate check 7b0c3a1e-7c55-4a7f-9a43-0d1c3ce4c1a5 mdev_serial-any
+  ssh host vfio-migrate info --json mdev_serial-1 | vfio-migrate check source.json -";
+
+const SELECT_HELP: &str = "\
+CANDIDATES are files with migration information, directories with such files (*.json), or - for
+JSON lines on standard input: one document a line, which may have a member \"name\" beside \"models\".
+
+Best is who needs the fewest parameters set to another value than a new instance has; among those,
+who offers the fewest values that are not needed. Exit status 0 if there is at least one, 1 if
+there is none, 2 if a candidate could not be read.
+
+Examples:
+  vfio-migrate select source.json host1.json host2.json
+  vfio-migrate --json select --best 1 source.json - < candidates.jsonl";
+
+const PREPARE_HELP: &str = "\
+Writes the off values of the instance's parameters in reverse declaration order, then the source's
+list in declaration order. If the driver refuses one, the instance gets back the values it had, and
+the message says which one it was and why.
+
+Examples:
+  vfio-migrate prepare source.json UUID
+  vfio-migrate prepare --dry-run SOURCE-UUID UUID   only print the writes";
+
+const SAVE_HELP: &str = "\
+Device state lives while the device is open: a device that nobody has open is in power-on state,
+and that is what is saved. --exercise puts content into a serial card first.
+
+Examples:
+  vfio-migrate save --exercise UUID state
+  vfio-migrate save UUID | vfio-migrate inspect";
+
+const LOAD_HELP: &str = "\
+Verifies that the device accepts the state. What was loaded is gone when the device is closed at the end.
+
+Examples:
+  vfio-migrate load UUID state
+  vfio-migrate save UUID1 | ssh host vfio-migrate load UUID2";
+
+const WATCH_HELP: &str = "\
+Shows protocol state, phase and bytes on one line, and each change as a line of its own if standard
+output is no terminal. Ends when the instance is removed or on Ctrl-C.
+
+Examples:
+  vfio-migrate watch UUID
+  vfio-migrate watch --until-end UUID   end when the next migration does";
+
+const MAN_HELP: &str = "\
+Examples:
+  vfio-migrate man > vfio-migrate.1
+  vfio-migrate man /usr/local/share/man/man1   one file a command";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  vfio-migrate completions bash > /etc/bash_completion.d/vfio-migrate
+  vfio-migrate completions zsh > \"${fpath[1]}/_vfio-migrate\"
+  vfio-migrate completions fish > ~/.config/fish/completions/vfio-migrate.fish";
+
+/// Checks, chooses, prepares and tries out destinations for the migration of VFIO devices
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Take a copy of another host's sysfs in place of /sys
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "/sys")]
+    pub sysfs: PathBuf,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the types that can be migrated, and their instances
+    Types,
+    /// Show what a type, an instance or a file offers: models, parameters, versions
+    Info {
+        /// Type, PARENT/TYPE, UUID of an instance, file with migration information, or -
+        #[arg(value_hint = ValueHint::AnyPath)]
+        what: String,
+    },
+    /// Show the parameters of an instance; with --json, those in effect as a list that can be kept
+    Params {
+        /// The instance
+        uuid: String,
+    },
+    /// Say whether a destination can take a source, and every reason why not
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// UUID of an instance, parameter list, saved state, or -
+        #[arg(value_hint = ValueHint::AnyPath)]
+        source: String,
+        /// UUID of an instance, file with migration information, type, or -
+        #[arg(value_hint = ValueHint::AnyPath)]
+        destination: String,
+    },
+    /// Find out which of many destinations can take a source, best first
+    #[command(after_help = SELECT_HELP)]
+    Select(Select),
+    /// Set an instance up for a source
+    #[command(after_help = PREPARE_HELP)]
+    Prepare {
+        /// UUID of an instance, parameter list, saved state, or -
+        #[arg(value_hint = ValueHint::AnyPath)]
+        source: String,
+        /// The instance to set up
+        instance: String,
+        /// Print the writes and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Save the state of a device that nobody uses
+    #[command(after_help = SAVE_HELP)]
+    Save {
+        /// The instance
+        uuid: String,
+        /// Where to: a file, or - for standard output
+        #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
+        file: String,
+        /// Put content into the card first
+        #[arg(long)]
+        exercise: bool,
+        /// Save while the device runs, then the rest
+        #[arg(long)]
+        pre_copy: bool,
+    },
+    /// Load a state into a device that nobody uses, to see whether it is accepted
+    #[command(after_help = LOAD_HELP)]
+    Load {
+        /// The instance
+        uuid: String,
+        /// The saved state, or - for standard input
+        #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
+        file: String,
+    },
+    /// Save one device and load it into another, both open
+    Copy {
+        /// The instance to save
+        source: String,
+        /// The instance to load it into
+        destination: String,
+        /// Put content into the source first, and look for it in the destination
+        #[arg(long)]
+        exercise: bool,
+    },
+    /// Take a saved state apart: model, parameters, sections, sizes, checksums
+    Inspect {
+        /// The saved state, or - for standard input
+        #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
+        file: String,
+    },
+    /// Follow a migration in progress
+    #[command(after_help = WATCH_HELP)]
+    Watch {
+        /// The instance
+        uuid: String,
+        /// Show what is now, and end
+        #[arg(long, conflicts_with = "until_end")]
+        once: bool,
+        /// End when a migration has ended
+        #[arg(long)]
+        until_end: bool,
+    },
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell
+        #[arg(value_parser = parse_shell, value_name = "bash|zsh|fish")]
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for every command into a directory
+    #[command(after_help = MAN_HELP)]
+    Man {
+        /// Where to write them
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Arguments of `select`.
+#[derive(Debug, Args)]
+pub struct Select {
+    /// UUID of an instance, parameter list, or saved state
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub source: String,
+    /// Files, directories, or - for JSON lines
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
+    pub candidates: Vec<String>,
+    /// Print no more than the N best, and nobody else
+    #[arg(long, value_name = "N")]
+    pub best: Option<usize>,
+}
+
+fn parse_shell(word: &str) -> Result<Shell, String> {
+    match word {
+        "bash" => Ok(Shell::Bash),
+        "zsh" => Ok(Shell::Zsh),
+        "fish" => Ok(Shell::Fish),
+        _ => Err("give bash, zsh or fish".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_defined() {
+        Cli::command().debug_assert();
+    }
+}

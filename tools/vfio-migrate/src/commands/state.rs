@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! `save`, `load`, `copy` and `inspect`: device state without a virtual machine.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use migration::stream::section_len;
+use serde_json::json;
+use vfio_migrate::error::{Error, Result};
+use vfio_migrate::exercise;
+use vfio_migrate::inspect::{inspect as take_apart, Contents, OwnedParam, Record};
+use vfio_migrate::operand::{self, STANDARD};
+use vfio_migrate::state::{Opened, Saved};
+use vfio_migrate::text::{one_line, size, Table};
+
+use super::{count, json_value, output, Context};
+
+/// How long a transfer takes before its progress is shown.
+const LONG: Duration = Duration::from_millis(500);
+
+/// Shows the progress of a long transfer on standard error, if that is a terminal.
+struct Bar {
+    started: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            bar: None,
+        }
+    }
+
+    fn at(&mut self, bytes: u64, total: Option<u64>) {
+        if self.bar.is_none() && (self.started.elapsed() < LONG || !std::io::stderr().is_terminal())
+        {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let style = ProgressStyle::with_template(
+                "{bytes} of {total_bytes} {wide_bar} {bytes_per_sec} {eta}",
+            );
+            ProgressBar::no_length()
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        if let Some(total) = total {
+            bar.set_length(total.max(bytes));
+        }
+        bar.set_position(bytes);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A file that is there as a whole or not at all.
+struct NewFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: BufWriter<File>,
+    complete: bool,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> Result<Self> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".partial-{}", std::process::id()));
+        let partial = PathBuf::from(name);
+        let file = File::create_new(&partial).map_err(|error| Error::file(&partial, &error))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            partial,
+            file: BufWriter::new(file),
+            complete: false,
+        })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let flushed = self
+            .file
+            .flush()
+            .and_then(|()| self.file.get_ref().sync_all());
+        flushed.map_err(|error| Error::file(&self.partial, &error))?;
+        fs::rename(&self.partial, &self.path).map_err(|error| Error::file(&self.path, &error))?;
+        self.complete = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.complete {
+            // Nothing more can be done about a file that stays.
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// `save`
+pub fn save(
+    context: &mut Context<'_>,
+    uuid: &str,
+    file: &str,
+    exercise: bool,
+    pre_copy: bool,
+) -> Result<bool> {
+    let to_standard = file == STANDARD;
+    if to_standard && std::io::stdout().is_terminal() {
+        return Err(Error::failed(
+            "the state is not for terminals: give a file, or redirect standard output",
+        ));
+    }
+    let instance = operand::instance(&context.sysfs, uuid)?;
+    let opened = Opened::open(&context.sysfs, instance)?;
+    if exercise {
+        exercise::fill(&opened)?;
+    }
+    let mut bar = Bar::new();
+    let mut progress = |bytes, total| bar.at(bytes, total);
+    let saved = if to_standard {
+        let saved = opened.save(
+            pre_copy,
+            &mut |bytes| context.out.write_all(bytes).map_err(output),
+            &mut progress,
+        )?;
+        context.out.flush().map_err(output)?;
+        saved
+    } else {
+        let mut new = NewFile::create(Path::new(file))?;
+        let mut sink = |bytes: &[u8]| {
+            new.file
+                .write_all(bytes)
+                .map_err(|error| Error::file(Path::new(file), &error))
+        };
+        let saved = opened.save(pre_copy, &mut sink, &mut progress)?;
+        new.finish()?;
+        saved
+    };
+    drop(bar);
+    if to_standard {
+        eprintln!("saved {}", describe(&saved));
+    } else if context.json {
+        context.document(&json!({"saved": true, "pre_copy_bytes": saved.pre_copy, "stop_copy_bytes": saved.stop_copy}))?;
+    } else {
+        context.line(format_args!("saved {}", describe(&saved)))?;
+    }
+    Ok(true)
+}
+
+fn describe(saved: &Saved) -> String {
+    match saved.pre_copy {
+        0 => size(saved.stop_copy),
+        pre_copy => format!(
+            "{} in pre-copy and {} in stop-and-copy",
+            size(pre_copy),
+            size(saved.stop_copy)
+        ),
+    }
+}
+
+/// What to do about a destination that refuses a state.
+fn advice(error: Error, source: &str, destination: &str) -> Error {
+    use vfio_migrate::error::Kind;
+    match error.kind {
+        Kind::Refused => error.and(&format!(
+            "; `vfio-migrate check {} {}` tells whether it can be prepared",
+            one_line(source),
+            one_line(destination)
+        )),
+        Kind::Failed => error,
+    }
+}
+
+/// `load`
+pub fn load(context: &mut Context<'_>, uuid: &str, file: &str) -> Result<bool> {
+    let instance = operand::instance(&context.sysfs, uuid)?;
+    let mut input = operand::open(file)?;
+    let opened = Opened::open(&context.sysfs, instance)?;
+    let mut bar = Bar::new();
+    let total = match file {
+        STANDARD => None,
+        file => fs::metadata(file).ok().map(|metadata| metadata.len()),
+    };
+    let mut loading = opened.load()?;
+    let pushed = loading.push_all(&mut *input, operand::display(file), &mut |bytes, _| {
+        bar.at(bytes, total)
+    });
+    drop(bar);
+    let bytes = pushed
+        .and_then(|()| loading.finish())
+        .map_err(|error| advice(error, file, uuid))?;
+    if context.json {
+        context.document(&json!({"accepted": true, "bytes": bytes}))?;
+    } else {
+        context.line(format_args!(
+            "accepted: {}, and the device runs with it",
+            size(bytes)
+        ))?;
+    }
+    Ok(true)
+}
+
+/// `copy`
+pub fn copy(
+    context: &mut Context<'_>,
+    source: &str,
+    destination: &str,
+    exercise: bool,
+) -> Result<bool> {
+    let from = operand::instance(&context.sysfs, source)?;
+    let to = operand::instance(&context.sysfs, destination)?;
+    if from.uuid == to.uuid {
+        return Err(Error::failed(
+            "source and destination are the same instance: give two",
+        ));
+    }
+    let from = Opened::open(&context.sysfs, from)?;
+    let to = Opened::open(&context.sysfs, to)?;
+    let contents = exercise.then(|| exercise::fill(&from)).transpose()?;
+    let started = Instant::now();
+    let mut bar = Bar::new();
+    let mut loading = to.load()?;
+    let saved = from.save(
+        from.has_pre_copy(),
+        &mut |bytes| loading.push(bytes),
+        &mut |bytes, total| bar.at(bytes, total),
+    );
+    drop(bar);
+    let saved = saved.and_then(|saved| loading.finish().map(|_| saved));
+    let saved = saved.map_err(|error| advice(error, source, destination))?;
+    let took = started.elapsed();
+    let found = match &contents {
+        Some(contents) => {
+            exercise::verify(&to, contents)?;
+            let (ports, characters) = contents.count();
+            format!(
+                "; found again: {} and {}",
+                count(ports, "port"),
+                count(characters, "character")
+            )
+        }
+        None => String::new(),
+    };
+    if context.json {
+        context.document(&json!({
+            "accepted": true,
+            "pre_copy_bytes": saved.pre_copy,
+            "stop_copy_bytes": saved.stop_copy,
+            "microseconds": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            "content_verified": contents.is_some(),
+        }))?;
+    } else {
+        let millis = took.as_micros() / 1000;
+        context.line(format_args!(
+            "copied {} in {millis} ms{found}",
+            describe(&saved)
+        ))?;
+    }
+    Ok(true)
+}
+
+/// `inspect`
+pub fn inspect(context: &mut Context<'_>, file: &str) -> Result<bool> {
+    if file == STANDARD && std::io::stdin().is_terminal() {
+        return Err(Error::failed(
+            "give a file, or redirect standard input to a saved state",
+        ));
+    }
+    let mut input = operand::open(file)?;
+    let name = operand::display(file);
+    let contents = take_apart(&mut *input).map_err(|error| Error::file(Path::new(name), &error))?;
+    if context.json {
+        let document = json_contents(&contents);
+        context.document(&document)?;
+    } else {
+        print_contents(context, &contents)?;
+    }
+    match contents.damage {
+        None => Ok(true),
+        Some((offset, error)) => Err(Error::refused(format!(
+            "{name}: damaged in the record at byte {offset}: {error}"
+        ))),
+    }
+}
+
+fn print_contents(context: &mut Context<'_>, contents: &Contents) -> Result<()> {
+    let mut shown = None;
+    let mut table = Table::new(&["OFFSET", "BYTES", "PHASE", "RECORD"]);
+    for (offset, record) in &contents.records {
+        match record {
+            Record::Setup {
+                version,
+                phase,
+                model,
+                params,
+                len,
+            } => {
+                if shown.is_none() {
+                    context.line(format_args!("format {version}"))?;
+                    context.line(format_args!("model {}", one_line(model)))?;
+                    for OwnedParam { name, text, .. } in params {
+                        context.line(format_args!("  {}={}", one_line(name), one_line(text)))?;
+                    }
+                    shown = Some(());
+                }
+                let what = format!("setup record, {}", count(params.len(), "parameter"));
+                table.row([offset.to_string(), len.to_string(), phase.to_string(), what]);
+            }
+            Record::Section {
+                id,
+                name,
+                phase,
+                mandatory,
+                payload,
+            } => {
+                let need = if *mandatory { "" } else { ", optional" };
+                let name = name
+                    .as_ref()
+                    .map_or(String::new(), |name| format!(" ({name})"));
+                let what = format!("section {id:#06x}{name}, {payload} bytes{need}");
+                table.row([
+                    offset.to_string(),
+                    section_len(*payload).to_string(),
+                    phase.to_string(),
+                    what,
+                ]);
+            }
+            Record::End => {
+                table.row([
+                    offset.to_string(),
+                    section_len(0).to_string(),
+                    String::new(),
+                    "end".to_string(),
+                ]);
+            }
+        }
+    }
+    context.print(table)?;
+    if contents.damage.is_none() {
+        context.line(format_args!(
+            "{} bytes, complete, all checksums right",
+            contents.bytes
+        ))?;
+    }
+    Ok(())
+}
+
+fn json_contents(contents: &Contents) -> serde_json::Value {
+    let record = |(offset, record): &(u64, Record)| match record {
+        Record::Setup {
+            version,
+            phase,
+            model,
+            params,
+            len,
+        } => {
+            let params = params
+                .iter()
+                .map(|param| (param.name.clone(), json_value(&param.value())));
+            json!({
+                "record": "setup",
+                "offset": offset,
+                "bytes": len,
+                "phase": phase.name(),
+                "format": version.to_string(),
+                "model": model,
+                "params": serde_json::Value::Object(params.collect()),
+            })
+        }
+        Record::Section {
+            id,
+            name,
+            phase,
+            mandatory,
+            payload,
+        } => json!({
+            "record": "section",
+            "offset": offset,
+            "bytes": section_len(*payload),
+            "phase": phase.name(),
+            "id": id,
+            "name": name,
+            "mandatory": mandatory,
+            "payload_bytes": payload,
+        }),
+        Record::End => json!({"record": "end", "offset": offset, "bytes": section_len(0)}),
+    };
+    let damage = contents
+        .damage
+        .as_ref()
+        .map(|(offset, error)| json!({"offset": offset, "error": error.to_string()}));
+    json!({
+        "bytes": contents.bytes,
+        "complete": contents.damage.is_none(),
+        "records": contents.records.iter().map(record).collect::<Vec<_>>(),
+        "damage": damage,
+    })
+}

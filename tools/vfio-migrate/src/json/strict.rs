@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The forms that documents are made of: objects without duplicate members, bounded lists, strings, values.
+
+use std::fmt;
+
+use bumpalo::collections::Vec as ArenaVec;
+use migration::value::Value;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::{Context, MAX_ENTRIES};
+
+/// What becomes of the members of an object.
+pub(super) trait Object<'a>: Sized {
+    /// What it is all in all.
+    type Output;
+
+    /// Takes the value of one member: each name comes once.
+    fn member<A: MapAccess<'a>>(
+        &mut self,
+        context: &Context<'a>,
+        name: &'a str,
+        map: &mut A,
+    ) -> Result<(), A::Error>;
+
+    /// All members have come.
+    fn finish<E: Error>(self, context: &Context<'a>) -> Result<Self::Output, E>;
+}
+
+/// Reads an object.
+pub(super) struct ObjectSeed<'c, 'a, O> {
+    context: &'c Context<'a>,
+    object: O,
+}
+
+impl<'c, 'a, O> ObjectSeed<'c, 'a, O> {
+    pub(super) fn new(context: &'c Context<'a>, object: O) -> Self {
+        Self { context, object }
+    }
+}
+
+impl<'a, O: Object<'a>> DeserializeSeed<'a> for ObjectSeed<'_, 'a, O> {
+    type Value = O::Output;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<O::Output, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a, O: Object<'a>> Visitor<'a> for ObjectSeed<'_, 'a, O> {
+    type Value = O::Output;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<O::Output, A::Error> {
+        let context = self.context;
+        let mut seen = ArenaVec::new_in(context.arena);
+        while let Some(name) = map.next_key_seed(Text(context))? {
+            context.enter(name);
+            if seen.contains(&name) {
+                return Err(Error::custom("the member is there twice"));
+            }
+            if seen.len() == MAX_ENTRIES {
+                return Err(Error::custom("too many members"));
+            }
+            seen.push(name);
+            self.object.member(context, name, &mut map)?;
+            context.leave();
+        }
+        self.object.finish(context)
+    }
+}
+
+/// Reads a string.
+#[derive(Clone, Copy)]
+pub(super) struct Text<'c, 'a>(pub(super) &'c Context<'a>);
+
+impl<'a> DeserializeSeed<'a> for Text<'_, 'a> {
+    type Value = &'a str;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<&'a str, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Text<'_, 'a> {
+    type Value = &'a str;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<&'a str, E> {
+        Ok(text)
+    }
+
+    /// One with escapes in it.
+    fn visit_str<E: Error>(self, text: &str) -> Result<&'a str, E> {
+        Ok(self.0.arena.alloc_str(text))
+    }
+}
+
+/// Reads a parameter's value, whose type is known only later.
+#[derive(Clone, Copy)]
+pub(super) struct AnyValue<'c, 'a>(pub(super) &'c Context<'a>);
+
+impl<'a> DeserializeSeed<'a> for AnyValue<'_, 'a> {
+    type Value = Value<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Value<'a>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for AnyValue<'_, 'a> {
+    type Value = Value<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, a number or a string")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'a>, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'a>, E> {
+        Ok(Value::Int(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value<'a>, E> {
+        match u64::try_from(value) {
+            Ok(value) => Ok(Value::Int(value)),
+            Err(_) => Err(out_of_range()),
+        }
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Value<'a>, E> {
+        Err(out_of_range())
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<Value<'a>, E> {
+        Ok(Value::Str(text))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value<'a>, E> {
+        Text(self.0).visit_str(text).map(Value::Str)
+    }
+}
+
+fn out_of_range<E: Error>() -> E {
+    E::custom("the number is not one of 0, 1, 2 ... 18446744073709551615")
+}
+
+/// Reads a list of values.
+pub(super) struct ValueList<'c, 'a>(pub(super) &'c Context<'a>);
+
+impl<'a> DeserializeSeed<'a> for ValueList<'_, 'a> {
+    type Value = &'a [Value<'a>];
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'a> Visitor<'a> for ValueList<'_, 'a> {
+    type Value = &'a [Value<'a>];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of values")
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut values = ArenaVec::new_in(self.0.arena);
+        while let Some(value) = list.next_element_seed(AnyValue(self.0))? {
+            if values.len() == MAX_ENTRIES {
+                return Err(Error::custom("too many entries"));
+            }
+            values.push(value);
+        }
+        Ok(values.into_bump_slice())
+    }
+}
+
+/// Reads `true` or `false`, and nothing else.
+pub(super) struct Switch;
+
+impl<'a> DeserializeSeed<'a> for Switch {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<bool, D::Error> {
+        serde::Deserialize::deserialize(deserializer)
+    }
+}
+
+/// Reads past a value of a member that is not known. Its objects have no duplicate members either.
+#[derive(Clone, Copy)]
+pub(super) struct Skip<'c, 'a>(pub(super) &'c Context<'a>);
+
+impl<'a> DeserializeSeed<'a> for Skip<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Skip<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
+        ObjectSeed::new(self.0, Skipped).visit_map(map)
+    }
+}
+
+/// An object that is not known.
+struct Skipped;
+
+impl<'a> Object<'a> for Skipped {
+    type Output = ();
+
+    fn member<A: MapAccess<'a>>(
+        &mut self,
+        context: &Context<'a>,
+        _: &'a str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        map.next_value_seed(Skip(context))
+    }
+
+    fn finish<E: Error>(self, _: &Context<'a>) -> Result<(), E> {
+        Ok(())
+    }
+}

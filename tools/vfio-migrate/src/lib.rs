@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What `vfio-migrate` does, without its command line: reading what other hosts offer, choosing and preparing a destination,
+//! saving and loading device state.
+//!
+//! Whether a destination can take a source is decided by [`migration::check`], the code that drivers are built from.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod exercise;
+pub mod inspect;
+pub mod json;
+pub mod operand;
+pub mod prepare;
+pub mod select;
+pub mod state;
+pub mod sysfs;
+pub mod text;
+pub mod watch;

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+use super::*;
+use crate::json::read_source;
+
+fn document(name: &str, ports: &str, init: u64) -> String {
+    format!(
+        r#"{{"name": "{name}", "models": {{"m": {{"params": {{"ports": {{"type": "int", "allowed_values": [{ports}], "init_value": {init}}}}}}}}}}}"#
+    )
+}
+
+fn select(lines: &[u8]) -> Vec<Judged> {
+    let arena = Bump::new();
+    let source = read_source(&arena, br#"{"model": "m", "params": {"ports": 2}}"#).unwrap();
+    let mut selection = Selection::new(&source);
+    selection.lines("input", lines).unwrap();
+    selection.finish()
+}
+
+fn names(judged: &[Judged]) -> Vec<&str> {
+    judged.iter().map(|judged| judged.name.as_str()).collect()
+}
+
+#[test]
+fn the_least_change_then_the_least_waste_comes_first() {
+    let lines = [
+        document("refused", "1", 1),
+        document("wide", r#""1-64""#, 2),
+        document("to-change", "1, 2", 1),
+        document("exact", "2", 2),
+        document("wider-to-change", "1, 2, 3", 1),
+        document("pair", "2, 4", 2),
+    ];
+    let judged = select(lines.join("\n").as_bytes());
+    assert_eq!(
+        names(&judged),
+        [
+            "exact",
+            "pair",
+            "wide",
+            "to-change",
+            "wider-to-change",
+            "refused"
+        ]
+    );
+    let refused = Verdict::Refused(vec!["ports: source has 2, this device allows 1".to_string()]);
+    assert_eq!(judged[5].verdict, refused);
+}
+
+#[test]
+fn equals_stay_in_the_order_they_came() {
+    let lines: Vec<String> = (0..20)
+        .map(|i| document(&format!("h{i:02}"), "2", 2))
+        .collect();
+    let judged = select(lines.join("\n").as_bytes());
+    assert!(names(&judged).is_sorted());
+}
+
+#[test]
+fn lines_without_a_name_are_numbered_and_empty_ones_skipped() {
+    let nameless = document("x", "2", 2).replace(r#""name": "x", "#, "");
+    let text = format!("\n{nameless}\r\n   \n{nameless}");
+    assert_eq!(names(&select(text.as_bytes())), ["line 2", "line 4"]);
+}
+
+#[test]
+fn a_line_that_cannot_be_read_is_told_and_the_rest_goes_on() {
+    let good = document("good", "2", 2);
+    let text = format!("{{\"models\": 1}}\n{good}\nnonsense\n");
+    let judged = select(text.as_bytes());
+    assert_eq!(names(&judged), ["good", "line 1", "line 3"]);
+    let Verdict::Unreadable(why) = &judged[2].verdict else {
+        panic!("{judged:?}");
+    };
+    assert!(why.starts_with("input:3:"), "{why}");
+}
+
+#[test]
+fn a_line_without_end_takes_bounded_memory() {
+    let good = document("good", "2", 2);
+    let digits = std::io::repeat(b'7').take(64 << 20);
+    let text = good
+        .as_bytes()
+        .chain(&b"\n"[..])
+        .chain(digits)
+        .chain(&b"\n"[..])
+        .chain(good.as_bytes());
+    let arena = Bump::new();
+    let source = read_source(&arena, br#"{"model": "m", "params": {"ports": 2}}"#).unwrap();
+    let mut selection = Selection::new(&source);
+    selection
+        .lines("input", std::io::BufReader::new(text))
+        .unwrap();
+    let judged = selection.finish();
+    assert_eq!(names(&judged), ["good", "good", "line 2"]);
+    let Verdict::Unreadable(why) = &judged[2].verdict else {
+        panic!("{judged:?}");
+    };
+    assert!(why.contains("input:2:0: longer than"), "{why}");
+}
+
+#[test]
+fn a_program_with_several_models_is_judged_by_the_source_s() {
+    let both = r#"{"models": {"other": {"params": {}}, "m": {"params": {"ports": {"type": "int", "init_value": 1}}}}}"#;
+    assert!(matches!(
+        select(both.as_bytes())[0].verdict,
+        Verdict::Compatible(Rank { changes: 1, .. })
+    ));
+    let neither = r#"{"models": {"other": {"params": {}}, "another": {"params": {}}}}"#;
+    let Verdict::Refused(reasons) = &select(neither.as_bytes())[0].verdict else {
+        panic!("neither is the source's");
+    };
+    assert_eq!(
+        *reasons,
+        [
+            "model: source is m, this device is other",
+            "model: source is m, this device is another"
+        ]
+    );
+}

@@ -1,0 +1,507 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The program, run on a tree that is laid out as sysfs is.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{json, Value as Json};
+use tempfile::TempDir;
+
+const FIXED: &str = "5f0c8a51-7a1e-4b8a-9d5c-0c1f5a7e0001";
+const FLEXIBLE: &str = "5f0c8a51-7a1e-4b8a-9d5c-0c1f5a7e0002";
+const MODEL: &str = "example.org/pci/card";
+
+/// Migration information of a card that allows these numbers of ports.
+fn info(ports: &str) -> String {
+    let init = ports.split(',').next().unwrap();
+    format!(
+        r#"{{"generation": "g", "models": {{"{MODEL}": {{"params": {{
+            "ports": {{"type": "int", "allowed_values": [{ports}], "init_value": {init}, "description": "How many\u001b[31m ports"}},
+            "msi": {{"type": "bool", "init_value": true, "off_value": false}}}},
+            "versions": {{"v1": {{"msi": false}}, "v2": {{"msi": true}}}}, "init_version": "v2"}}}}}}"#
+    )
+}
+
+/// A tree with one parent, two types and an instance of each.
+struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Self {
+            directory: TempDir::new().unwrap(),
+        };
+        let parent = host.path("sys/devices/virtual/card/card0");
+        for directory in ["sys/class/mdev_bus", "sys/bus/mdev/devices"] {
+            fs::create_dir_all(host.path(directory)).unwrap();
+        }
+        for (ty, ports, uuid) in [("card-1", "1", FIXED), ("card-any", "1, 2, 4", FLEXIBLE)] {
+            let path = parent.join("mdev_supported_types").join(ty);
+            fs::create_dir_all(&path).unwrap();
+            for (name, text) in [
+                ("migration_info.json", info(ports)),
+                ("name", format!("Card {ty}\n")),
+                ("available_instances", "7\n".to_string()),
+                ("device_api", "vfio-pci\n".to_string()),
+            ] {
+                fs::write(path.join(name), text).unwrap();
+            }
+            let instance = parent.join(uuid);
+            fs::create_dir_all(instance.join("migration")).unwrap();
+            for (name, text) in [
+                ("device_model", MODEL),
+                ("version", "v2"),
+                ("ports", "1"),
+                ("msi", "on"),
+                ("error", ""),
+            ] {
+                fs::write(instance.join("migration").join(name), format!("{text}\n")).unwrap();
+            }
+            symlink(
+                format!("../mdev_supported_types/{ty}"),
+                instance.join("mdev_type"),
+            )
+            .unwrap();
+            let link = host.path("sys/bus/mdev/devices").join(uuid);
+            symlink(format!("../../../devices/virtual/card/card0/{uuid}"), link).unwrap();
+        }
+        symlink(
+            "../../devices/virtual/card/card0",
+            host.path("sys/class/mdev_bus/card0"),
+        )
+        .unwrap();
+        host
+    }
+
+    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), content).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-migrate"));
+        command
+            .arg("--sysfs")
+            .arg(self.path("sys"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command(arguments).output().unwrap())
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || {
+            // A program that has seen enough does not read on.
+            let _ = pipe.write_all(&input);
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        Ran::of(output)
+    }
+
+    fn value(&self, uuid: &str, name: &str) -> String {
+        let path = self
+            .path("sys/bus/mdev/devices")
+            .join(uuid)
+            .join("migration")
+            .join(name);
+        fs::read_to_string(path).unwrap().trim_end().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct Ran {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// An answer: this status, and a failure is one line.
+    #[track_caller]
+    fn expect(self, status: i32) -> Self {
+        assert_eq!(self.status, status, "{self:?}");
+        if status == 2 {
+            assert_eq!(self.err.lines().count(), 1, "{self:?}");
+            assert!(self.err.starts_with("vfio-migrate: "), "{self:?}");
+        }
+        self
+    }
+
+    #[track_caller]
+    fn says(self, words: &str) -> Self {
+        assert!(
+            self.out.contains(words) || self.err.contains(words),
+            "{words:?} is not in {self:?}"
+        );
+        self
+    }
+
+    #[track_caller]
+    fn json(&self) -> Json {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+fn list(params: Json) -> String {
+    json!({"model": MODEL, "params": params}).to_string()
+}
+
+#[test]
+fn what_is_here_is_shown() {
+    let host = Host::new();
+    host.run(&["types"])
+        .expect(0)
+        .says("card0/card-any")
+        .says(FIXED);
+    let types = host.run(&["types", "--json"]).expect(0).json();
+    assert_eq!(types["types"][0]["available_instances"], 7);
+    assert_eq!(types["types"][0]["instances"], json!([FIXED]));
+    let shown = host
+        .run(&["info", "card-any"])
+        .expect(0)
+        .says("1, 2, 4")
+        .says("version v2 (new instances): msi=on");
+    assert!(!shown.out.contains('\x1b'), "{shown:?}");
+    host.run(&["info", "card0/card-1"]).expect(0);
+    host.run(&["info", FLEXIBLE]).expect(0).says("ports");
+    let params = host.run(&["params", "--json", FIXED]).expect(0).json();
+    assert_eq!(
+        params,
+        json!({"model": MODEL, "params": {"ports": 1, "msi": true}})
+    );
+    host.run(&["params", FIXED]).expect(0).says("version v2");
+    let empty = TempDir::new().unwrap();
+    let ran = Command::new(env!("CARGO_BIN_EXE_vfio-migrate"))
+        .arg("--sysfs")
+        .arg(empty.path())
+        .arg("types")
+        .output()
+        .unwrap();
+    Ran::of(ran).expect(0).says("load a driver");
+}
+
+#[test]
+fn check_takes_every_kind_of_source_and_destination() {
+    let host = Host::new();
+    let source = host.file("source.json", list(json!({"ports": 2, "msi": true})));
+    let file = host.file("info.json", info("2, 4"));
+    host.run(&["check", &source, &file])
+        .expect(0)
+        .says("compatible");
+    host.run(&["check", &source, "card-any"]).expect(0);
+    host.run(&["check", &source, FLEXIBLE])
+        .expect(0)
+        .says("ports 1 -> 2");
+    host.run(&["check", FIXED, FLEXIBLE])
+        .expect(0)
+        .says("and prepared");
+    let refused = host
+        .run(&["check", &source, FIXED])
+        .expect(1)
+        .says("ports: source has 2, this device allows 1");
+    assert!(refused.err.is_empty(), "{refused:?}");
+    host.run_with(&["check", "-", &file], list(json!({"ports": 4})).as_bytes())
+        .expect(0);
+    host.run_with(&["check", &source, "-"], info("1").as_bytes())
+        .expect(1);
+    host.run(&["check", "-", "-"]).expect(2);
+    let verdict = host
+        .run(&["check", "--json", &source, "card-1"])
+        .expect(1)
+        .json();
+    assert_eq!(
+        verdict,
+        json!({"compatible": false, "reasons": ["ports: source has 2, this device allows 1"]})
+    );
+}
+
+#[test]
+fn an_error_names_the_file_and_the_place() {
+    let host = Host::new();
+    let good = host.file("good.json", info("1"));
+    for (name, content, what) in [
+        (
+            "double",
+            &br#"{"model": "m", "params": {"a": 1, "a": 2}}"#[..],
+            "double:1:37: params.a: the member is there twice",
+        ),
+        ("cut", br#"{"model": "m", "params": {"a""#, "cut off"),
+        ("binary", b"\xff\xfe", "binary:1:1: not UTF-8"),
+        ("empty", b"", "cut off or empty"),
+        (
+            "range",
+            br#"{"model": "m", "params": {"a": 18446744073709551616}}"#,
+            "params.a",
+        ),
+        ("info", br#"{"models": {}}"#, "describes a destination"),
+        (
+            "state",
+            b"\x89\xffVFIO\r\n\x01\0",
+            "not a sound saved state",
+        ),
+    ] {
+        let path = host.file(name, content);
+        host.run(&["check", &path, &good])
+            .expect(2)
+            .says(&path)
+            .says(what);
+    }
+    let digits = vec![b'9'; 8 << 20];
+    host.run_with(&["check", "-", &good], &digits)
+        .expect(2)
+        .says("(standard input):1:0: longer than");
+    host.run(&["check", "/nonexistent", &good])
+        .expect(2)
+        .says("No such file");
+    let directory = host.path("").display().to_string();
+    host.run(&["check", &directory, &good])
+        .expect(2)
+        .says("EISDIR");
+}
+
+#[test]
+fn select_reads_files_directories_and_lines() {
+    let host = Host::new();
+    let source = host.file("source.json", list(json!({"ports": 2, "msi": true})));
+    fs::create_dir(host.path("hosts")).unwrap();
+    for (name, ports) in [
+        ("a.json", "1"),
+        ("b.json", "1, 2, 4"),
+        ("c.json", "2"),
+        ("ignored.txt", "2"),
+    ] {
+        host.file(&format!("hosts/{name}"), info(ports));
+    }
+    let hosts = host.path("hosts").display().to_string();
+    let ran = host.run(&["select", "--json", &source, &hosts]).expect(0);
+    let names: Vec<String> = ran
+        .out
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Json>(line).unwrap()["name"]
+                .as_str()
+                .unwrap()
+                .rsplit('/')
+                .next()
+                .unwrap()
+                .to_string()
+        })
+        .collect();
+    assert_eq!(names, ["c.json", "b.json", "a.json"]);
+    let lines: Vec<String> = ["1", "2"]
+        .iter()
+        .map(|ports| info(ports).replace('\n', " "))
+        .collect();
+    let ran = host
+        .run_with(&["select", &source, "-"], lines.join("\n").as_bytes())
+        .expect(0);
+    assert_eq!(ran.out, "yes  line 2  (0 parameters to change)\nno   line 1  ports: source has 2, this device allows 1\n");
+    host.run_with(&["select", &source, "-"], lines[0].as_bytes())
+        .expect(1);
+    host.run_with(&["select", &source, "-"], b"").expect(1);
+    let broken = format!("{}\nbroken\n", lines[1]);
+    let ran = host.run_with(&["select", &source, "-"], broken.as_bytes());
+    assert_eq!(ran.status, 2, "{ran:?}");
+    assert!(
+        ran.out.contains("yes  line 2") || ran.out.contains("yes  line 1"),
+        "{ran:?}"
+    );
+    assert!(ran.err.contains("(standard input):2:1: "), "{ran:?}");
+    host.run(&["select", &source, "/nonexistent"]).expect(2);
+}
+
+#[test]
+fn prepare_writes_and_dry_runs_do_not() {
+    let host = Host::new();
+    let source = host.file("source.json", list(json!({"ports": 4})));
+    let ran = host
+        .run(&["prepare", "--dry-run", &source, FLEXIBLE])
+        .expect(0);
+    let writes: Vec<&str> = ran
+        .out
+        .lines()
+        .map(|line| line.split(" > ").next().unwrap())
+        .collect();
+    assert_eq!(writes, ["echo off", "echo 4"]);
+    assert_eq!(host.value(FLEXIBLE, "ports"), "1");
+    host.run(&["prepare", &source, FLEXIBLE])
+        .expect(0)
+        .says("ports 1 -> 4")
+        .says("msi on -> off");
+    assert_eq!(
+        (host.value(FLEXIBLE, "ports"), host.value(FLEXIBLE, "msi")),
+        ("4".into(), "off".into())
+    );
+    host.run(&["prepare", &source, FIXED])
+        .expect(1)
+        .says("nothing was changed");
+    assert_eq!(host.value(FIXED, "msi"), "on");
+    host.run(&["prepare", &source, "card-any"])
+        .expect(2)
+        .says("not the UUID");
+}
+
+#[test]
+fn an_instance_without_the_interface_is_told() {
+    let host = Host::new();
+    let path = host.path("sys/devices/virtual/card/card0").join(FIXED);
+    fs::remove_dir_all(path.join("migration")).unwrap();
+    host.run(&["params", FIXED])
+        .expect(2)
+        .says("does not support the migration interface");
+    fs::remove_file(
+        host.path("sys/devices/virtual/card/card0/mdev_supported_types/card-1/migration_info.json"),
+    )
+    .unwrap();
+    host.run(&["info", "card-1"])
+        .expect(2)
+        .says("no migration_info.json");
+    host.run(&["types"])
+        .expect(0)
+        .says("(no migration interface)");
+}
+
+#[test]
+fn devices_of_another_host_are_not_opened() {
+    let host = Host::new();
+    let state = host.file("state", b"");
+    host.run(&["save", FIXED, &state])
+        .expect(2)
+        .says("on this host only");
+    host.run(&["load", FIXED, &state])
+        .expect(2)
+        .says("on this host only");
+    host.run(&["copy", FIXED, FLEXIBLE])
+        .expect(2)
+        .says("on this host only");
+}
+
+#[test]
+fn a_damaged_state_is_told_with_its_place() {
+    let host = Host::new();
+    let state = host.file("state", b"\x89\xffVFIO\r\n\x01\0");
+    host.run(&["inspect", &state])
+        .expect(1)
+        .says("damaged in the record at byte 0");
+    host.run_with(&["inspect"], b"nonsense, and more of it")
+        .expect(1);
+    let shown = host.run(&["inspect", "--json", &state]).expect(1).json();
+    assert_eq!(shown["complete"], false);
+}
+
+#[test]
+fn wrong_usage_is_status_2() {
+    let host = Host::new();
+    for arguments in [
+        &["check"][..],
+        &["nonsense"],
+        &["select", "x"],
+        &["completions", "tcsh"],
+        &["watch", "--once", "--until-end", FIXED],
+    ] {
+        assert_eq!(host.run(arguments).status, 2, "{arguments:?}");
+    }
+    host.run(&["params", "no-uuid"])
+        .expect(2)
+        .says("not the UUID");
+    host.run(&["params", "00000000-0000-4000-8000-000000000000"])
+        .expect(2)
+        .says("no such mdev instance");
+    host.run(&["info", "nothing"])
+        .expect(2)
+        .says("types are card0/card-1, card0/card-any");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let host = Host::new();
+    let source = host.file("source.json", list(json!({"ports": 2})));
+    let mut child = host
+        .command(&["select", &source, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let line = info("2").replace('\n', " ") + "\n";
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(line.repeat(2000).as_bytes())
+        .unwrap();
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
+}
+
+#[test]
+fn help_has_examples_and_exit_statuses() {
+    let host = Host::new();
+    let help = host.run(&["--help"]).expect(0);
+    for words in ["Examples:", "Exit status:", "vfio-migrate select"] {
+        assert!(help.out.contains(words), "{words}: {}", help.out);
+    }
+    for command in [
+        "check",
+        "select",
+        "prepare",
+        "save",
+        "load",
+        "watch",
+        "completions",
+        "man",
+    ] {
+        host.run(&[command, "--help"]).expect(0).says("Examples:");
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let host = Host::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = host.run(&["completions", shell]).expect(0);
+        for command in ["prepare", "inspect", "watch", "until-end"] {
+            assert!(ran.out.contains(command), "{shell} does not know {command}");
+        }
+    }
+    host.run(&["man"])
+        .expect(0)
+        .says(".TH vfio-migrate")
+        .says("Exit status");
+    fs::create_dir(host.path("man1")).unwrap();
+    host.run(&["man", &host.path("man1").display().to_string()])
+        .expect(0);
+    assert!(host.path("man1/vfio-migrate.1").exists());
+    assert!(host.path("man1/vfio-migrate-select.1").exists());
+}
