@@ -23,7 +23,7 @@
 //! let error = read_info(&arena, br#"{"models": {"example.org/pci/card": {"params": 1}}}"#).unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
-//!     "1:49: models.example.org/pci/card.params: invalid type: integer `1`, expected an object"
+//!     "1:48: models.example.org/pci/card.params: invalid type: integer `1`, expected an object"
 //! );
 //! ```
 

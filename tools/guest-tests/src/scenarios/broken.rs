@@ -95,10 +95,7 @@ fn second_try(scene: &Scene, source: Machine, there: &Cards, guest: &mut Guest) 
 
 /// Scenario j: the destination is killed; with a fresh one at the same card, the migration works.
 pub fn destination_killed() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("j-destination-killed", None)?;
     let Pair {
         source,
@@ -120,10 +117,7 @@ pub fn destination_killed() -> Outcome {
 
 /// Scenario j: the migration is cancelled, and works when it is tried again.
 pub fn cancelled() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("j-cancelled", None)?;
     let Pair {
         source,
@@ -146,10 +140,7 @@ pub fn cancelled() -> Outcome {
 
 /// Scenario j: the source is killed; another guest can use the destination's card, which knows nothing of the first.
 pub fn source_killed() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("j-source-killed", None)?;
     let Pair {
         source,
@@ -209,10 +200,7 @@ pub fn other_ports() -> Outcome {
 /// Scenario l: the guest reboots in pre-copy. QEMU resets the card behind its own back; the migration may fail for that or
 /// complete, but it ends, and one of the two machines has a guest that works.
 pub fn reboot() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("l", None)?;
     let Pair {
         source,

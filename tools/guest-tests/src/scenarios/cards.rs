@@ -78,6 +78,11 @@ impl Cards {
         })
     }
 
+    /// The same cards twice: for the machine that a guest starts on, and for the one it is migrated to.
+    pub fn pair(driver: Driver, ports: &[usize]) -> Result<(Self, Self)> {
+        Ok((Self::create(driver, ports)?, Self::create(driver, ports)?))
+    }
+
     /// Opened through iommufd.
     pub fn through_iommufd(mut self) -> Self {
         self.backend = Backend::Iommufd;

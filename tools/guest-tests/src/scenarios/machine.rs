@@ -41,7 +41,7 @@ const AUTOPSY: [&str; 7] = [
     "info pic",
     "info irq",
     "info pci",
-    "info migrate -a",
+    "info migrate",
 ];
 
 /// Where the machines of a scenario put their logs and sockets, and what they report to.
@@ -64,6 +64,7 @@ pub struct Machine {
     qmp_log: Log,
     console: UnixStream,
     next: Cell<u64>,
+    cards: usize,
     allowed: RefCell<Vec<&'static str>>,
     pump: Option<JoinHandle<()>>,
 }
@@ -153,6 +154,7 @@ impl Machine {
             qmp_log,
             console,
             next: Cell::new(1),
+            cards: spec.cards.len(),
             allowed: RefCell::new(spec.allowed.to_vec()),
             pump: Some(pump),
         };
@@ -185,6 +187,11 @@ impl Machine {
     /// The machine's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Number of cards it was started with.
+    pub fn cards(&self) -> usize {
+        self.cards
     }
 
     /// What everybody says.

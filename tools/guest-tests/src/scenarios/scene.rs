@@ -154,17 +154,12 @@ impl Scene {
         Ok(measured)
     }
 
-    /// The states that each card of `machine` went through at or after `from`, as QEMU reports them.
+    /// The states that card `card` of `machine` went through at or after `from`, as far as QEMU reported them.
     pub fn states(&self, machine: &Machine, from: usize, card: usize) -> Vec<VfioMigrationState> {
         let mut states = Vec::new();
-        let id = format!("card{card}");
         self.timeline().each(from, |_, entry| {
-            if let (true, What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. }))) =
-                (entry.who == machine.name(), &entry.what)
-            {
-                if data.device_id == id {
-                    states.push(data.device_state);
-                }
+            if entry.who == machine.name() {
+                states.extend(state_of(&entry.what, card));
             }
         });
         states
@@ -243,6 +238,18 @@ pub fn wait_migration_end(machine: &Machine, from: usize) -> Result<MigrationSta
     Ok(status)
 }
 
+/// The state that card `card` went to, if that is what happened.
+pub fn state_of(what: &What, card: usize) -> Option<VfioMigrationState> {
+    match what {
+        What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. }))
+            if data.device_id == format!("card{card}") =>
+        {
+            Some(data.device_state)
+        }
+        _ => None,
+    }
+}
+
 /// Waits until card `card` of `machine` is in `state`.
 pub fn wait_state(
     machine: &Machine,
@@ -250,13 +257,9 @@ pub fn wait_state(
     card: usize,
     state: VfioMigrationState,
 ) -> Result<usize> {
-    let (id, purpose) = (
-        format!("card{card}"),
-        format!("device state {}", qapi::Enum::name(&state)),
-    );
+    let purpose = format!("card {card} to be in state {}", qapi::Enum::name(&state));
     machine.wait(from, MIGRATION, &purpose, |what| {
-        matches!(what, What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. }))
-            if data.device_id == id && data.device_state == state)
+        state_of(what, card) == Some(state)
     })
 }
 

@@ -9,8 +9,8 @@ use super::cards::{Cards, Driver};
 use super::command_line::Spec;
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{Measured, Options, Scene};
-use super::timeline::What;
+use super::scene::{state_of, Measured, Options, Scene};
+use super::timeline::{Look, What};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::qmp::Message;
@@ -91,8 +91,8 @@ fn switch_over(
         "the destination should run but is {}",
         qapi::Enum::name(&status)
     );
-    expect_states(scene, source, began, &LIVE)?;
-    expect_states(scene, destination, began, &ARRIVAL)?;
+    expect_states(source, began, &LIVE)?;
+    expect_states(destination, began, &ARRIVAL)?;
     Ok(measured)
 }
 
@@ -112,35 +112,34 @@ fn arrive(
     Ok(())
 }
 
-/// Checks that every card of `machine` went through exactly `expected`.
-fn expect_states(
-    scene: &Scene,
-    machine: &Machine,
-    from: usize,
-    expected: &[VfioMigrationState],
-) -> Result<()> {
-    let mut card = 0;
-    loop {
-        let states = scene.states(machine, from, card);
-        if states.is_empty() && card > 0 {
-            return Ok(());
-        }
-        let names = |states: &[VfioMigrationState]| {
-            states
-                .iter()
-                .map(qapi::Enum::name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+/// Waits until every card of `machine` went through as many states as `expected`, and checks that it is those.
+fn expect_states(machine: &Machine, from: usize, expected: &[VfioMigrationState]) -> Result<()> {
+    let names = |states: &[VfioMigrationState]| {
+        states
+            .iter()
+            .map(qapi::Enum::name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for card in 0..machine.cards() {
+        let purpose = format!("card {card} to go through {}", names(expected));
+        let mut states = Vec::new();
+        machine.wait_for(from, ANSWER, &purpose, |what| {
+            states.extend(state_of(what, card));
+            if states.len() == expected.len() {
+                Look::Found(())
+            } else {
+                Look::Wait
+            }
+        })?;
         ensure!(
             states == expected,
-            "card {card} of {} should go through {} but went through {}",
+            "expected {purpose} ({}), but it went through {}",
             machine.name(),
-            names(expected),
             names(&states)
         );
-        card += 1;
     }
+    Ok(())
 }
 
 /// The whole of a live migration between two sets of cards, with what QEMU measured as a diagnostic.
@@ -166,14 +165,13 @@ fn live(name: &str, here: &Cards, there: &Cards, options: &Options) -> Result<(S
 
 /// Scenario a.
 pub fn type1() -> Outcome {
-    let here = Cards::create(Driver::MdevSerial, &[2])?;
-    let there = Cards::create(Driver::MdevSerial, &[2])?;
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     told("a", &here, &there, &Options::default()).map(drop)
 }
 
 /// Scenario a with any driver's cards, to be compared.
 pub fn compared(name: &str, driver: Driver) -> Result<Measured> {
-    let (here, there) = (Cards::create(driver, &[2])?, Cards::create(driver, &[2])?);
+    let (here, there) = Cards::pair(driver, &[2])?;
     Ok(live(name, &here, &there, &Options::default())?.1)
 }
 
@@ -190,8 +188,7 @@ pub fn iommufd() -> Outcome {
 
 /// Scenario c: the source may stop the guest only after the destination acknowledged the initial data of the card.
 pub fn switchover_ack() -> Outcome {
-    let here = Cards::create(Driver::MdevSerial, &[2])?;
-    let there = Cards::create(Driver::MdevSerial, &[2])?;
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let options = Options::with(&[
         MigrationCapability::return_path,
         MigrationCapability::switchover_ack,
@@ -227,7 +224,7 @@ pub fn multifd() -> Outcome {
     let scene = told("d", &here, &there, &options)?;
     let through = scene.timeline().find(0, |entry| {
         entry.who == "destination"
-            && matches!(&entry.what, What::Trace(line) if line.starts_with("vfio_load_state_device_buffer_end"))
+            && matches!(&entry.what, What::Trace(line) if line.starts_with("vfio_load_state_device_buffer_load_end"))
     });
     ensure!(
         through.is_some(),
@@ -238,10 +235,7 @@ pub fn multifd() -> Outcome {
 
 /// Scenario e, first half: a guest that was stopped goes into stop-and-copy without pre-copy.
 pub fn stopped_first() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("e-stop", None)?;
     let Pair {
         source,
@@ -252,12 +246,13 @@ pub fn stopped_first() -> Outcome {
     source.execute(&qapi::qmp::stop {})?;
     let began = scene.migrate(&source, &destination, &Options::default())?;
     let measured = scene.complete(&source, &destination, began)?;
-    let stopped = [
+    let states = [
+        VfioMigrationState::running_p2p,
         VfioMigrationState::stop,
         VfioMigrationState::stop_copy,
         VfioMigrationState::stop,
     ];
-    expect_states_after_p2p(&scene, &source, before, &stopped)?;
+    expect_states(&source, before, &states)?;
     let status = destination.status()?;
     ensure!(
         status == RunState::paused,
@@ -271,25 +266,10 @@ pub fn stopped_first() -> Outcome {
     Ok(())
 }
 
-/// As [`expect_states`], for states that QEMU reaches by way of RUNNING_P2P.
-fn expect_states_after_p2p(
-    scene: &Scene,
-    machine: &Machine,
-    from: usize,
-    expected: &[VfioMigrationState],
-) -> Result<()> {
-    let mut all = vec![VfioMigrationState::running_p2p];
-    all.extend_from_slice(expected);
-    expect_states(scene, machine, from, &all)
-}
-
 /// Scenario e, second half: QEMU was started with -S. The card is still in its first state, RUNNING, so pre-copy happens;
 /// the guest boots at the destination.
 pub fn never_ran() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
     let scene = Scene::new("e-never-ran", None)?;
     let source = scene.start(
         "source",
@@ -364,19 +344,13 @@ pub fn there_and_back() -> Outcome {
 
 /// Scenario g: two cards of different size in one guest. QEMU takes more than one card only if all can do P2P.
 pub fn two_cards() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[1, 2])?,
-        Cards::create(Driver::MdevSerial, &[1, 2])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[1, 2])?;
     told("g", &here, &there, &Options::default()).map(drop)
 }
 
 /// Scenario h.
 pub fn four_ports() -> Outcome {
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[4])?,
-        Cards::create(Driver::MdevSerial, &[4])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[4])?;
     told("h", &here, &there, &Options::default()).map(drop)
 }
 

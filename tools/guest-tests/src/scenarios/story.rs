@@ -37,10 +37,7 @@ pub fn tell() -> Result<()> {
             kind.attribute(name).unwrap_or_else(|_| "-".into())
         );
     }
-    let (here, there) = (
-        Cards::create(Driver::MdevSerial, &[PORTS])?,
-        Cards::create(Driver::MdevSerial, &[PORTS])?,
-    );
+    let (here, there) = Cards::pair(Driver::MdevSerial, &[PORTS])?;
     println!("   Two instances were made by writing their names to `create`:");
     for (cards, role) in [
         (&here, "the guest starts with this one"),
