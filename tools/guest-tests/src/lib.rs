@@ -5,9 +5,9 @@
 pub mod ktap;
 pub mod l2;
 pub mod mdev;
+pub mod qmp;
+pub mod scenarios;
 pub mod stream_forge;
 pub mod v1_api;
 pub mod v2_api;
-pub mod qmp;
-pub mod scenarios;
 pub mod vfio;

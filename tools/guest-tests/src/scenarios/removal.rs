@@ -17,7 +17,9 @@ use crate::qmp::Message;
 /// started, so the slot is emptied at the next reset, as if the guest had agreed.
 pub fn while_in_use() -> Outcome {
     let scene = Scene::new("m", None)?;
-    let cards = Cards::create(Driver::MdevSerial, &[2])?;
+    // Through iommufd: a group goes with its last device, and its container with it, while QEMU may still be at taking its
+    // memory out of the container; it would complain of that.
+    let cards = Cards::create(Driver::MdevSerial, &[2])?.through_iommufd();
     let spec = Spec {
         paused: true,
         pluggable: true,
