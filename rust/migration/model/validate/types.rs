@@ -10,7 +10,7 @@ impl<'a> Type<'a> {
     /// The type itself, if nothing is wrong with it. Otherwise panics, which in a `const` or
     /// `static` is an error of the compiler.
     ///
-    /// Checked are, beside everything that [`Model::validated`] does: that the type names parameters
+    /// Checked are, beside everything that [`Model::validated`](crate::model::Model::validated) does: that the type names parameters
     /// of the model, allows only what the model does, and that its initial values are allowed, meet
     /// the requirements and are those of its initial version.
     pub const fn validated(self) -> Self {

@@ -10,7 +10,7 @@ pub const QEMU: &str = "/opt/qemu-10.0/bin/qemu-system-x86_64";
 /// The guest's kernel (bootable by PVH) and root file system.
 const KERNEL: &str = "/guest/vmlinux";
 const INITRAMFS: &str = "/guest/initramfs.cpio";
-/// Environment variable that overrides [`MACHINE`].
+/// Environment variable that overrides the usual machine type.
 pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
 /// Machine type of the guests: a fixed version, so that both sides agree whatever QEMU calls its newest, and without
 /// the parts that a guest with KVM's clock needs not, each of which costs it time to set up.
