@@ -68,10 +68,11 @@ impl Screen {
                 self.dim.apply_to("skip"),
                 case.name
             )),
-            Outcome::Failed(why) => self.line(&format!(
-                "{} {suite}: {}: {why}{time}",
+            Outcome::Failed(_) => self.line(&format!(
+                "{} {suite}: {}: {}{time}",
                 self.bad.apply_to("FAIL"),
-                case.name
+                case.name,
+                case.failure().unwrap_or_default()
             )),
         }
     }

@@ -6,7 +6,7 @@
 //! children did. Depth is told by indentation alone, of any width: KUnit uses four columns where the text says two. What
 //! contradicts the plan or its own numbering is a failure: a test that lost count did not report.
 
-use super::{Case, Outcome};
+use super::{Case, Outcome, NOT_OK};
 use std::time::Instant;
 
 /// Most diagnostic lines that are kept for one case.
@@ -278,7 +278,7 @@ fn outcome(good: bool, directive: Option<(&str, &str)>) -> Outcome {
         (Some(("ERROR", reason)), _) => failed(format!("error: {reason}")),
         (_, true) => Outcome::Passed,
         (Some((word, reason)), false) => failed(format!("{word} {reason}").trim()),
-        (None, false) => failed("not ok"),
+        (None, false) => failed(NOT_OK),
     }
 }
 

@@ -20,6 +20,12 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// The reason of a failure whose test gave none on its result line.
+pub const NOT_OK: &str = "not ok";
+
+/// Characters of a test's own words that stand for its reason.
+const REASON: usize = 300;
+
 /// One test case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -42,6 +48,21 @@ impl Case {
             details: String::new(),
             duration: None,
         }
+    }
+
+    /// Why it failed, in one line, if it did: where the result line gave no reason, the last that the test printed.
+    pub fn failure(&self) -> Option<String> {
+        let Outcome::Failed(why) = &self.outcome else {
+            return None;
+        };
+        let last = self.details.lines().rfind(|line| !line.trim().is_empty());
+        Some(match last {
+            Some(line) if why == NOT_OK => match line.char_indices().nth(REASON) {
+                Some((end, _)) => format!("{} …", &line[..end]),
+                None => line.to_owned(),
+            },
+            _ => why.clone(),
+        })
     }
 }
 
@@ -87,11 +108,11 @@ impl Totals {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        // The last line is for programs too: it has one form. What was skipped stands above it.
         if self.skipped > 0 {
-            write!(f, ", {} skipped", self.skipped)?;
+            writeln!(f, "{} skipped", self.skipped)?;
         }
-        Ok(())
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
     }
 }
 
@@ -110,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_closing_line_names_skipped_cases_only_if_there_are_any() {
+    fn the_last_line_has_one_form_and_what_was_skipped_stands_above_it() {
         let two = [
             suite(vec![Outcome::Passed, Outcome::Passed]),
             suite(vec![Outcome::Failed("why".into())]),
@@ -119,8 +140,23 @@ mod tests {
         let one = [suite(vec![Outcome::Passed, Outcome::Skipped("why".into())])];
         assert_eq!(
             Totals::of(&one).to_string(),
-            "1 passed, 0 failed, 1 skipped"
+            "1 skipped\n1 passed, 0 failed"
         );
+    }
+
+    #[test]
+    fn a_failure_without_a_reason_has_the_last_words_of_its_test() {
+        let case = |why: &str, details: &str| Case {
+            details: details.into(),
+            ..Case::new("c", Outcome::Failed(why.into()))
+        };
+        let reason = |why: &str, details: &str| case(why, details).failure().unwrap();
+        assert_eq!(reason(NOT_OK, "it began\nit broke\n \n"), "it broke");
+        assert_eq!(reason(NOT_OK, ""), NOT_OK);
+        assert_eq!(reason("timed out: 3 s", "it began"), "timed out: 3 s");
+        let long = reason(NOT_OK, &"é".repeat(2 * REASON));
+        assert_eq!(long.chars().count(), REASON + 2);
+        assert_eq!(Case::new("c", Outcome::Passed).failure(), None);
     }
 
     #[test]
