@@ -9,9 +9,11 @@
 
 use core::ptr::NonNull;
 use kernel::bindings;
-use kernel::error::from_err_ptr;
+use kernel::container_of;
+use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, Completion};
+use kernel::types::Opaque;
 
 /// A class under `/sys/class`, removed when dropped.
 ///
@@ -47,38 +49,64 @@ impl Drop for Class {
 
 /// A virtual device in a [`Class`], removed when dropped.
 ///
+/// Dropping it waits until nobody refers to the device any more, so that what its other users need can be freed after it: the mdev
+/// core keeps a reference to the parent for each of its types, until it has done with the type.
+///
 /// # Invariants
 ///
-/// The pointer is a registered device that `device_create()` returned.
-pub struct ClassDevice {
-    dev: NonNull<bindings::device>,
-    _class: Arc<Class>,
+/// The device is registered.
+pub struct ClassDevice(Pin<KBox<Inner>>);
+
+/// The memory of a device.
+///
+/// # Invariants
+///
+/// `dev` is initialized, one reference to it belongs to this value, and its release function is [`released`].
+#[pin_data(PinnedDrop)]
+struct Inner {
+    #[pin]
+    dev: Opaque<bindings::device>,
+    #[pin]
+    released: Completion,
+    // Dropped after the device has been released.
+    class: Arc<Class>,
 }
 
 // SAFETY: A device may be used and unregistered from any thread.
-unsafe impl Send for ClassDevice {}
+unsafe impl Send for Inner {}
 // SAFETY: As above; the driver core does its own locking.
-unsafe impl Sync for ClassDevice {}
+unsafe impl Sync for Inner {}
 
 impl ClassDevice {
     /// Creates `/sys/devices/virtual/<class>/<name>`. `EEXIST` when there is one already.
     pub fn new(class: Arc<Class>, name: &CStr) -> Result<Self> {
-        // SAFETY: The class is registered; the format and its one string argument are NUL-terminated.
-        let dev = from_err_ptr(unsafe {
-            bindings::device_create(
-                class.0.as_ptr(),
-                core::ptr::null_mut(),
-                0,
-                core::ptr::null_mut(),
-                c"%s".as_char_ptr(),
-                name.as_char_ptr(),
-            )
-        })?;
+        let parent_class = class.0.as_ptr();
+        let inner = KBox::pin_init(
+            // INVARIANT: Initialized here, which gives the first reference.
+            pin_init!(Inner {
+                dev <- Opaque::ffi_init(|slot: *mut bindings::device| {
+                    let device = bindings::device {
+                        class: parent_class,
+                        release: Some(released),
+                        ..pin_init::zeroed()
+                    };
+                    // SAFETY: `slot` is valid for writes.
+                    unsafe { slot.write(device) };
+                    // SAFETY: `slot` is pinned; every field that must be set before is.
+                    unsafe { bindings::device_initialize(slot) };
+                }),
+                released <- Completion::new(),
+                class,
+            }),
+            GFP_KERNEL,
+        )?;
+        let dev = inner.dev.get();
+        // SAFETY: The device is initialized; the format and its one string argument are NUL-terminated.
+        to_result(unsafe { bindings::dev_set_name(dev, c"%s".as_char_ptr(), name.as_char_ptr()) })?;
+        // SAFETY: The device is initialized and has a name, and its class is registered.
+        to_result(unsafe { bindings::device_add(dev) })?;
         // INVARIANT: Just registered, and unregistered only in `drop`.
-        Ok(Self {
-            dev: NonNull::new(dev).ok_or(ENOMEM)?,
-            _class: class,
-        })
+        Ok(Self(inner))
     }
 
     /// Tells user space that what the device offers has changed.
@@ -86,7 +114,7 @@ impl ClassDevice {
         // SAFETY: The device is registered. Failing to send an event is no failure of the device's.
         unsafe {
             bindings::kobject_uevent(
-                &raw mut (*self.dev.as_ptr()).kobj,
+                &raw mut (*self.as_raw()).kobj,
                 bindings::kobject_action_KOBJ_CHANGE,
             )
         };
@@ -94,13 +122,31 @@ impl ClassDevice {
 
     /// The C device, valid for as long as this value.
     pub(crate) fn as_raw(&self) -> *mut bindings::device {
-        self.dev.as_ptr()
+        self.0.dev.get()
     }
 }
 
 impl Drop for ClassDevice {
     fn drop(&mut self) {
         // SAFETY: By the type invariant, the device is registered.
-        unsafe { bindings::device_unregister(self.dev.as_ptr()) };
+        unsafe { bindings::device_del(self.as_raw()) };
     }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Inner {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariant, the device is initialized and this reference is ours.
+        unsafe { bindings::put_device(self.dev.get()) };
+        self.released.wait_for_completion();
+    }
+}
+
+/// # Safety
+///
+/// Called by the driver core on the device of an [`Inner`], when nobody refers to it any more.
+unsafe extern "C" fn released(dev: *mut bindings::device) {
+    // SAFETY: By contract; `Inner` goes away only after it was told here, and the driver core has done with the device.
+    let inner = unsafe { &*container_of!(Opaque::cast_from(dev), Inner, dev) };
+    inner.released.complete_all();
 }

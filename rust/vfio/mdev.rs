@@ -219,11 +219,12 @@ impl<T: Device> PinnedDrop for Driver<T> {
 ///
 /// `raw` is registered; `nodes` and `pointers` are what it refers to and do not move.
 pub struct Parent<T: Device> {
+    // Dropped first. Somebody may still refer to a type's kobject when its directory is gone; each of them has a reference to
+    // the device, and the device's end is waited for. Only then are the types free.
+    device: ClassDevice,
     raw: KBox<Opaque<mdev_parent>>,
     _pointers: KVec<*mut mdev_type>,
     _nodes: KVec<KBox<TypeNode>>,
-    // Dropped last, the device before the driver.
-    _device: ClassDevice,
     _driver: Arc<Driver<T>>,
 }
 
@@ -254,7 +255,7 @@ impl<T: Device> Parent<T> {
         let raw = KBox::new(Opaque::new(pin_init::zeroed::<mdev_parent>()), GFP_KERNEL)?;
         // SAFETY: The device and the driver are registered and are kept until the parent is unregistered, as are the types
         // and the array of pointers, all of them in allocations of their own.
-        to_result(unsafe {
+        let registered = to_result(unsafe {
             vfio_bindings::mdev_register_parent(
                 raw.get(),
                 device.as_raw(),
@@ -262,13 +263,18 @@ impl<T: Device> Parent<T> {
                 pointers.as_mut_ptr(),
                 types.len() as c_uint,
             )
-        })?;
+        });
+        if let Err(error) = registered {
+            // Before the types, as in a `Parent`: some of them may have been registered for a while.
+            drop(device);
+            return Err(error);
+        }
         // INVARIANT: Just registered.
         let parent = Self {
+            device,
             raw,
             _pointers: pointers,
             _nodes: nodes,
-            _device: device,
             _driver: driver,
         };
         for node in &parent._nodes {
@@ -276,7 +282,7 @@ impl<T: Device> Parent<T> {
             unsafe { node.add_files()? };
         }
         // Who waits for the parent to be complete has been told too early by the mdev core.
-        parent._device.announce_change();
+        parent.device.announce_change();
         Ok(parent)
     }
 }
