@@ -2,6 +2,7 @@
 
 //! One running test machine: the QEMU process, and threads that turn what it sends into events.
 
+use crate::clock;
 use crate::environment::Environment;
 use crate::image::Image;
 use anyhow::{Context, Result};
@@ -117,7 +118,8 @@ impl Machine {
             .arg(env.vmlinux()?)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{INITRD_FD}"));
-        command.args(["-append", KERNEL_ARGUMENTS]);
+        let clock = clock::tsc_khz().map_or(String::new(), |khz| format!(" tsc_early_khz={khz}"));
+        command.args(["-append", &format!("{KERNEL_ARGUMENTS}{clock}")]);
         command.args([
             "-chardev",
             &format!("socket,id=console,fd={CONSOLE_FD}"),

@@ -5,6 +5,7 @@
 //! Exit status: 0 if all is well, 1 if a test or the command failed, 2 if the lab could not do its work (one line on standard
 //! error says why and what to do). `lab shell` ends with the status of the shell.
 
+mod clock;
 mod environment;
 mod image;
 mod interactive;
