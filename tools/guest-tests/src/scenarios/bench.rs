@@ -16,9 +16,9 @@ use crate::vfio::{Access, Device, State};
 /// Pairs of runs of the short measurements.
 const SHORT_PAIRS: usize = 21;
 /// Register accesses in a run.
-const ACCESSES: u32 = 20_000;
+const ACCESSES: u32 = 4_000;
 /// States saved, and loaded, in a run.
-const STATES: u32 = 100;
+const STATES: u32 = 40;
 /// Pairs of live migrations.
 const MIGRATIONS: usize = 9;
 
