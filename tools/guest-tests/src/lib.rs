@@ -4,10 +4,11 @@
 
 pub mod ktap;
 pub mod l2;
-pub mod mdev;
 pub mod qmp;
 pub mod scenarios;
 pub mod stream_forge;
 pub mod v1_api;
 pub mod v2_api;
 pub mod vfio;
+
+pub use vfio_uapi::mdev;

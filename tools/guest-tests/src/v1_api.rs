@@ -17,8 +17,8 @@ macro_rules! tests {
 
 pub mod bench;
 pub mod client;
-pub mod mapping;
-pub mod region;
+
+pub use vfio_uapi::{mapping, migration_v1 as region};
 
 mod carriers;
 mod container;

@@ -5,7 +5,7 @@
 //! A card in power-on state saves and loads whatever happens to its registers on the way. Source for the registers: National
 //! Semiconductor PC16550D data sheet, section 8.
 
-use guest_tests::vfio::{abi, Device, Errno};
+use vfio_uapi::{abi, Device, Errno};
 
 use crate::error::{Error, Result};
 use crate::inspect::SERIAL_MODEL;

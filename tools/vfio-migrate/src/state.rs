@@ -10,8 +10,8 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use guest_tests::mdev::Mdev;
-use guest_tests::vfio::{self, abi, DataFd, Device, Errno, State};
+use vfio_uapi::mdev::Mdev;
+use vfio_uapi::{self as vfio, abi, DataFd, Device, Errno, State};
 
 use crate::error::{describe, Error, Result};
 use crate::sysfs::{Instance, Parameters, Sysfs};

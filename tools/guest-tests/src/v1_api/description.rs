@@ -52,11 +52,7 @@ fn the_regions_of_pci_have_no_type() -> anyhow::Result<()> {
         match region.kind() {
             None => {}
             Some(kind) => {
-                equal(
-                    "type and subtype",
-                    kind,
-                    (TYPE_MIGRATION, SUBTYPE_MIGRATION),
-                )?;
+                equal("type and subtype", kind, KIND)?;
                 found += 1;
             }
         }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::check::Named;
 use super::uart::{Line, Port};
 use crate::mdev::{Mdev, MdevType};
-use crate::vfio::{abi, Access, Device, Event, State};
+use crate::vfio::{self, abi, Access, Device, Event, State};
 
 /// Region of the UARTs' registers.
 pub const BAR0: u32 = abi::VFIO_PCI_BAR0_REGION_INDEX;
@@ -103,6 +103,11 @@ impl Card {
     /// The open device, by itself.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Signals interrupt 0 of `index` to a new eventfd.
+    pub fn enable(&self, index: u32) -> vfio::Result<Event> {
+        Event::of(&self.device, index)
     }
 
     /// Closes the device and opens it again.

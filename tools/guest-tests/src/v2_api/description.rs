@@ -10,6 +10,7 @@ use crate::ktap::Suite;
 use crate::vfio::abi::{self, Argument, Bytes};
 use crate::vfio::device::Info;
 use crate::vfio::interrupt::{ERR, INTX, MSI, MSIX, REQ};
+use crate::vfio::migration_v1::Description;
 use crate::vfio::{Access, Errno};
 
 pub(super) fn add(suite: &mut Suite) {
@@ -124,14 +125,11 @@ fn the_migration_region_is_described(access: Access) -> anyhow::Result<()> {
         region.argsz
     );
 
-    let capabilities = card
-        .region_capabilities(MIGRATION)
-        .named("the capabilities")?;
+    let described = Description::read(&card, MIGRATION).named("the capabilities")?;
     let content = |id: u32| {
-        let found = capabilities
-            .iter()
-            .find(|(found, _)| u32::from(*found) == id);
-        found.map(|(_, content)| Bytes::new().bytes(content))
+        let mut found = described.capabilities.iter();
+        let found = found.find(|capability| capability.id == id);
+        found.map(|capability| Bytes::new().bytes(&capability.body))
     };
     let kind = content(abi::VFIO_REGION_INFO_CAP_TYPE).context("no type")?;
     equal(

@@ -2,15 +2,19 @@
 
 //! Opening and closing: power-on state, the two ways, and that they exclude each other.
 
+use std::os::fd::AsFd;
+
+use nix::sys::mman::MapFlags;
+
 use super::card::{card_type, config, Card, BAR0, CONFIG, MIGRATION};
 use super::check::{equal, refused, same_bytes, Named};
 use super::uart::{FCR_TRIGGER_8, LSR, LSR_DATA, SCR};
 use crate::ktap::Suite;
 use crate::vfio::abi::{self, Argument, Bytes};
 use crate::vfio::interrupt::INTX;
-use crate::vfio::memory::map_once;
+use crate::vfio::memory::Page;
 use crate::vfio::open::{self, Group};
-use crate::vfio::{Access, Errno, State};
+use crate::vfio::{Access, Errno, Mapping, State};
 
 pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(
@@ -238,7 +242,7 @@ fn registers_cannot_be_mapped() -> anyhow::Result<()> {
     // The header of the migration region is registers as well.
     for index in [BAR0, CONFIG, MIGRATION] {
         let place = card.place(index, 0).named("the place")?;
-        let mapping = map_once(card.device(), place);
+        let mapping = Mapping::of_file(card.as_fd(), place, Page::SIZE, MapFlags::MAP_SHARED);
         refused(format!("region {index}"), mapping, Errno::EINVAL)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::{Device, IrqSet};
 use crate::ktap::scaled;
 
 /// How long a test waits for an event that has to come.
@@ -26,6 +27,17 @@ impl Event {
             0,
             EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK,
         )?))
+    }
+
+    /// Ties a new eventfd to interrupt 0 of `index` of a device: [`super::interrupt::INTX`] and the like.
+    pub fn of(device: &Device, index: u32) -> super::Result<Self> {
+        let event = Self::new()?;
+        device.set_irqs(&IrqSet::eventfd(
+            index,
+            super::interrupt::TRIGGER,
+            event.number(),
+        ))?;
+        Ok(event)
     }
 
     /// The number for the data of an ioctl.

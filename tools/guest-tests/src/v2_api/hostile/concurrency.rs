@@ -97,7 +97,7 @@ fn changes(device: &Device, seed: usize) -> anyhow::Result<()> {
 fn hostile_38_state_changes_and_resets_from_many_threads() -> anyhow::Result<()> {
     let card = Card::new(2)?;
     let device = card.device();
-    let event = device.enable(INTX)?;
+    let event = card.enable(INTX)?;
     at_once(vec![
         Box::new(|| changes(device, 0)),
         Box::new(|| changes(device, 1)),
@@ -216,7 +216,7 @@ fn hostile_38_two_readers_share_a_stream_without_losing_a_byte() -> anyhow::Resu
 fn hostile_38_interrupts_are_configured_from_many_threads() -> anyhow::Result<()> {
     let card = Card::new(1)?;
     let device = card.device();
-    let event = device.enable(INTX)?;
+    let event = card.enable(INTX)?;
     let (resample, other) = (Event::new()?, Event::new()?);
     let allowed = [Errno::EINVAL, Errno::EBUSY];
     let set = |set: &IrqSet| one_of("SET_IRQS", device.set_irqs(set), &allowed).map(drop);

@@ -7,16 +7,15 @@ use std::os::fd::AsFd;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{lseek, Whence};
 
-use super::super::card::{config, Card, CONFIG, MIGRATION};
+use super::super::card::{config, Card, CONFIG};
 use super::super::check::{equal, refused, same_bytes, Named};
 use super::super::uart::*;
 use super::{recover, stopped_with_content, works};
 use crate::ktap::{self, Suite};
-use crate::vfio::abi;
 use crate::vfio::event_fd::{readable, DEADLINE};
 use crate::vfio::interrupt::{INTX, MASK, TRIGGER, UNMASK};
-use crate::vfio::memory::Mapping;
-use crate::vfio::{Access, DataFd, Errno, IrqSet, State};
+use crate::vfio::migration_v1::Region;
+use crate::vfio::{Access, DataFd, Errno, IrqSet, Mapping, State};
 
 pub(super) fn add(suite: &mut Suite) {
     tests!(
@@ -248,53 +247,40 @@ fn hostile_39_a_data_file_outlives_its_device() -> anyhow::Result<()> {
 
 fn hostile_40_a_read_buffer_in_a_mapping_of_the_device() -> anyhow::Result<()> {
     let (card, stream) = stopped_with_content(4)?;
-    let capabilities = card
-        .region_capabilities(MIGRATION)
-        .named("capabilities of the migration region")?;
-    let sparse = abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP;
-    let area = capabilities.iter().find(|(id, _)| u32::from(*id) == sparse);
-    let area = abi::Bytes::new().bytes(area.map(|(_, content)| &content[..]).unwrap_or_default());
-    let place = card
-        .place(MIGRATION, area.long_at(8))
-        .named("the area that can be mapped")?;
-    let mapping =
-        Mapping::new(card.device(), place, area.long_at(16) as usize).named("mapping it")?;
+    let region = Region::find(&card)?;
+    let mapping = Mapping::of_data(&region).named("mapping it")?;
 
     // No page of it was touched yet, so each of these faults within the driver's copy.
     let data = card.start(State::StopCopy).named("to STOP_COPY")?;
     let length = mapping
-        .read_from(&data, mapping.len())
+        .read_from(data.as_fd(), mapping.len(), None)
         .named("read of the state into the mapping")?;
-    let mut bytes = vec![0; length];
-    mapping.copy_to(&mut bytes);
+    let mut bytes = mapping.get(0, length);
     bytes.extend(data.read_all(1 << 16).named("the rest")?);
     same_bytes("the state", &bytes, &stream)?;
     card.switch(State::Stop).named("to STOP")?;
 
-    let other = Mapping::new(card.device(), place, mapping.len()).named("mapping it again")?;
+    let other = Mapping::of_data(&region).named("mapping it again")?;
     let configuration = card.place(CONFIG, 0).named("the configuration space")?;
-    let length = other.pread_from(card.device(), 256, configuration);
+    let length = other.read_from(card.as_fd(), 256, Some(configuration));
     equal(
         "read of the configuration space into a mapping",
         length,
         Ok(256),
     )?;
-    let mut bytes = [0; 256];
-    mapping.copy_to(&mut bytes);
     same_bytes(
         "the configuration space, in the first mapping",
-        &bytes,
+        &mapping.get(0, 256),
         &card.config_space()?,
     )?;
 
     let data = card.start(State::Resuming).named("to RESUMING")?;
     for piece in stream.chunks(mapping.len()) {
-        other.copy_from(piece);
-        let third =
-            Mapping::new(card.device(), place, mapping.len()).named("mapping it once more")?;
+        other.put(0, piece);
+        let third = Mapping::of_data(&region).named("mapping it once more")?;
         equal(
             "write from a mapping",
-            third.write_to(&data, piece.len()),
+            third.write_to(data.as_fd(), piece.len(), None),
             Ok(piece.len()),
         )?;
     }

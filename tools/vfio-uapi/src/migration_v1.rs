@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The migration region: found as QEMU finds it, and accessed one system call at a time.
+//! Migration version 1: the migration region, found as QEMU 7.2 finds it, and accessed one system call at a time.
 //!
 //! It starts with `struct vfio_device_migration_info` of linux/vfio.h; the data section follows where `data_offset` says.
 
@@ -9,17 +9,14 @@ use std::os::fd::AsFd;
 use anyhow::{bail, ensure, Context};
 use nix::sys::uio::{pread, pwrite};
 
-use crate::vfio::abi::{self, Bytes};
-use crate::vfio::{self, Device, Errno};
+use crate::abi::{self, Bytes};
+use crate::{Device, Errno, Result};
 
-/// `VFIO_REGION_TYPE_MIGRATION_DEPRECATED`.
-pub const TYPE_MIGRATION: u32 = 3;
-/// `VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED`.
-pub const SUBTYPE_MIGRATION: u32 = 1;
-/// `VFIO_REGION_INFO_CAP_SPARSE_MMAP`.
-const CAP_SPARSE_MMAP: u16 = 1;
-/// `VFIO_REGION_INFO_CAP_TYPE`.
-const CAP_TYPE: u16 = 2;
+/// Type and subtype of the region, in its capability.
+pub const KIND: (u32, u32) = (
+    abi::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+    abi::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+);
 
 /// `device_state`, 32 bits.
 pub const DEVICE_STATE: u64 = 0;
@@ -62,10 +59,10 @@ pub struct Area {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capability {
     /// `VFIO_REGION_INFO_CAP_*`.
-    pub id: u16,
+    pub id: u32,
     /// Version of its layout.
     pub version: u16,
-    /// What follows its header, up to the end of the answer.
+    /// What follows its header, up to the next one or the end of the answer.
     pub body: Vec<u8>,
 }
 
@@ -84,7 +81,7 @@ pub struct Description {
 
 impl Description {
     /// Asks for region `index`: first without room for capabilities, again if the kernel wants more room.
-    pub fn read(device: &Device, index: u32) -> vfio::Result<Self> {
+    pub fn read(device: &Device, index: u32) -> Result<Self> {
         let mut length = 32;
         loop {
             let mut info =
@@ -111,15 +108,17 @@ impl Description {
                 let header = bytes.get(place..place + 8).ok_or(Errno::EPROTO)?;
                 let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
                 let next = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
-                capabilities.push(Capability {
-                    id: half(0),
-                    version: half(2),
-                    body: bytes[place + 8..].to_vec(),
-                });
-                if next as usize <= place && next != 0 {
+                let next = next as usize;
+                if next < place + 8 && next != 0 {
                     return Err(Errno::ELOOP);
                 }
-                place = next as usize;
+                let end = if next == 0 { bytes.len() } else { next };
+                capabilities.push(Capability {
+                    id: half(0).into(),
+                    version: half(2),
+                    body: bytes.get(place + 8..end).ok_or(Errno::EPROTO)?.to_vec(),
+                });
+                place = next;
             }
             return Ok(Self {
                 flags,
@@ -132,14 +131,15 @@ impl Description {
 
     /// Type and subtype, where the region has the capability for them.
     pub fn kind(&self) -> Option<(u32, u32)> {
-        let body = self.body(CAP_TYPE, 8)?;
+        let body = self.body(abi::VFIO_REGION_INFO_CAP_TYPE, 8)?;
         Some((word(body, 0), word(body, 4)))
     }
 
     /// What can be mapped, where the region has the capability for that.
     pub fn sparse_areas(&self) -> Option<Vec<Area>> {
-        let count = word(self.body(CAP_SPARSE_MMAP, 8)?, 0) as usize;
-        let body = self.body(CAP_SPARSE_MMAP, 8 + count * 16)?;
+        let id = abi::VFIO_REGION_INFO_CAP_SPARSE_MMAP;
+        let count = word(self.body(id, 8)?, 0) as usize;
+        let body = self.body(id, count.checked_mul(16)?.checked_add(8)?)?;
         let area = |at: usize| Area {
             offset: long(body, 8 + at * 16),
             size: long(body, 16 + at * 16),
@@ -147,7 +147,8 @@ impl Description {
         Some((0..count).map(area).collect())
     }
 
-    fn body(&self, id: u16, length: usize) -> Option<&[u8]> {
+    /// The first `length` bytes of the capability `id`, where the region has one as long as that.
+    fn body(&self, id: u32, length: usize) -> Option<&[u8]> {
         let found = self.capabilities.iter().find(|one| one.id == id)?;
         found.body.get(..length)
     }
@@ -184,7 +185,7 @@ impl<'a> Region<'a> {
             let Ok(region) = Description::read(device, index) else {
                 continue;
             };
-            if region.kind() != Some((TYPE_MIGRATION, SUBTYPE_MIGRATION)) {
+            if region.kind() != Some(KIND) {
                 continue;
             }
             let areas = region.sparse_areas().context("no sparse mmap capability")?;
@@ -209,17 +210,17 @@ impl<'a> Region<'a> {
     }
 
     /// Reads once.
-    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> vfio::Result<usize> {
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<usize> {
         pread(self.device.as_fd(), bytes, self.place(offset))
     }
 
     /// Writes once.
-    pub fn write(&self, offset: u64, bytes: &[u8]) -> vfio::Result<usize> {
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<usize> {
         pwrite(self.device.as_fd(), bytes, self.place(offset))
     }
 
     /// Reads `N` bytes with one call; EPROTO if the call read fewer.
-    fn exactly<const N: usize>(&self, offset: u64) -> vfio::Result<[u8; N]> {
+    fn exactly<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         match self.read(offset, &mut bytes)? {
             length if length == N => Ok(bytes),
@@ -228,7 +229,7 @@ impl<'a> Region<'a> {
     }
 
     /// Writes all bytes with one call; EPROTO if the call wrote fewer.
-    pub fn put(&self, offset: u64, bytes: &[u8]) -> vfio::Result<()> {
+    pub fn put(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         match self.write(offset, bytes)? {
             length if length == bytes.len() => Ok(()),
             _ => Err(Errno::EPROTO),
@@ -236,7 +237,7 @@ impl<'a> Region<'a> {
     }
 
     /// Reads `length` bytes with one call; EPROTO if the call read fewer.
-    pub fn get(&self, offset: u64, length: usize) -> vfio::Result<Vec<u8>> {
+    pub fn get(&self, offset: u64, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         match self.read(offset, &mut bytes)? {
             done if done == length => Ok(bytes),
@@ -245,32 +246,32 @@ impl<'a> Region<'a> {
     }
 
     /// Reads `device_state`.
-    pub fn state(&self) -> vfio::Result<u32> {
+    pub fn state(&self) -> Result<u32> {
         self.exactly(DEVICE_STATE).map(u32::from_ne_bytes)
     }
 
     /// Writes `device_state`.
-    pub fn set_state(&self, state: u32) -> vfio::Result<()> {
+    pub fn set_state(&self, state: u32) -> Result<()> {
         self.put(DEVICE_STATE, &state.to_ne_bytes())
     }
 
     /// Reads `pending_bytes`.
-    pub fn pending(&self) -> vfio::Result<u64> {
+    pub fn pending(&self) -> Result<u64> {
         self.exactly(PENDING_BYTES).map(u64::from_ne_bytes)
     }
 
     /// Reads `data_offset`.
-    pub fn data_offset(&self) -> vfio::Result<u64> {
+    pub fn data_offset(&self) -> Result<u64> {
         self.exactly(DATA_OFFSET).map(u64::from_ne_bytes)
     }
 
     /// Reads `data_size`.
-    pub fn data_size(&self) -> vfio::Result<u64> {
+    pub fn data_size(&self) -> Result<u64> {
         self.exactly(DATA_SIZE).map(u64::from_ne_bytes)
     }
 
     /// Writes `data_size`.
-    pub fn set_data_size(&self, size: u64) -> vfio::Result<()> {
+    pub fn set_data_size(&self, size: u64) -> Result<()> {
         self.put(DATA_SIZE, &size.to_ne_bytes())
     }
 }

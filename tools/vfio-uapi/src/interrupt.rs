@@ -2,8 +2,8 @@
 
 //! VFIO_DEVICE_GET_IRQ_INFO and VFIO_DEVICE_SET_IRQS.
 
-use super::abi::{self, Bytes};
-use super::{Device, Event, Result};
+use crate::abi::{self, Bytes};
+use crate::{Device, Result};
 
 /// Legacy interrupt, level triggered.
 pub const INTX: u32 = abi::VFIO_PCI_INTX_IRQ_INDEX;
@@ -112,12 +112,5 @@ impl Device {
             abi::VFIO_DEVICE_SET_IRQS,
             argument.bytes(&set.data).bytes_mut(),
         )
-    }
-
-    /// Signals interrupt 0 of `index` to a new eventfd.
-    pub fn enable(&self, index: u32) -> Result<Event> {
-        let event = Event::new()?;
-        self.set_irqs(&IrqSet::eventfd(index, TRIGGER, event.number()))?;
-        Ok(event)
     }
 }

@@ -5,9 +5,9 @@
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::{equal, refused};
-use guest_tests::vfio::{abi, Device, Errno, State};
 use migration::stream::{write_setup, Phase, Sink};
 use migration::value::{Param, Value};
+use vfio_uapi::{abi, Device, Errno, State};
 
 use crate::host::{any, get, instance, open, set, unchanged, values, MODEL};
 

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
-use guest_tests::mdev::MdevType;
 use guest_tests::v2_api::check::equal;
 use serde_json::{json, Value as Json};
+use vfio_uapi::mdev::MdevType;
 
 use crate::host::{any, definitions, get, info, instance, run, set, MODEL};
 

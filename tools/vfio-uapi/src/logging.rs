@@ -2,8 +2,8 @@
 
 //! DMA logging: VFIO_DEVICE_FEATURE_DMA_LOGGING_START, STOP and REPORT.
 
-use super::abi::{self, Bytes, UNMAPPED};
-use super::{Device, Result};
+use crate::abi::{self, Bytes, UNMAPPED};
+use crate::{Device, Result};
 
 /// Most ranges that the kernel core takes: as many as fit a page.
 pub const MOST_RANGES: usize = 256;

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::unistd;
 
-use super::abi::{self, ioctl, Argument, Bytes};
-use super::memory::Page;
-use super::{Errno, Result};
+use crate::abi::{self, ioctl, Argument, Bytes};
+use crate::memory::Page;
+use crate::{Errno, Result};
 
 /// An open data file. It can outlive its session and its device.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct PrecopyInfo {
 
 impl DataFd {
     /// A data file that a SET of the state returned.
-    pub(super) fn new(file: OwnedFd) -> Self {
+    pub(crate) fn new(file: OwnedFd) -> Self {
         Self(file)
     }
 

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{bail, ensure, Context, Result};
-use guest_tests::mdev::{Mdev, MdevType};
-use guest_tests::vfio::{Access, Device, Errno};
 use serde_json::Value as Json;
+use vfio_uapi::mdev::{Mdev, MdevType};
+use vfio_uapi::{Access, Device, Errno};
 
 /// The device model of every type.
 pub const MODEL: &str = "rust-vfio-mdev.example/pci/serial";

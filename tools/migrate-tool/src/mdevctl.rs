@@ -7,10 +7,10 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::{skip, Suite};
-use guest_tests::mdev::Mdev;
 use guest_tests::v2_api::check::equal;
 use serde_json::Value as Json;
 use uuid::Uuid;
+use vfio_uapi::mdev::Mdev;
 
 use crate::capacity::{free, take_all_but};
 use crate::host::{get, Ran};

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::errno::Errno;
 pub use vfio_bindings::bindings::vfio::*;
 
-use super::memory::Page;
-use super::Result;
+use crate::memory::Page;
+use crate::Result;
 
 /// `_IO(VFIO_TYPE, VFIO_BASE + number)`: VFIO requests carry no size and no direction.
 const fn request(number: u32) -> u32 {

@@ -4,8 +4,8 @@
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use super::abi;
-use super::{DataFd, Device, Errno, Result};
+use crate::abi;
+use crate::{DataFd, Device, Errno, Result};
 
 /// `enum vfio_device_mig_state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,14 +73,13 @@ impl Device {
         Ok(u64::from_ne_bytes(data))
     }
 
-    /// The current state.
+    /// The current state. EPROTO if the answer is no state, or has a `data_fd` other than -1.
     pub fn state(&self) -> Result<State> {
         let mut data = [0xff; 8];
         let what = abi::VFIO_DEVICE_FEATURE_GET | abi::VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE;
         self.feature(what, &mut data)?;
         let number = u32::from_ne_bytes([data[0], data[1], data[2], data[3]]);
         if data[4..] != (-1i32).to_ne_bytes() {
-            crate::diag!("GET of the state returned data_fd {:?}, not -1", &data[4..]);
             return Err(Errno::EPROTO);
         }
         State::from_number(number).ok_or(Errno::EPROTO)

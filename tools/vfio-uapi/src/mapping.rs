@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! A mapping of a part of the migration region. The device may change it at any time, so bytes are only ever copied.
+//! A mapping of a part of a device's file. The device may change it at any time, so bytes are only ever copied.
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -8,8 +8,8 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
 
-use super::region::Region;
-use crate::vfio::{self, Errno};
+use crate::migration_v1::Region;
+use crate::{Errno, Result};
 
 /// A mapping; dropping it unmaps it.
 #[derive(Debug)]
@@ -25,22 +25,17 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `length` bytes from byte `offset` of the region, to be read and written.
-    pub fn new(
-        region: &Region<'_>,
-        offset: u64,
-        length: usize,
-        flags: MapFlags,
-    ) -> vfio::Result<Self> {
+    pub fn new(region: &Region<'_>, offset: u64, length: usize, flags: MapFlags) -> Result<Self> {
         Self::of_file(region.device.as_fd(), region.place(offset), length, flags)
     }
 
-    /// Maps `length` bytes from byte `place` of a file, to be read and written.
+    /// Maps `length` bytes from byte `place` of a file, to be read and written. EINVAL if `length` is 0.
     pub fn of_file(
         file: BorrowedFd<'_>,
         place: i64,
         length: usize,
         flags: MapFlags,
-    ) -> vfio::Result<Self> {
+    ) -> Result<Self> {
         let size = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: A new mapping at an address that the kernel chooses replaces nothing.
@@ -52,7 +47,7 @@ impl Mapping {
     }
 
     /// Maps the whole data section, shared.
-    pub fn of_data(region: &Region<'_>) -> vfio::Result<Self> {
+    pub fn of_data(region: &Region<'_>) -> Result<Self> {
         let Region { data, .. } = region;
         Self::new(
             region,
@@ -60,6 +55,12 @@ impl Mapping {
             data.size as usize,
             MapFlags::MAP_SHARED,
         )
+    }
+
+    /// Bytes that are mapped.
+    #[allow(clippy::len_without_is_empty)] // A mapping has bytes.
+    pub fn len(&self) -> usize {
+        self.length
     }
 
     /// Copies `length` bytes at `offset` out.
@@ -95,13 +96,13 @@ impl Mapping {
     }
 
     /// Forgets the pages, so that the next access faults again.
-    pub fn forget(&self) -> vfio::Result<()> {
+    pub fn forget(&self) -> Result<()> {
         // SAFETY: The range is this mapping. A shared mapping of a device keeps no content of its own.
         unsafe { madvise(self.start.cast(), self.length, MmapAdvise::MADV_DONTNEED) }
     }
 
-    /// Asks for more room in place.
-    pub fn grow(&self, length: usize) -> vfio::Result<()> {
+    /// Asks for more room in place (mremap(2)).
+    pub fn grow(&self, length: usize) -> Result<()> {
         // SAFETY: Without MREMAP_MAYMOVE the mapping stays where it is; what it would grow into was not used by anybody.
         let moved = unsafe { libc::mremap(self.start.as_ptr().cast(), self.length, length, 0) };
         match moved {
@@ -111,12 +112,16 @@ impl Mapping {
     }
 
     /// Reads once from `file` into the mapping, at its start. A place makes it a `pread`.
+    ///
+    /// # Panics
+    ///
+    /// If the mapping is shorter.
     pub fn read_from(
         &self,
         file: BorrowedFd<'_>,
         length: usize,
         place: Option<i64>,
-    ) -> vfio::Result<usize> {
+    ) -> Result<usize> {
         assert!(length <= self.length);
         let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
         // SAFETY: The buffer is within the mapping, to which no reference exists.
@@ -130,12 +135,16 @@ impl Mapping {
     }
 
     /// Writes once to `file` from the mapping, from its start. A place makes it a `pwrite`.
+    ///
+    /// # Panics
+    ///
+    /// If the mapping is shorter.
     pub fn write_to(
         &self,
         file: BorrowedFd<'_>,
         length: usize,
         place: Option<i64>,
-    ) -> vfio::Result<usize> {
+    ) -> Result<usize> {
         assert!(length <= self.length);
         let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
         // SAFETY: The kernel reads from within the mapping.
@@ -149,7 +158,11 @@ impl Mapping {
     }
 
     /// Calls an ioctl whose argument, no longer than `length` bytes, is at the start of the mapping.
-    pub fn ioctl_on(&self, file: BorrowedFd<'_>, request: u32, length: usize) -> vfio::Result<i32> {
+    ///
+    /// # Panics
+    ///
+    /// If the mapping is shorter.
+    pub fn ioctl_on(&self, file: BorrowedFd<'_>, request: u32, length: usize) -> Result<i32> {
         assert!(length <= self.length);
         // SAFETY: The request's structure is within the mapping, to which no reference exists.
         let result = unsafe {
@@ -167,7 +180,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: The mapping is this object's own and no reference to it exists.
         if let Err(error) = unsafe { munmap(self.start.cast(), self.length) } {
-            crate::diag!("a mapping could not be unmapped: {error}");
+            eprintln!("a mapping could not be unmapped: {error}");
         }
     }
 }

@@ -8,8 +8,8 @@ use std::process::Stdio;
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::equal;
-use guest_tests::vfio::{Access, State};
 use serde_json::json;
+use vfio_uapi::{Access, State};
 
 use crate::host::{
     any, get, info, instance, list, name, open, run, set, tool, unchanged, values, Ran, Scratch,

@@ -214,7 +214,7 @@ impl Drop for Mdev {
     fn drop(&mut self) {
         if !self.removed && self.exists() {
             if let Err(error) = write_attribute(&self.path().join("remove"), "1") {
-                crate::diag!("instance {} could not be removed: {error}", self.uuid);
+                eprintln!("instance {} could not be removed: {error}", self.uuid);
             }
         }
     }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::uio::{pread, pwrite};
 
-use super::abi::{self, ioctl, Argument, Bytes};
-use super::{Errno, Result};
+use crate::abi::{self, ioctl, Argument, Bytes};
+use crate::{Errno, Result};
 
 /// An open device. Dropping it closes it, and then what had to stay open for it.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Region {
 
 impl Device {
     /// A device from its file, which is closed before `context`.
-    pub(super) fn new(file: OwnedFd, context: Vec<OwnedFd>) -> Self {
+    pub(crate) fn new(file: OwnedFd, context: Vec<OwnedFd>) -> Self {
         Self {
             file,
             _context: context,
@@ -80,28 +80,6 @@ impl Device {
             size: info.long_at(16),
             offset: info.long_at(24),
         })
-    }
-
-    /// The capabilities of region `index`: the id of each and what follows its header.
-    pub fn region_capabilities(&self, index: u32) -> Result<Vec<(u16, Vec<u8>)>> {
-        let argsz = self.region(index)?.argsz as usize;
-        let mut info = Bytes::new()
-            .word(argsz as u32)
-            .word(0)
-            .word(index)
-            .bytes(&vec![0; argsz.saturating_sub(12)]);
-        self.ioctl(abi::VFIO_DEVICE_GET_REGION_INFO, info.bytes_mut())?;
-        let mut list = Vec::new();
-        let mut place = info.word_at(12) as usize;
-        // Each is a header of id, version and the place of the next, then its content.
-        while place != 0 && list.len() < 16 {
-            let next = info.word_at(place + 4) as usize;
-            let end = if next > place { next } else { argsz };
-            let id = info.word_at(place) as u16;
-            list.push((id, info.bytes_mut()[place + 8..end].to_vec()));
-            place = next;
-        }
-        Ok(list)
     }
 
     /// VFIO_DEVICE_RESET.

@@ -7,10 +7,10 @@ use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{bail, Context, Result};
 use guest_tests::ktap::Suite;
-use guest_tests::mdev::Mdev;
 use guest_tests::v2_api::check::equal;
-use guest_tests::vfio::State;
 use serde_json::Value as Json;
+use vfio_uapi::mdev::Mdev;
+use vfio_uapi::State;
 
 use crate::host::{instance, name, open, run, tool};
 

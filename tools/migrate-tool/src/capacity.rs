@@ -4,9 +4,9 @@
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
-use guest_tests::mdev::{Mdev, MdevType};
 use guest_tests::v2_api::check::{equal, refused};
-use guest_tests::vfio::Errno;
+use vfio_uapi::mdev::{Mdev, MdevType};
+use vfio_uapi::Errno;
 
 use crate::host::{any, get, set, unchanged, values};
 

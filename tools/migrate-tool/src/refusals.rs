@@ -4,10 +4,10 @@
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::{skip, Suite};
-use guest_tests::mdev::Mdev;
 use guest_tests::v2_api::check::{equal, refused};
-use guest_tests::vfio::{Errno, State};
 use serde_json::Value as Json;
+use vfio_uapi::mdev::Mdev;
+use vfio_uapi::{Errno, State};
 
 use crate::host::{any, definitions, get, open, set, unchanged, values};
 

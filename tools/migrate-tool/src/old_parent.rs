@@ -9,10 +9,10 @@ use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
-use guest_tests::mdev::{Mdev, MdevType};
 use guest_tests::v2_api::check::{equal, refused};
-use guest_tests::vfio::{Errno, State};
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+use vfio_uapi::mdev::{Mdev, MdevType};
+use vfio_uapi::{Errno, State};
 
 use crate::host::{any, definitions, get, instance, name, open, run, set, values};
 

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::abi::{self, ioctl, Argument, Bytes};
-use super::{Device, Errno, Result};
+use crate::abi::{self, ioctl, Argument, Bytes};
 use crate::mdev::Mdev;
+use crate::{Device, Errno, Result};
 
 /// A way to open a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
