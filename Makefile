@@ -35,8 +35,11 @@ help:
 setup:
 	@$(scripts)/setup
 
-demo shell bench:
+demo shell:
 	@$(scripts)/lab $@ $(ARGS)
+
+bench:
+	@$(scripts)/bench $(ARGS)
 
 test:
 	@$(scripts)/test $(ARGS)

@@ -26,6 +26,7 @@ mod files;
 mod host;
 mod mdevctl;
 mod old_parent;
+mod protocols;
 mod refusals;
 mod set_up;
 mod setup_record;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     capacity::add(&mut suite);
     setup_record::add(&mut suite);
     tool::add(&mut suite);
+    protocols::add(&mut suite);
     set_up::add(&mut suite);
     watching::add(&mut suite);
     any_list::add(&mut suite);

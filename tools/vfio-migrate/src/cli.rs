@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use vfio_migrate::state;
 
 /// Examples and exit statuses, for the end of `--help`.
 const AFTER_HELP: &str = "\
@@ -56,10 +57,12 @@ Examples:
 
 const SAVE_HELP: &str = "\
 Device state lives while the device is open: a device that nobody has open is in power-on state,
-and that is what is saved. --exercise puts content into a serial card first.
+and that is what is saved. --exercise puts content into a serial card first. The stream is the same
+by either protocol.
 
 Examples:
   vfio-migrate save --exercise UUID state
+  vfio-migrate save --protocol v1 --pre-copy UUID state   as QEMU 5.2 to 7.2
   vfio-migrate save UUID | vfio-migrate inspect";
 
 const LOAD_HELP: &str = "\
@@ -67,7 +70,13 @@ Verifies that the device accepts the state. What was loaded is gone when the dev
 
 Examples:
   vfio-migrate load UUID state
+  vfio-migrate load --protocol v1 UUID state
   vfio-migrate save UUID1 | ssh host vfio-migrate load UUID2";
+
+const COPY_HELP: &str = "\
+Examples:
+  vfio-migrate copy --exercise UUID1 UUID2
+  vfio-migrate copy --from v1 --to v2 UUID1 UUID2   saved by one protocol, loaded by the other";
 
 const WATCH_HELP: &str = "\
 Shows protocol state, phase and bytes on one line, and each change as a line of its own if standard
@@ -160,6 +169,9 @@ pub enum Command {
         /// Save while the device runs, then the rest
         #[arg(long)]
         pre_copy: bool,
+        /// The migration protocol
+        #[arg(long, value_enum, default_value_t)]
+        protocol: Protocol,
     },
     /// Load a state into a device that nobody uses, to see whether it is accepted
     #[command(after_help = LOAD_HELP)]
@@ -169,8 +181,12 @@ pub enum Command {
         /// The saved state, or - for standard input
         #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
         file: String,
+        /// The migration protocol
+        #[arg(long, value_enum, default_value_t)]
+        protocol: Protocol,
     },
     /// Save one device and load it into another, both open
+    #[command(after_help = COPY_HELP)]
     Copy {
         /// The instance to save
         source: String,
@@ -179,6 +195,12 @@ pub enum Command {
         /// Put content into the source first, and look for it in the destination
         #[arg(long)]
         exercise: bool,
+        /// The migration protocol that saves
+        #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t)]
+        from: Protocol,
+        /// The migration protocol that loads
+        #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t)]
+        to: Protocol,
     },
     /// Take a saved state apart: model, parameters, sections, sizes, checksums
     Inspect {
@@ -226,6 +248,28 @@ pub struct Select {
     /// Print no more than the N best, and nobody else
     #[arg(long, value_name = "N")]
     pub best: Option<usize>,
+}
+
+/// A migration protocol, as a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Migration region of Linux 5.8 to 5.17: QEMU 5.2 to 7.2
+    V1,
+    /// The same, with its data section mapped
+    V1Mmap,
+    /// State requests and a data file of Linux 5.18 on: QEMU 8.0 and later
+    #[default]
+    V2,
+}
+
+impl From<Protocol> for state::Protocol {
+    fn from(word: Protocol) -> Self {
+        match word {
+            Protocol::V1 => Self::V1,
+            Protocol::V1Mmap => Self::V1Mmap,
+            Protocol::V2 => Self::V2,
+        }
+    }
 }
 
 fn parse_shell(word: &str) -> Result<Shell, String> {

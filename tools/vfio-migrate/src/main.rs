@@ -64,13 +64,30 @@ fn run(command: &Command, context: &mut Context<'_>) -> Result<bool, Error> {
             file,
             exercise,
             pre_copy,
-        } => commands::state::save(context, uuid, file, *exercise, *pre_copy),
-        Command::Load { uuid, file } => commands::state::load(context, uuid, file),
+            protocol,
+        } => commands::state::save(
+            context,
+            uuid,
+            file,
+            (*protocol).into(),
+            *exercise,
+            *pre_copy,
+        ),
+        Command::Load {
+            uuid,
+            file,
+            protocol,
+        } => commands::state::load(context, uuid, file, (*protocol).into()),
         Command::Copy {
             source,
             destination,
             exercise,
-        } => commands::state::copy(context, source, destination, *exercise),
+            from,
+            to,
+        } => {
+            let protocols = ((*from).into(), (*to).into());
+            commands::state::copy(context, source, destination, protocols, *exercise)
+        }
         Command::Inspect { file } => commands::state::inspect(context, file),
         Command::Watch {
             uuid,

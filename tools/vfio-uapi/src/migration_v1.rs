@@ -173,7 +173,7 @@ pub struct Region<'a> {
     pub start: u64,
     /// Bytes.
     pub size: u64,
-    /// What of it can be mapped: the data section.
+    /// The data section: what can be mapped, or where nothing can, all behind the header.
     pub data: Area,
 }
 
@@ -188,9 +188,13 @@ impl<'a> Region<'a> {
             if region.kind() != Some(KIND) {
                 continue;
             }
-            let areas = region.sparse_areas().context("no sparse mmap capability")?;
-            let [data] = areas[..] else {
-                bail!("{} areas can be mapped, expected one", areas.len());
+            let data = match region.sparse_areas().as_deref() {
+                Some(&[area]) => area,
+                Some(areas) => bail!("{} areas can be mapped, expected one", areas.len()),
+                None => Area {
+                    offset: HEADER,
+                    size: region.size.saturating_sub(HEADER),
+                },
             };
             ensure!(region.start % 8 == 0, "starts at {:#x}", region.start);
             return Ok(Self {

@@ -14,7 +14,7 @@ use vfio_migrate::error::{Error, Result};
 use vfio_migrate::exercise;
 use vfio_migrate::inspect::{inspect as take_apart, Contents, OwnedParam, Record};
 use vfio_migrate::operand::{self, STANDARD};
-use vfio_migrate::state::{Opened, Saved};
+use vfio_migrate::state::{Opened, Protocol, Saved};
 use vfio_migrate::text::{one_line, size, Table};
 
 use super::{count, json_value, output, Context};
@@ -25,20 +25,25 @@ const LONG: Duration = Duration::from_millis(500);
 /// Shows the progress of a long transfer on standard error, if that is a terminal.
 struct Bar {
     started: Instant,
+    on_terminal: bool,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
     fn new() -> Self {
+        Self::started(Instant::now(), std::io::stderr().is_terminal())
+    }
+
+    fn started(started: Instant, on_terminal: bool) -> Self {
         Self {
-            started: Instant::now(),
+            started,
+            on_terminal,
             bar: None,
         }
     }
 
     fn at(&mut self, bytes: u64, total: Option<u64>) {
-        if self.bar.is_none() && (self.started.elapsed() < LONG || !std::io::stderr().is_terminal())
-        {
+        if !self.on_terminal || (self.bar.is_none() && self.started.elapsed() < LONG) {
             return;
         }
         let bar = self.bar.get_or_insert_with(|| {
@@ -111,6 +116,7 @@ pub fn save(
     context: &mut Context<'_>,
     uuid: &str,
     file: &str,
+    protocol: Protocol,
     exercise: bool,
     pre_copy: bool,
 ) -> Result<bool> {
@@ -129,6 +135,7 @@ pub fn save(
     let mut progress = |bytes, total| bar.at(bytes, total);
     let saved = if to_standard {
         let saved = opened.save(
+            protocol,
             pre_copy,
             &mut |bytes| context.out.write_all(bytes).map_err(output),
             &mut progress,
@@ -142,7 +149,7 @@ pub fn save(
                 .write_all(bytes)
                 .map_err(|error| Error::file(Path::new(file), &error))
         };
-        let saved = opened.save(pre_copy, &mut sink, &mut progress)?;
+        let saved = opened.save(protocol, pre_copy, &mut sink, &mut progress)?;
         new.finish()?;
         saved
     };
@@ -182,7 +189,7 @@ fn advice(error: Error, source: &str, destination: &str) -> Error {
 }
 
 /// `load`
-pub fn load(context: &mut Context<'_>, uuid: &str, file: &str) -> Result<bool> {
+pub fn load(context: &mut Context<'_>, uuid: &str, file: &str, protocol: Protocol) -> Result<bool> {
     let instance = operand::instance(&context.sysfs, uuid)?;
     let mut input = operand::open(file)?;
     let opened = Opened::open(&context.sysfs, instance)?;
@@ -191,7 +198,7 @@ pub fn load(context: &mut Context<'_>, uuid: &str, file: &str) -> Result<bool> {
         STANDARD => None,
         file => fs::metadata(file).ok().map(|metadata| metadata.len()),
     };
-    let mut loading = opened.load()?;
+    let mut loading = opened.load(protocol)?;
     let pushed = loading.push_all(&mut *input, operand::display(file), &mut |bytes, _| {
         bar.at(bytes, total)
     });
@@ -215,6 +222,7 @@ pub fn copy(
     context: &mut Context<'_>,
     source: &str,
     destination: &str,
+    (by_from, by_to): (Protocol, Protocol),
     exercise: bool,
 ) -> Result<bool> {
     let from = operand::instance(&context.sysfs, source)?;
@@ -229,9 +237,10 @@ pub fn copy(
     let contents = exercise.then(|| exercise::fill(&from)).transpose()?;
     let started = Instant::now();
     let mut bar = Bar::new();
-    let mut loading = to.load()?;
+    let mut loading = to.load(by_to)?;
     let saved = from.save(
-        from.has_pre_copy(),
+        by_from,
+        from.has_pre_copy(by_from)?,
         &mut |bytes| loading.push(bytes),
         &mut |bytes, total| bar.at(bytes, total),
     );
@@ -405,4 +414,27 @@ fn json_contents(contents: &Contents) -> serde_json::Value {
         "records": contents.records.iter().map(record).collect::<Vec<_>>(),
         "damage": damage,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_shown_of_long_transfers_on_terminals() {
+        let long_ago = Instant::now()
+            .checked_sub(LONG)
+            .expect("a clock that has run");
+        let never = Instant::now() + Duration::from_secs(1_000_000);
+        for (started, on_terminal, is_shown) in [
+            (long_ago, true, true),
+            (long_ago, false, false),
+            (never, true, false),
+            (never, false, false),
+        ] {
+            let mut bar = Bar::started(started, on_terminal);
+            bar.at(1, Some(2));
+            assert_eq!(bar.bar.is_some(), is_shown, "{started:?} {on_terminal}");
+        }
+    }
 }

@@ -9,9 +9,9 @@ use migration::model::{
 use migration::value::{name_problem, Kind, Param, Value, RESERVED_NAMES};
 use serde::de::{Error, MapAccess};
 
-use super::root::ParamsObject;
-use super::strict::{AnyValue, Object, ObjectSeed, Skip, Switch, Text, ValueList};
-use super::{Context, MAX_PARAMS};
+use super::root::{check_room, Params};
+use super::strict::{AnyValue, Entry, List, Object, ObjectSeed, Skip, Switch, Text, ValueList};
+use super::Context;
 
 /// `{"params": {…}, "versions": {…}, "init_version": "…"}`
 pub(super) struct ModelObject<'a> {
@@ -42,14 +42,8 @@ impl<'a> Object<'a> for ModelObject<'a> {
         map: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "params" => {
-                let params = DefsObject(ArenaVec::new_in(context.arena));
-                self.params = Some(map.next_value_seed(ObjectSeed::new(context, params))?);
-            }
-            "versions" => {
-                let versions = VersionsObject(ArenaVec::new_in(context.arena));
-                self.versions = map.next_value_seed(ObjectSeed::new(context, versions))?;
-            }
+            "params" => self.params = Some(List::read(context, Defs, map)?),
+            "versions" => self.versions = List::read(context, Versions, map)?,
             "init_version" => self.init_version = Some(map.next_value_seed(Text(context))?),
             _ => map.next_value_seed(Skip(context))?,
         }
@@ -99,29 +93,21 @@ fn check_name<E: Error>(name: &str) -> Result<(), E> {
 }
 
 /// `{"<param>": {…}, …}`, parameters in declaration order.
-struct DefsObject<'a>(ArenaVec<'a, ParamDef<'a>>);
+struct Defs;
 
-impl<'a> Object<'a> for DefsObject<'a> {
-    type Output = &'a [ParamDef<'a>];
+impl<'a> Entry<'a> for Defs {
+    type Item = ParamDef<'a>;
 
-    fn member<A: MapAccess<'a>>(
-        &mut self,
+    fn read<A: MapAccess<'a>>(
+        &self,
         context: &Context<'a>,
         name: &'a str,
+        earlier: &[Self::Item],
         map: &mut A,
-    ) -> Result<(), A::Error> {
+    ) -> Result<Self::Item, A::Error> {
         check_name(name)?;
-        if self.0.len() == MAX_PARAMS {
-            return Err(A::Error::custom("too many parameters"));
-        }
-        let def = DefObject::new(name, &self.0);
-        let def = map.next_value_seed(ObjectSeed::new(context, def))?;
-        self.0.push(def);
-        Ok(())
-    }
-
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Self::Output, E> {
-        Ok(self.0.into_bump_slice())
+        check_room(earlier)?;
+        map.next_value_seed(ObjectSeed::new(context, DefObject::new(name, earlier)))
     }
 }
 
@@ -217,11 +203,7 @@ impl<'a> Object<'a> for DefObject<'a, '_> {
             "off_value" => self.off = Some(map.next_value_seed(value)?),
             "runtime" => self.runtime = map.next_value_seed(Switch)?,
             "requires" => {
-                let requires = RequiresObject {
-                    earlier: self.earlier,
-                    requirements: ArenaVec::new_in(context.arena),
-                };
-                self.requires = map.next_value_seed(ObjectSeed::new(context, requires))?;
+                self.requires = List::read(context, Requires(self.earlier), map)?;
             }
             _ => map.next_value_seed(Skip(context))?,
         }
@@ -329,23 +311,21 @@ fn int_range(text: &str) -> Option<IntRange> {
     (min <= max).then_some(IntRange::new(min, max))
 }
 
-/// `{"<other>": [value, …], …}`
-struct RequiresObject<'a, 'e> {
-    earlier: &'e [ParamDef<'a>],
-    requirements: ArenaVec<'a, Requirement<'a>>,
-}
+/// `{"<other>": [value, …], …}`, with the parameters declared before.
+struct Requires<'a, 'e>(&'e [ParamDef<'a>]);
 
-impl<'a> Object<'a> for RequiresObject<'a, '_> {
-    type Output = &'a [Requirement<'a>];
+impl<'a> Entry<'a> for Requires<'a, '_> {
+    type Item = Requirement<'a>;
 
-    fn member<A: MapAccess<'a>>(
-        &mut self,
+    fn read<A: MapAccess<'a>>(
+        &self,
         context: &Context<'a>,
         name: &'a str,
+        _: &[Self::Item],
         map: &mut A,
-    ) -> Result<(), A::Error> {
+    ) -> Result<Self::Item, A::Error> {
         let values = map.next_value_seed(ValueList(context))?;
-        let Some(other) = self.earlier.iter().find(|def| def.name == name) else {
+        let Some(other) = self.0.iter().find(|def| def.name == name) else {
             return Err(A::Error::custom(
                 "no parameter before this one has that name",
             ));
@@ -359,15 +339,10 @@ impl<'a> Object<'a> for RequiresObject<'a, '_> {
             allowed,
             ..ParamDef::new(name, first)
         })?;
-        self.requirements.push(Requirement {
+        Ok(Requirement {
             param: name,
             allowed,
-        });
-        Ok(())
-    }
-
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Self::Output, E> {
-        Ok(self.requirements.into_bump_slice())
+        })
     }
 }
 
@@ -382,31 +357,26 @@ fn first<'a>(allowed: &Allowed<'a>) -> Option<Value<'a>> {
 }
 
 /// `{"<version>": {"<param>": value, …}, …}`
-struct VersionsObject<'a>(ArenaVec<'a, Version<'a>>);
+struct Versions;
 
-impl<'a> Object<'a> for VersionsObject<'a> {
-    type Output = &'a [Version<'a>];
+impl<'a> Entry<'a> for Versions {
+    type Item = Version<'a>;
 
-    fn member<A: MapAccess<'a>>(
-        &mut self,
+    fn read<A: MapAccess<'a>>(
+        &self,
         context: &Context<'a>,
         name: &'a str,
+        earlier: &[Self::Item],
         map: &mut A,
-    ) -> Result<(), A::Error> {
+    ) -> Result<Self::Item, A::Error> {
         check_name(name)?;
-        let params = ParamsObject::new(context);
-        let values: &'a [Param<'a>] = map.next_value_seed(ObjectSeed::new(context, params))?;
-        if let Some(other) = self.0.first() {
+        let values = List::read(context, Params, map)?;
+        if let Some(other) = earlier.first() {
             let names_it = |param: &Param<'_>| other.values.iter().any(|p| p.name == param.name);
             if values.len() != other.values.len() || !values.iter().all(names_it) {
                 return Err(A::Error::custom("versions do not name the same parameters"));
             }
         }
-        self.0.push(Version { name, values });
-        Ok(())
-    }
-
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Self::Output, E> {
-        Ok(self.0.into_bump_slice())
+        Ok(Version { name, values })
     }
 }

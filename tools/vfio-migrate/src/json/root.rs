@@ -2,13 +2,12 @@
 
 //! The outermost objects: migration information, parameter lists.
 
-use bumpalo::collections::Vec as ArenaVec;
 use migration::model::Type;
 use migration::value::{model_problem, name_problem, str_problem, Param, Value};
 use serde::de::{Error, MapAccess};
 
 use super::model::ModelObject;
-use super::strict::{AnyValue, Object, ObjectSeed, Skip, Text};
+use super::strict::{AnyValue, Entry, List, Object, ObjectSeed, Skip, Text};
 use super::{Context, Info, Source, MAX_PARAMS};
 
 /// `{"generation": …, "models": {…}}`
@@ -31,10 +30,7 @@ impl<'a> Object<'a> for InfoObject<'a> {
         match name {
             "name" => self.name = Some(map.next_value_seed(Text(context))?),
             "generation" => self.generation = Some(map.next_value_seed(Text(context))?),
-            "models" => {
-                let models = ModelsObject(ArenaVec::new_in(context.arena));
-                self.types = Some(map.next_value_seed(ObjectSeed::new(context, models))?);
-            }
+            "models" => self.types = Some(List::read(context, Models, map)?),
             _ => map.next_value_seed(Skip(context))?,
         }
         Ok(())
@@ -55,28 +51,37 @@ impl<'a> Object<'a> for InfoObject<'a> {
     }
 }
 
+fn check_model<E: Error>(name: &str) -> Result<(), E> {
+    match model_problem(name) {
+        Some(problem) => Err(E::custom(format!("the device model {problem}"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a model can have one more parameter than these.
+pub(super) fn check_room<T, E: Error>(params: &[T]) -> Result<(), E> {
+    match params.len() < MAX_PARAMS {
+        true => Ok(()),
+        false => Err(E::custom("too many parameters")),
+    }
+}
+
 /// `{"<model>": {…}, …}`
-struct ModelsObject<'a>(ArenaVec<'a, Type<'a>>);
+struct Models;
 
-impl<'a> Object<'a> for ModelsObject<'a> {
-    type Output = &'a [Type<'a>];
+impl<'a> Entry<'a> for Models {
+    type Item = Type<'a>;
 
-    fn member<A: MapAccess<'a>>(
-        &mut self,
+    fn read<A: MapAccess<'a>>(
+        &self,
         context: &Context<'a>,
         name: &'a str,
+        _: &[Self::Item],
         map: &mut A,
-    ) -> Result<(), A::Error> {
-        if let Some(problem) = model_problem(name) {
-            return Err(A::Error::custom(format!("the device model {problem}")));
-        }
+    ) -> Result<Self::Item, A::Error> {
+        check_model(name)?;
         let model = map.next_value_seed(ObjectSeed::new(context, ModelObject::new(name)))?;
-        self.0.push(Type::of(model));
-        Ok(())
-    }
-
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Self::Output, E> {
-        Ok(self.0.into_bump_slice())
+        Ok(Type::of(model))
     }
 }
 
@@ -100,15 +105,10 @@ impl<'a> Object<'a> for SourceObject<'a> {
         match name {
             "model" => {
                 let model = map.next_value_seed(Text(context))?;
-                if let Some(problem) = model_problem(model) {
-                    return Err(A::Error::custom(format!("the device model {problem}")));
-                }
+                check_model(model)?;
                 self.model = Some(model);
             }
-            "params" => {
-                let params = ParamsObject::new(context);
-                self.params = Some(map.next_value_seed(ObjectSeed::new(context, params))?);
-            }
+            "params" => self.params = Some(List::read(context, Params, map)?),
             _ => {
                 self.is_info |= name == "models";
                 map.next_value_seed(Skip(context))?;
@@ -130,40 +130,28 @@ impl<'a> Object<'a> for SourceObject<'a> {
 }
 
 /// `{"<param>": value, …}`
-pub(super) struct ParamsObject<'a>(ArenaVec<'a, Param<'a>>);
+pub(super) struct Params;
 
-impl<'a> ParamsObject<'a> {
-    pub(super) fn new(context: &Context<'a>) -> Self {
-        Self(ArenaVec::new_in(context.arena))
-    }
-}
+impl<'a> Entry<'a> for Params {
+    type Item = Param<'a>;
 
-impl<'a> Object<'a> for ParamsObject<'a> {
-    type Output = &'a [Param<'a>];
-
-    fn member<A: MapAccess<'a>>(
-        &mut self,
+    fn read<A: MapAccess<'a>>(
+        &self,
         context: &Context<'a>,
         name: &'a str,
+        earlier: &[Self::Item],
         map: &mut A,
-    ) -> Result<(), A::Error> {
+    ) -> Result<Self::Item, A::Error> {
         if let Some(problem) = name_problem(name) {
             return Err(A::Error::custom(format!("the name {problem}")));
         }
-        if self.0.len() == MAX_PARAMS {
-            return Err(A::Error::custom("too many parameters"));
-        }
+        check_room(earlier)?;
         let value = map.next_value_seed(AnyValue(context))?;
         if let Value::Str(text) = value {
             if let Some(problem) = str_problem(text) {
                 return Err(A::Error::custom(format!("the value {problem}")));
             }
         }
-        self.0.push(Param { name, value });
-        Ok(())
-    }
-
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Self::Output, E> {
-        Ok(self.0.into_bump_slice())
+        Ok(Param { name, value })
     }
 }

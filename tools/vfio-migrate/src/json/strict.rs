@@ -27,6 +27,58 @@ pub(super) trait Object<'a>: Sized {
     fn finish<E: Error>(self, context: &Context<'a>) -> Result<Self::Output, E>;
 }
 
+/// What a member of an object is that is a list: its members are entries, in their order.
+pub(super) trait Entry<'a> {
+    /// An entry.
+    type Item: 'a;
+
+    /// Reads the entry `name`, which comes after `earlier`.
+    fn read<A: MapAccess<'a>>(
+        &self,
+        context: &Context<'a>,
+        name: &'a str,
+        earlier: &[Self::Item],
+        map: &mut A,
+    ) -> Result<Self::Item, A::Error>;
+}
+
+/// An object that is a list.
+pub(super) struct List<'a, E: Entry<'a>> {
+    entry: E,
+    items: ArenaVec<'a, E::Item>,
+}
+
+impl<'a, E: Entry<'a>> List<'a, E> {
+    /// Reads it, as the value of the member that `map` is at.
+    pub(super) fn read<A: MapAccess<'a>>(
+        context: &Context<'a>,
+        entry: E,
+        map: &mut A,
+    ) -> Result<&'a [E::Item], A::Error> {
+        let items = ArenaVec::new_in(context.arena);
+        map.next_value_seed(ObjectSeed::new(context, Self { entry, items }))
+    }
+}
+
+impl<'a, E: Entry<'a>> Object<'a> for List<'a, E> {
+    type Output = &'a [E::Item];
+
+    fn member<A: MapAccess<'a>>(
+        &mut self,
+        context: &Context<'a>,
+        name: &'a str,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let item = self.entry.read(context, name, &self.items, map)?;
+        self.items.push(item);
+        Ok(())
+    }
+
+    fn finish<Er: Error>(self, _: &Context<'a>) -> Result<Self::Output, Er> {
+        Ok(self.items.into_bump_slice())
+    }
+}
+
 /// Reads an object.
 pub(super) struct ObjectSeed<'c, 'a, O> {
     context: &'c Context<'a>,

@@ -287,17 +287,40 @@ fn deep_nesting_is_refused() {
     }
 }
 
+/// A gigabyte of a document that starts so and goes on with the same byte.
+fn gigabyte(start: &'static [u8], byte: u8) -> impl Read {
+    let rest = std::io::repeat(byte).take((1 << 30) - start.len() as u64);
+    start.chain(rest)
+}
+
+#[test]
+fn a_gigabyte_of_digits_is_refused_after_the_longest_document() {
+    for start in [
+        &b""[..],
+        b"{\"x\": ",
+        b"{\"models\": {\"m\": {\"params\": {\"p\": {\"init_value\": ",
+    ] {
+        let mut document = gigabyte(start, b'7');
+        let read = crate::sysfs::read_bounded(&mut document).unwrap();
+        assert_eq!(read.len(), MAX_DOCUMENT + 1);
+        assert!(problem(&read).contains("longer than"));
+        // As much as is read of digits: one number, which does not fit. (`x` is skipped, and still has to be a number.)
+        let read = &read[..MAX_DOCUMENT];
+        let problem = problem(read);
+        assert!(
+            problem.contains("number out of range") || problem.contains("expected an object"),
+            "{problem}"
+        );
+    }
+}
+
 #[test]
 fn a_document_without_end_takes_bounded_memory() {
-    for endless in [&b"1"[..], b"[", b" ", b"\"", b"{\"a\":"] {
-        let read = crate::sysfs::read_bounded(std::io::repeat(endless[0]).take(1 << 30)).unwrap();
+    for endless in *b"[ \"{" {
+        let read = crate::sysfs::read_bounded(gigabyte(b"", endless)).unwrap();
         assert_eq!(read.len(), MAX_DOCUMENT + 1);
         assert!(problem(&read).contains("longer than"));
     }
-    // As much as is read, of digits: one number.
-    let mut digits = b"{\"x\": ".to_vec();
-    digits.resize(MAX_DOCUMENT, b'7');
-    problem(&digits);
     // As much as is read, of text, in the message.
     let mut text = with_param(r#"{"type": "TEXT", "init_value": 1}"#);
     text = text.replace("TEXT", &"t".repeat(MAX_DOCUMENT - 200));

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Runs every fuzz target for a bounded number of executions, from the seeds in `corpus/` and always the same random numbers.
+//!
+//! The input of a crash is kept in the directory `fuzz` of the results (environment variable `LAB_RESULTS`; a directory of
+//! Cargo's if there is none), and the failure names it. `scripts/fuzz run --bin TARGET -- FILE` runs the target on it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use migration::stream::SetupRecord;
+use vfio_migrate::inspect::inspect;
+use vfio_migrate::json::{read_info, read_source, Bump};
+
+// What the instrumentation of this program calls is in libFuzzer, which asks for a target.
+libfuzzer_sys::fuzz_target!(|_input: &[u8]| {});
+
+/// Where this package is.
+const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(PACKAGE).join("corpus").join(target)
+}
+
+/// Where the inputs of crashes go.
+fn artifacts() -> PathBuf {
+    let results = std::env::var_os("LAB_RESULTS").map(PathBuf::from);
+    let directory = results.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    let directory = directory.join("fuzz");
+    fs::create_dir_all(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    directory
+}
+
+/// Runs a target `executions` times.
+fn run(target: &str, program: &str, executions: u64, more: &[&str]) {
+    // What is found on the way: the corpus that is kept stays as it is.
+    let found = Path::new(env!("CARGO_TARGET_TMPDIR")).join(target);
+    if found.exists() {
+        fs::remove_dir_all(&found).expect("what an earlier run found cannot be removed");
+    }
+    fs::create_dir(&found).expect("no directory for what is found");
+    let prefix = artifacts().join(format!("{target}-"));
+    let output = Command::new(program)
+        .args([
+            format!("-runs={executions}"),
+            "-seed=1".to_string(),
+            "-print_final_stats=1".to_string(),
+            format!("-artifact_prefix={}", prefix.display()),
+        ])
+        .args(more)
+        .args([&found, &corpus(target)])
+        .output()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    let tail = || {
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    };
+    if !output.status.success() {
+        let written = text
+            .lines()
+            .find_map(|line| line.split_once("Test unit written to "));
+        let input = written.map_or("none", |(_, path)| path);
+        panic!("{target}: {}; input: {input}\n{}", output.status, tail());
+    }
+    let done = text.lines().find_map(|line| {
+        let number = line.strip_prefix("stat::number_of_executed_units:")?;
+        number.trim().parse::<u64>().ok()
+    });
+    assert!(
+        done.is_some_and(|done| done >= executions),
+        "{target}: {done:?} of {executions} executions\n{}",
+        tail()
+    );
+}
+
+#[test]
+fn documents_of_any_kind() {
+    let words = format!("-dict={PACKAGE}/json.dict");
+    run("json", env!("CARGO_BIN_EXE_json"), 60_000, &[&words]);
+}
+
+#[test]
+fn setup_records_of_any_kind() {
+    run(
+        "setup_record",
+        env!("CARGO_BIN_EXE_setup_record"),
+        200_000,
+        &[],
+    );
+}
+
+#[test]
+fn saved_states_of_any_kind() {
+    run("stream", env!("CARGO_BIN_EXE_stream"), 30_000, &[]);
+}
+
+/// The seeds of a target: names and contents.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = corpus(target);
+    let entries = fs::read_dir(&directory).expect("the corpus is not there");
+    let read = entries.map(|entry| {
+        let entry = entry.expect("the corpus cannot be read");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (name, fs::read(entry.path()).expect("a seed cannot be read"))
+    });
+    read.collect()
+}
+
+#[test]
+fn every_seed_is_what_its_name_says() {
+    let arena = Bump::new();
+    for (name, seed) in seeds("json") {
+        let (info, list) = (read_info(&arena, &seed), read_source(&arena, &seed));
+        let is = (info.is_ok(), list.is_ok());
+        let kind = name.split('-').next();
+        let wanted = (kind == Some("info"), kind == Some("list"));
+        assert_eq!(is, wanted, "{name}: {info:?} {list:?}");
+    }
+    for (name, seed) in seeds("setup_record") {
+        let record = SetupRecord::parse(&seed);
+        assert_eq!(
+            record.is_err(),
+            name.starts_with("damaged-"),
+            "{name}: {record:?}"
+        );
+    }
+    for (name, seed) in seeds("stream") {
+        let contents = inspect(&mut &seed[..]).expect("reading memory does not fail");
+        let damage = contents.damage;
+        assert_eq!(
+            damage.is_some(),
+            name.starts_with("damaged-"),
+            "{name}: {damage:?}"
+        );
+    }
+}
