@@ -79,7 +79,7 @@ fn run(target: &str, program: &str, executions: u64, more: &[&str]) {
 #[test]
 fn documents_of_any_kind() {
     let words = format!("-dict={PACKAGE}/json.dict");
-    run("json", env!("CARGO_BIN_EXE_json"), 60_000, &[&words]);
+    run("json", env!("CARGO_BIN_EXE_json"), 200_000, &[&words]);
 }
 
 #[test]
@@ -87,14 +87,14 @@ fn setup_records_of_any_kind() {
     run(
         "setup_record",
         env!("CARGO_BIN_EXE_setup_record"),
-        200_000,
+        500_000,
         &[],
     );
 }
 
 #[test]
 fn saved_states_of_any_kind() {
-    run("stream", env!("CARGO_BIN_EXE_stream"), 30_000, &[]);
+    run("stream", env!("CARGO_BIN_EXE_stream"), 100_000, &[]);
 }
 
 /// The seeds of a target: names and contents.

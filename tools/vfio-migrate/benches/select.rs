@@ -28,16 +28,20 @@ fn candidate(number: usize) -> String {
         ..ParamDef::new(name, init)
     };
     let switches = Allowed::Bool(&[false, true]);
+    let (two_or_more, depths) = (
+        [IntRange::new(2, 64)],
+        [IntRange::one(16), IntRange::one(64)],
+    );
     let needs_two = [Requirement {
         param: "num-ports",
-        allowed: Allowed::Int(&[IntRange::new(2, 64)]),
+        allowed: Allowed::Int(&two_or_more),
     }];
     let params = [
         param("num-ports", Kind::Int, Allowed::Int(&ports), Value::Int(1)),
         param(
             "fifo-depth",
             Kind::Int,
-            Allowed::Int(&[IntRange::one(16), IntRange::one(64)]),
+            Allowed::Int(&depths),
             Value::Int(16),
         ),
         param("msi", Kind::Bool, switches, Value::Bool(true)),
@@ -78,8 +82,15 @@ fn candidate(number: usize) -> String {
 
 fn main() {
     let arena = Bump::new();
-    let params = [("num-ports", Value::Int(4)), ("msi", Value::Bool(true))]
-        .map(|(name, value)| Param { name, value });
+    let params = [
+        ("num-ports", Value::Int(4)),
+        ("fifo-depth", Value::Int(64)),
+        ("msi", Value::Bool(true)),
+        ("multi-queue", Value::Bool(true)),
+        ("label", Value::Str("plain")),
+        ("buffer", Value::Int(8192)),
+    ]
+    .map(|(name, value)| Param { name, value });
     let list = ParameterList {
         model: "example.org/pci/card",
         params: params.into_iter(),
