@@ -25,6 +25,8 @@ pub fn add(suite: &mut Suite) {
         copy_saves_by_one_protocol_and_loads_by_another,
         a_refusal_by_either_protocol_has_the_driver_s_reason,
         a_damaged_state_is_refused_by_either_protocol,
+        a_device_is_stopped_by_a_save_and_runs_after_a_load,
+        a_device_runs_again_after_a_save_that_failed,
         a_device_that_v2_migrates_is_busy_for_v1,
         a_device_that_v1_migrates_is_busy_for_v2,
     );
@@ -161,6 +163,71 @@ fn opened(card: &Mdev) -> Result<Opened> {
 fn save(card: &Opened, protocol: Protocol) -> Option<Error> {
     let saved = card.save(protocol, false, &mut |_| Ok(()), &mut |_, _| ());
     saved.err()
+}
+
+const WAYS: [Protocol; 3] = [Protocol::V1, Protocol::V1Mmap, Protocol::V2];
+
+fn a_device_is_stopped_by_a_save_and_runs_after_a_load() -> Result<()> {
+    for protocol in WAYS {
+        let card = instance("mdev_serial-1")?;
+        let opened = opened(&card)?;
+        let mut state = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            state.extend_from_slice(bytes);
+            Ok(())
+        };
+        let saved = opened.save(protocol, true, &mut sink, &mut |_, _| ())?;
+        let len = state.len() as u64;
+        equal("bytes", saved.pre_copy + saved.stop_copy, len)?;
+        ensure!(saved.pre_copy > 0, "nothing was saved while it ran");
+        equal(
+            "state after the save",
+            opened.device.state(),
+            Ok(State::Stop),
+        )?;
+        let mut loading = opened.load(protocol)?;
+        equal(
+            "state during the load",
+            opened.device.state(),
+            Ok(State::Resuming),
+        )?;
+        // In pieces that end anywhere.
+        for piece in state.chunks(7) {
+            loading.push(piece)?;
+        }
+        equal("bytes that were loaded", loading.finish()?, len)?;
+        equal(
+            "state after the load",
+            opened.device.state(),
+            Ok(State::Running),
+        )?;
+    }
+    Ok(())
+}
+
+fn a_device_runs_again_after_a_save_that_failed() -> Result<()> {
+    let card = instance("mdev_serial-1")?;
+    let opened = opened(&card)?;
+    for protocol in WAYS {
+        for (pre_copy, pieces) in [(true, 0), (true, 1), (false, 0)] {
+            let what = format!("{protocol:?}, pre-copy {pre_copy}, after {pieces} pieces");
+            let mut left = pieces;
+            let mut sink = |_: &[u8]| match left {
+                0 => Err(Error::failed("the disk is full")),
+                _ => {
+                    left -= 1;
+                    Ok(())
+                }
+            };
+            let saved = opened.save(protocol, pre_copy, &mut sink, &mut |_, _| ());
+            let error = saved
+                .err()
+                .with_context(|| format!("{what}: it was saved"))?;
+            equal(&what, error, Error::failed("the disk is full"))?;
+            equal(&what, opened.device.state(), Ok(State::Running))?;
+        }
+    }
+    Ok(())
 }
 
 fn a_device_that_v2_migrates_is_busy_for_v1() -> Result<()> {

@@ -318,3 +318,127 @@ fn values_that_depend_on_each_other_are_taken_back() {
         });
     }
 }
+
+/// Two numbers that share a capacity of 4 and have no off value, and a label that is refused.
+struct Shared(BTreeMap<String, u64>);
+
+const SHARED: &str = r#"{"models": {"example.org/card": {"params": {
+    "a": {"type": "int", "allowed_values": ["1-3"], "init_value": 1},
+    "b": {"type": "int", "allowed_values": ["1-3"], "init_value": 1},
+    "label": {"type": "str", "init_value": "new"}}}}}"#;
+
+impl Parameters for Shared {
+    fn read(&self, name: &str) -> Result<String> {
+        Ok(self
+            .0
+            .get(name)
+            .map_or("new".to_string(), ToString::to_string))
+    }
+
+    fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
+        let Ok(value) = value.parse() else {
+            return Err(Errno::EINVAL.into());
+        };
+        let mut then = self.0.clone();
+        then.insert(name.to_string(), value);
+        if then.values().sum::<u64>() > 4 {
+            return Err(Errno::ENOSPC.into());
+        }
+        self.0 = then;
+        Ok(())
+    }
+
+    fn reason(&self) -> String {
+        String::new()
+    }
+}
+
+#[test]
+fn capacity_that_another_parameter_holds_is_regained_once_that_gives_it_back() {
+    let arena = Bump::new();
+    let ty = read_info(&arena, SHARED.as_bytes()).unwrap().types[0];
+    let text = br#"{"model": "example.org/card", "params": {"a": 1, "b": 3, "label": "z"}}"#;
+    let before = BTreeMap::from([("a".to_string(), 3), ("b".to_string(), 1)]);
+    let mut shared = Shared(before.clone());
+    let steps = steps(&ty, &read_source(&arena, text).unwrap());
+    let failure = prepare(&mut shared, &ty, &steps).unwrap().unwrap_err();
+    assert_eq!(failure.step, "label=z");
+    // In declaration order `a` comes first, and has no room before `b` is smaller.
+    assert!(failure.not_restored.is_empty(), "{failure}");
+    assert_eq!(shared.0, before);
+}
+
+#[test]
+fn a_write_without_permission_is_not_explained_by_an_earlier_refusal() {
+    struct Forbidden<'a>(Fake<'a>);
+
+    impl Parameters for Forbidden<'_> {
+        fn read(&self, name: &str) -> Result<String> {
+            self.0.read(name)
+        }
+
+        fn write(&mut self, _: &str, _: &str) -> io::Result<()> {
+            Err(Errno::EACCES.into())
+        }
+
+        fn reason(&self) -> String {
+            "depth: 17 is not allowed".to_string()
+        }
+    }
+
+    with(r#"{"ports": 4}"#, |ty, steps| {
+        let mut forbidden = Forbidden(Fake::new(ty));
+        let failure = prepare(&mut forbidden, ty, steps).unwrap().unwrap_err();
+        assert!(failure.is_access());
+        let shown = failure.to_string();
+        assert!(shown.contains("EACCES"), "{shown}");
+        assert!(!shown.contains("17 is not allowed"), "{shown}");
+    });
+}
+
+#[test]
+fn an_instance_that_goes_away_half_way_is_told() {
+    /// Is removed when it has got its ports.
+    struct Removed<'a>(Fake<'a>);
+
+    impl Removed<'_> {
+        fn is_gone(&self) -> bool {
+            self.0.log.iter().any(|write| write == "ports=4")
+        }
+    }
+
+    impl Parameters for Removed<'_> {
+        fn read(&self, name: &str) -> Result<String> {
+            match self.is_gone() {
+                true => Err(crate::error::Error::failed("no such instance")),
+                false => self.0.read(name),
+            }
+        }
+
+        fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
+            match self.is_gone() {
+                true => Err(Errno::ENODEV.into()),
+                false => self.0.write(name, value),
+            }
+        }
+
+        fn reason(&self) -> String {
+            String::new()
+        }
+    }
+
+    with(r#"{"ports": 4, "flow": true}"#, |ty, steps| {
+        let mut removed = Removed(Fake::new(ty));
+        let failure = prepare(&mut removed, ty, steps).unwrap().unwrap_err();
+        let names: Vec<&str> = failure
+            .not_restored
+            .iter()
+            .map(|left| left.name.as_str())
+            .collect();
+        assert_eq!(names, ["depth", "ports", "flow", "label"]);
+        for left in &failure.not_restored {
+            assert_eq!(left.is, "no such instance");
+            assert!(left.why.contains("ENODEV"), "{failure}");
+        }
+    });
+}
