@@ -7,7 +7,7 @@
 MAKEFLAGS += --no-print-directory
 
 # For the scripts, whether given on the command line or in the environment.
-export KDIR KERNEL_SRC DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
+export KDIR KERNEL_SRC QEMU DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
 
 scripts := $(CURDIR)/scripts
 
@@ -22,12 +22,13 @@ help:
 	@echo '  make bench     measurements'
 	@echo '  make modules   the kernel modules only                     (KDIR=: against another kernel)'
 	@echo '  make check     formatting, lints, documentation, licences'
-	@echo '  make setup     only what the others do first: tools and test kernel, kept in a cache'
+	@echo '  make setup     only what the others do first: tools, test kernel and QEMUs, kept in a cache'
 	@echo '  make clean     remove what was built from this checkout; distclean: the whole cache too'
 	@echo
 	@echo 'On Debian 12 or 13 (x86-64), as root or with sudo. Nothing of the system is removed or replaced: the tools'
 	@echo 'live in a private directory tree under $${XDG_CACHE_HOME:-~/.cache}/rust-vfio-mdev.'
 	@echo
+	@echo '  QEMU=VERSION     which QEMU the demonstration shows: 7.2 (migration protocol v1), 10.0 (v2; the default) or 11.1 (v2)'
 	@echo '  KDIR=DIR         a ready kernel build tree, instead of the test kernel'
 	@echo '  KERNEL_SRC=PATH  source of the test kernel: a directory or a tarball, instead of the Debian package'
 	@echo '  ARGS="..."       more arguments for demo, test, shell and bench'
@@ -48,7 +49,7 @@ check:
 	@$(scripts)/check
 
 modules:
-	@$(if $(KDIR),,$(scripts)/setup &&) $(scripts)/modules
+	@$(if $(KDIR),,$(scripts)/setup kernel &&) $(scripts)/modules
 
 clean:
 	@$(scripts)/clean

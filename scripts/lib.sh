@@ -7,6 +7,7 @@
 #   root-<key>/            private root with the tools                        scripts/root
 #   source-<series>/       kernel source package: version and tarball         scripts/kernel-source
 #   kernel-<name>-<key>/   vmlinux, modules, and build/ to compile against    scripts/kernel-build
+#   qemu-<version>-<key>/  one QEMU of the test machine, self-contained       scripts/qemu
 #   modules/ target/       what was built from one checkout                   scripts/modules, scripts/lab
 #   cargo/ home/ lab/      downloaded crates; a home directory; what the lab keeps
 #   logs/ lock/ tmp/ mnt/  logs; lock files; entries being made; mount point of the root

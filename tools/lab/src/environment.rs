@@ -2,6 +2,7 @@
 
 //! Where everything is: the options that every command has, most of them from environment variables.
 
+use crate::image::qemu::Trees;
 use crate::modules::{self, Module};
 use anyhow::{bail, Context, Result};
 use clap::Args;
@@ -44,6 +45,16 @@ pub struct Environment {
         default_value = ""
     )]
     pub cache: PathBuf,
+    /// Further QEMUs for the machine, beside the installed one, with commas between
+    #[arg(
+        long = "qemu-trees",
+        env = "LAB_QEMU",
+        value_name = "VERSION=DIR",
+        global = true,
+        hide_default_value = true,
+        default_value = ""
+    )]
+    pub qemu: Trees,
     /// Directory for results and logs; what an earlier run left there is removed
     #[arg(
         long,

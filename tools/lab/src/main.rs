@@ -67,6 +67,9 @@ enum Action {
         /// Seconds it may take
         #[arg(long, default_value_t = 600)]
         timeout: u64,
+        /// The QEMU that is shown, of those in the machine
+        #[arg(long, default_value = "10.0", value_name = "VERSION")]
+        qemu: String,
     },
     /// Measures migrations, and writes results/bench.txt
     Bench {
@@ -122,7 +125,7 @@ fn main() -> ExitCode {
         Action::Run(args) => command(&env, &args),
         Action::Test(args) => test(&env, &[], &args.host_tests, args.machines),
         Action::Shell(args) => shell(&env, &args),
-        Action::Demo { timeout } => demo(&env, Duration::from_secs(timeout)),
+        Action::Demo { timeout, qemu } => demo(&env, Duration::from_secs(timeout), qemu),
         Action::Bench { timeout } => bench(&env, Duration::from_secs(timeout)),
     };
     done.unwrap_or_else(|e| {
@@ -133,13 +136,11 @@ fn main() -> ExitCode {
 
 fn prepare(env: &Environment) -> Result<ExitCode> {
     let started = Instant::now();
-    let path = image::base_archive(env)?;
-    let size = fs::metadata(&path)?.len() >> 20;
-    println!(
-        "{} ({size} MiB, {:.1} s)",
-        path.display(),
-        started.elapsed().as_secs_f64()
-    );
+    for kept in image::kept_archives(env, |_| true)? {
+        let size = kept.file.metadata()?.len() >> 20;
+        println!("{} ({size} MiB)", kept.path.display());
+    }
+    println!("{:.1} s", started.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,7 +153,7 @@ fn test(
     let started = Instant::now();
     let all = env.all_modules()?;
     let plan = Plan::new(env, &all, only)?;
-    let image = Image::build(env, &all)?;
+    let image = Image::build(env, &all, |version| plan.needs_qemu(version))?;
     let results = runner::prepare_results(env)?;
     let screen = Screen::default();
     let mut suites = host_suites(host_tests, &screen)?;
@@ -227,7 +228,7 @@ fn machines_at_a_time() -> usize {
 /// A session with modules loaded, for commands that run one program.
 fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
     let all = env.all_modules()?;
-    let image = Image::build(env, &all)?;
+    let image = Image::build(env, &all, |_| true)?;
     let results = runner::prepare_results(env)?;
     let mut session = Session::boot(env, &image, &results.join("logs").join(ONLY_MACHINE))?;
     eprintln!(
@@ -372,7 +373,7 @@ fn shell(env: &Environment, args: &LoadArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }
 
-fn demo(env: &Environment, timeout: Duration) -> Result<ExitCode> {
+fn demo(env: &Environment, timeout: Duration, qemu: String) -> Result<ExitCode> {
     let mut session = open(
         env,
         &LoadArgs {
@@ -380,7 +381,7 @@ fn demo(env: &Environment, timeout: Duration) -> Result<ExitCode> {
             bare: false,
         },
     )?;
-    let argv = vec![SCENARIOS.to_owned(), "--demo".to_owned()];
+    let argv = vec![SCENARIOS.to_owned(), "--demo".to_owned(), qemu];
     let run = pass_on(&mut session, "demo", argv, timeout, None)?;
     let complaints = complaints(&mut session, &run)?;
     let logs = logs(env)?;

@@ -36,6 +36,8 @@ pub struct Job {
     pub argv: Vec<String>,
     /// How long it may take.
     pub deadline: Duration,
+    /// The version of the QEMU it needs, if it needs one.
+    pub qemu: Option<String>,
 }
 
 /// A test run.
@@ -72,6 +74,7 @@ impl Plan {
                 label: (*program).to_owned(),
                 argv: vec![format!("/tests/{program}")],
                 deadline: *deadline,
+                qemu: None,
             })
             .collect();
         jobs.extend(parse_list(&list(&directory.join(SCENARIOS.0))?)?);
@@ -84,6 +87,12 @@ impl Plan {
             plan.choose(only)?;
         }
         Ok(plan)
+    }
+
+    /// Whether a program needs the QEMU of this version.
+    pub fn needs_qemu(&self, version: &str) -> bool {
+        let needs = |job: &Job| job.qemu.as_deref() == Some(version);
+        self.jobs.iter().any(needs)
     }
 
     fn choose(&mut self, only: &[String]) -> Result<()> {
@@ -130,25 +139,26 @@ fn list(program: &Path) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A scenario a line: its name and, after a tab, its deadline in seconds if it needs one of its own.
+/// A scenario a line: its name and, after tabs, its deadline in seconds if it needs one of its own, and the QEMU it needs.
 fn parse_list(text: &str) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let (name, deadline) = match line.split_once('\t') {
-            Some((name, seconds)) => {
-                let seconds = seconds
-                    .trim()
+        let mut fields = line.split('\t').map(str::trim);
+        let name = fields.next().unwrap_or_default();
+        let deadline = match fields.next() {
+            Some(seconds) => Duration::from_secs(
+                seconds
                     .parse()
-                    .with_context(|| format!("the list of scenarios has no number in: {line}"))?;
-                (name.trim(), Duration::from_secs(seconds))
-            }
-            None => (line.trim(), SCENARIOS.1),
+                    .with_context(|| format!("the list of scenarios has no number in: {line}"))?,
+            ),
+            None => SCENARIOS.1,
         };
         jobs.push(Job {
             suite: SCENARIOS.0.to_owned(),
             label: format!("{}/{name}", SCENARIOS.0),
             argv: vec![format!("/tests/{}", SCENARIOS.0), name.to_owned()],
             deadline,
+            qemu: fields.next().map(str::to_owned),
         });
     }
     if jobs.is_empty() {
@@ -175,6 +185,19 @@ mod tests {
             [("scenarios/ten-times", 400), ("scenarios/type1", 180)]
         );
         assert_eq!(jobs[1].argv, ["/tests/scenarios", "type1"]);
+    }
+
+    #[test]
+    fn a_plan_needs_the_qemus_of_the_tests_that_were_chosen() {
+        let mut plan = Plan {
+            modules: vec![],
+            kunit: true,
+            jobs: parse_list("old\t60\t7.2\nusual\t60\t10.0\nnone\n").unwrap(),
+        };
+        assert!(plan.needs_qemu("7.2") && plan.needs_qemu("10.0") && !plan.needs_qemu("11.1"));
+        plan.choose(&["usual".to_owned(), "none".to_owned()])
+            .unwrap();
+        assert!(!plan.needs_qemu("7.2") && plan.needs_qemu("10.0"));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Live migration scenarios, run in the test machine: stock QEMUs, stock Linux guests, the cards of mdev_serial.
 //!
 //! ```text
-//! scenarios [NAME…]     run all scenarios, or those called NAME or whose name contains it; KTAP on standard output
-//! scenarios --list      print the names, each with the seconds it may take
-//! scenarios --demo      one migration, told to a person
-//! scenarios --bench     scenario a with our card and with the kernel's C sample mtty, and what QEMU measured
+//! scenarios [NAME…]           run all scenarios, or those called NAME or whose name contains it; KTAP on standard output
+//! scenarios --list            print the names, each with the seconds it may take and the QEMU it needs
+//! scenarios --demo [VERSION]  one migration, told to a person, with this QEMU
+//! scenarios --bench           scenario a with our card and with the kernel's C sample mtty, and what QEMU measured
 //! ```
 //!
 //! Logs go to `$LOGDIR/<scenario>/`. Exit status: 0 if all went well, 1 if not, 2 for a wrong argument.
@@ -15,73 +15,187 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use guest_tests::ktap::{Outcome, Suite};
-use guest_tests::scenarios::{bench, broken, removal, smooth, story};
+use guest_tests::scenarios::version::Version;
+use guest_tests::scenarios::{bench, broken, removal, smooth, snapshot, story, v1};
 
-const USAGE: &str = "usage: scenarios [--list | --demo | --bench | NAME...]";
+const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
 
 /// Seconds that a scenario of one migration may take on a machine of normal speed.
 const ONE: u64 = 120;
 /// Seconds for twenty migrations.
 const TWENTY: u64 = 300;
 
-/// What a scenario runs.
-type Body = fn() -> Outcome;
+/// A scenario.
+struct Scenario {
+    /// What it shows.
+    title: &'static str,
+    /// Seconds that it may take.
+    seconds: u64,
+    /// The QEMUs it is run with.
+    versions: &'static [Version],
+    /// What it does.
+    body: fn(Version) -> Outcome,
+}
 
-/// All scenarios: name, seconds, what to run.
-const SCENARIOS: [(&str, u64, Body); 16] = [
-    ("a_type1_migration_loses_no_record", ONE, smooth::type1),
-    ("b_iommufd_migration_loses_no_record", ONE, smooth::iommufd),
-    (
-        "c_switchover_waits_for_the_acknowledgement",
-        ONE,
-        smooth::switchover_ack,
-    ),
-    (
-        "d_device_state_travels_through_multifd_channels",
-        ONE,
-        smooth::multifd,
-    ),
-    (
-        "e_stopped_guest_migrates_without_pre_copy",
-        ONE,
-        smooth::stopped_first,
-    ),
-    (
-        "e_guest_that_never_ran_boots_at_the_destination",
-        ONE,
-        smooth::never_ran,
-    ),
-    ("f_ten_times_there_and_back", TWENTY, smooth::there_and_back),
-    ("g_two_cards_in_one_guest", ONE, smooth::two_cards),
-    ("h_four_ports_all_busy", ONE, smooth::four_ports),
-    ("i_card_with_msi_keeps_interrupting", ONE, smooth::msi),
-    (
-        "j_source_goes_on_when_the_destination_is_killed",
-        ONE,
-        broken::destination_killed,
-    ),
-    (
-        "j_source_goes_on_when_the_migration_is_cancelled",
-        ONE,
-        broken::cancelled,
-    ),
-    (
-        "j_destination_gives_up_when_the_source_is_killed",
-        ONE,
-        broken::source_killed,
-    ),
-    (
-        "k_destination_with_other_ports_refuses_in_pre_copy",
-        ONE,
-        broken::other_ports,
-    ),
-    ("l_guest_reboots_in_pre_copy", ONE, broken::reboot),
-    (
-        "m_removal_asks_qemu_and_waits_until_it_let_go",
-        ONE,
-        removal::while_in_use,
-    ),
+impl Scenario {
+    /// Its name with one of its QEMUs; the usual one is not named.
+    fn name(&self, version: Version) -> String {
+        match version {
+            Version::V10_0 => self.title.to_owned(),
+            other => format!("qemu_{}_{}", other.number().replace('.', "_"), self.title),
+        }
+    }
+}
+
+/// The usual QEMU only.
+const USUAL: &[Version] = &[Version::V10_0];
+/// Every QEMU of protocol v2.
+const V2: &[Version] = &[Version::V10_0, Version::V11_1];
+/// The QEMU of protocol v1 only.
+const V1: &[Version] = &[Version::V7_2];
+/// The usual QEMU, and that of protocol v1.
+const BOTH: &[Version] = &[Version::V10_0, Version::V7_2];
+/// Every QEMU.
+const ALL: &[Version] = &[Version::V10_0, Version::V7_2, Version::V11_1];
+
+/// All scenarios.
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        title: "a_type1_migration_loses_no_record",
+        seconds: ONE,
+        versions: ALL,
+        body: smooth::type1,
+    },
+    Scenario {
+        title: "b_iommufd_migration_loses_no_record",
+        seconds: ONE,
+        versions: V2,
+        body: smooth::iommufd,
+    },
+    Scenario {
+        title: "c_switchover_waits_for_the_acknowledgement",
+        seconds: ONE,
+        versions: V2,
+        body: smooth::switchover_ack,
+    },
+    Scenario {
+        title: "d_device_state_travels_through_multifd_channels",
+        seconds: ONE,
+        versions: V2,
+        body: smooth::multifd,
+    },
+    Scenario {
+        title: "e_stopped_guest_migrates_without_pre_copy",
+        seconds: ONE,
+        versions: ALL,
+        body: smooth::stopped_first,
+    },
+    Scenario {
+        title: "e_guest_that_never_ran_boots_at_the_destination",
+        seconds: ONE,
+        versions: ALL,
+        body: smooth::never_ran,
+    },
+    Scenario {
+        title: "f_ten_times_there_and_back",
+        seconds: TWENTY,
+        versions: BOTH,
+        body: smooth::there_and_back,
+    },
+    Scenario {
+        title: "g_two_cards_in_one_guest",
+        seconds: ONE,
+        versions: BOTH,
+        body: smooth::two_cards,
+    },
+    Scenario {
+        title: "h_four_ports_all_busy",
+        seconds: ONE,
+        versions: BOTH,
+        body: smooth::four_ports,
+    },
+    Scenario {
+        title: "i_card_with_msi_keeps_interrupting",
+        seconds: ONE,
+        versions: BOTH,
+        body: smooth::msi,
+    },
+    Scenario {
+        title: "j_source_goes_on_when_the_destination_is_killed",
+        seconds: ONE,
+        versions: BOTH,
+        body: broken::destination_killed,
+    },
+    Scenario {
+        title: "j_source_goes_on_when_the_migration_is_cancelled",
+        seconds: ONE,
+        versions: BOTH,
+        body: broken::cancelled,
+    },
+    Scenario {
+        title: "j_destination_gives_up_when_the_source_is_killed",
+        seconds: ONE,
+        versions: BOTH,
+        body: broken::source_killed,
+    },
+    Scenario {
+        title: "k_destination_with_other_ports_refuses_in_pre_copy",
+        seconds: ONE,
+        versions: USUAL,
+        body: broken::other_ports,
+    },
+    Scenario {
+        title: "l_guest_reboots_in_pre_copy",
+        seconds: ONE,
+        versions: BOTH,
+        body: broken::reboot,
+    },
+    Scenario {
+        title: "m_removal_asks_qemu_and_waits_until_it_let_go",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| removal::while_in_use(),
+    },
+    Scenario {
+        title: "j_source_goes_on_when_the_migration_is_cancelled_at_the_switch_over",
+        seconds: ONE,
+        versions: BOTH,
+        body: v1::cancelled_at_the_switch_over,
+    },
+    Scenario {
+        title: "k_destination_with_other_ports_refuses_and_the_source_goes_on",
+        seconds: ONE,
+        versions: V1,
+        body: v1::other_ports,
+    },
+    Scenario {
+        title: "n_container_tracks_dirty_memory",
+        seconds: ONE,
+        versions: V1,
+        body: v1::container_tracks,
+    },
+    Scenario {
+        title: "o_source_goes_on_after_all_when_the_destination_dies_before_it_ran",
+        seconds: ONE,
+        versions: BOTH,
+        body: v1::source_goes_on_after_all,
+    },
+    Scenario {
+        title: "p_saved_in_an_image_and_loaded_again",
+        seconds: ONE,
+        versions: BOTH,
+        body: snapshot::save_and_load,
+    },
 ];
+
+/// Every scenario with every QEMU it is run with.
+fn scenarios() -> impl Iterator<Item = (&'static Scenario, Version)> {
+    let with = |scenario: &'static Scenario| {
+        let versions = scenario.versions.iter();
+        versions.map(move |version| (scenario, *version))
+    };
+    SCENARIOS.iter().flat_map(with)
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,15 +203,18 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["--help"] => println!("{USAGE}"),
         // The lab's own deadline comes after that of the suite, which can say more.
-        ["--list"] => SCENARIOS
-            .iter()
-            .for_each(|(name, seconds, _)| println!("{name}\t{}", seconds + 20)),
-        ["--demo"] => {
-            if let Err(error) = story::tell() {
-                eprintln!("\nscenarios: the demonstration failed: {error:#}");
-                return ExitCode::FAILURE;
+        ["--list"] => scenarios().for_each(|(scenario, version)| {
+            let (name, seconds) = (scenario.name(version), scenario.seconds + 20);
+            println!("{name}\t{seconds}\t{version}");
+        }),
+        ["--demo"] => return demo(Version::V10_0),
+        ["--demo", version] => match version.parse() {
+            Ok(version) => return demo(version),
+            Err(error) => {
+                eprintln!("scenarios: {error}");
+                return ExitCode::from(2);
             }
-        }
+        },
         ["--bench"] => {
             if let Err(error) = bench::compare() {
                 eprintln!("scenarios: {error:#}");
@@ -113,23 +230,37 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs the scenarios called one of `names`, or all.
-fn run(names: &[&str]) -> ExitCode {
+/// Tells the story.
+fn demo(version: Version) -> ExitCode {
+    if let Err(error) = story::tell(version) {
+        eprintln!("\nscenarios: the demonstration failed: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Runs the scenarios called one of `words`, or all. A word that is no scenario's name stands for all names that contain it.
+fn run(words: &[&str]) -> ExitCode {
+    let is_name =
+        |word: &str| scenarios().any(|(scenario, version)| scenario.name(version) == word);
     let chosen = |name: &str| {
         let called = |word: &&str| {
-            if SCENARIOS.iter().any(|(name, ..)| name == word) {
+            if is_name(word) {
                 name == *word
             } else {
                 name.contains(*word)
             }
         };
-        names.is_empty() || names.iter().any(called)
+        words.is_empty() || words.iter().any(called)
     };
     let mut suite = Suite::new();
     let mut limit = Duration::ZERO;
-    for (name, seconds, body) in SCENARIOS.iter().filter(|(name, ..)| chosen(name)) {
-        limit = limit.max(Duration::from_secs(*seconds));
-        suite.test(*name, *body);
+    for (scenario, version) in scenarios() {
+        let name = scenario.name(version);
+        if chosen(&name) {
+            limit = limit.max(Duration::from_secs(scenario.seconds));
+            suite.test(name, move || (scenario.body)(version));
+        }
     }
     suite.limit(limit);
     suite.run_chosen(&[])

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::command_line::{Backend, Card, Spec};
 use super::guest::View;
+use super::version::Version;
 use crate::l2::line::Interrupt;
 use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::mdev::{Mdev, MdevType};
@@ -53,6 +54,7 @@ impl Driver {
 pub struct Cards {
     instances: Vec<Mdev>,
     ports: usize,
+    version: Version,
     backend: Backend,
     properties: String,
     interrupt: Interrupt,
@@ -70,6 +72,7 @@ impl Cards {
         Ok(Self {
             instances,
             ports: ports.iter().sum(),
+            version: Version::V10_0,
             backend: Backend::Type1,
             properties: String::new(),
             interrupt: Interrupt::Intx,
@@ -81,6 +84,12 @@ impl Cards {
     /// The same cards twice: for the machine that a guest starts on, and for the one it is migrated to.
     pub fn pair(driver: Driver, ports: &[usize]) -> Result<(Self, Self)> {
         Ok((Self::create(driver, ports)?, Self::create(driver, ports)?))
+    }
+
+    /// In a QEMU of this version.
+    pub fn in_qemu(mut self, version: Version) -> Self {
+        self.version = version;
+        self
     }
 
     /// Opened through iommufd.
@@ -128,6 +137,7 @@ impl Cards {
             properties: self.properties.clone(),
         };
         Spec {
+            version: self.version,
             cards: self.instances.iter().map(card).collect(),
             backend: self.backend,
             incoming: false,

@@ -5,39 +5,16 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// QEMU in the test machine.
-pub const QEMU: &str = "/opt/qemu-10.0/bin/qemu-system-x86_64";
+use super::version::Version;
+
 /// The guest's kernel (bootable by PVH) and root file system.
 const KERNEL: &str = "/guest/vmlinux";
 const INITRAMFS: &str = "/guest/initramfs.cpio";
 /// Environment variable that overrides the usual machine type.
 pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
-/// Machine type of the guests: a fixed version, so that both sides agree whatever QEMU calls its newest, and without
-/// the parts that a guest with KVM's clock needs not, each of which costs it time to set up.
-const MACHINE: &str = "pc-q35-10.0,hpet=off,pit=off,i8042=off,smbus=off,sata=off";
-/// The machine for [`Spec::pluggable`]; the other's root bus has fixed slots.
-const PLUGGABLE: &str = "pc-i440fx-10.0";
 /// The guest's kernel command line: quiet, and without the probes that take time in a nested machine.
 const APPEND: &str =
     "console=ttyS0 quiet loglevel=4 nokaslr no_timer_check tsc=reliable 8250.nr_uarts=8";
-
-/// What the trace holds: the migration of the device, its interrupt set-up and removal, but not every register access.
-const TRACES: [&str; 14] = [
-    "vfio_migration_*",
-    "vfio_save_setup",
-    "vfio_save_block",
-    "vfio_save_complete_precopy*",
-    "vfio_save_cleanup",
-    "vfio_load_*",
-    "vfio_device_dirty_tracking_*",
-    "vfio_vmstate_change*",
-    "vfio_intx_enable*",
-    "vfio_intx_disable",
-    "vfio_msi_enable",
-    "vfio_pci_reset*",
-    "source_return_path_thread_switchover_acked",
-    "acpi_pci_unplug_request",
-];
 
 /// How QEMU reaches the host's IOMMU interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +37,8 @@ pub struct Card {
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Spec {
+    /// Which QEMU.
+    pub version: Version,
     /// Cards, at PCI addresses 5, 6 and so on.
     pub cards: Vec<Card>,
     /// How they are opened.
@@ -78,11 +57,10 @@ pub struct Spec {
 
 /// QEMU's arguments; `qmp` and `console` are sockets that somebody listens on, `trace` is a file.
 pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<OsString> {
-    let machine = std::env::var(MACHINE_VARIABLE).unwrap_or_else(|_| MACHINE.into());
     let machine = if spec.pluggable {
-        PLUGGABLE.into()
+        spec.version.pluggable_machine()
     } else {
-        machine
+        std::env::var(MACHINE_VARIABLE).unwrap_or_else(|_| spec.version.machine())
     };
     let mut list: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
@@ -121,7 +99,7 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         "chardev:console",
     ]);
     add(&["-D", &trace.display().to_string()]);
-    for pattern in TRACES {
+    for pattern in spec.version.traces() {
         add(&["-trace", pattern]);
     }
     if spec.backend == Backend::Iommufd {
@@ -134,8 +112,9 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
             ""
         };
         let common = format!(
-            "vfio-pci,id=card{index},addr={},enable-migration=on,migration-events=on",
-            5 + index
+            "vfio-pci,id=card{index},addr={},{}",
+            5 + index,
+            spec.version.card_properties()
         );
         add(&[
             "-device",

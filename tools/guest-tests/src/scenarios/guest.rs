@@ -28,8 +28,8 @@ pub struct View {
     pub interrupt: Interrupt,
 }
 
-/// A guest since its last boot.
-#[derive(Debug)]
+/// A guest since its last boot. A copy is its account at one time, to be held against a guest that is taken back to it.
+#[derive(Clone, Debug)]
 pub struct Guest {
     /// How far the timeline was listened to.
     position: usize,
@@ -75,6 +75,11 @@ impl Guest {
     /// Records verified on each port, as far as the guest was listened to.
     pub fn counts(&self) -> &[u32] {
         &self.counts
+    }
+
+    /// Listens from this position of the timeline on.
+    pub fn listen_from(&mut self, position: usize) {
+        self.position = position;
     }
 
     /// Takes in the last that the guest said on machine `from`, which has ended, and listens to its next machine from

@@ -23,9 +23,11 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
-use super::command_line::{arguments, quoted, Spec, QEMU};
+use super::command_line::{arguments, quoted, Spec};
 use super::pump::{self, Kind, Log, Source};
+use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
+use super::version::{Protocol, Version};
 use crate::ktap::scaled;
 use crate::l2;
 use crate::qmp::Message;
@@ -64,7 +66,8 @@ pub struct Machine {
     qmp_log: Log,
     console: UnixStream,
     next: Cell<u64>,
-    cards: usize,
+    version: Version,
+    cards: Vec<CardName>,
     allowed: RefCell<Vec<&'static str>>,
     pump: Option<JoinHandle<()>>,
 }
@@ -97,14 +100,15 @@ impl Machine {
             )
         };
         let stderr_log = log("stderr")?;
-        stderr_log.line("", &format!("{QEMU} {}", quoted(&arguments)));
-        let mut child = Command::new(QEMU)
+        let program = spec.version.program();
+        stderr_log.line("", &format!("{program} {}", quoted(&arguments)));
+        let mut child = Command::new(&program)
             .args(&arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .context(QEMU)?;
+            .context(program)?;
         let pid = pidfd_open(process_id(&child)?, PidfdFlags::empty()).context("pidfd")?;
         let accepted = accept(&qmp, &pid).and_then(|qmp| Ok((qmp, accept(&console, &pid)?)));
         let (qmp, console) = match accepted {
@@ -154,7 +158,8 @@ impl Machine {
             qmp_log,
             console,
             next: Cell::new(1),
-            cards: spec.cards.len(),
+            version: spec.version,
+            cards: card_names(spec),
             allowed: RefCell::new(spec.allowed.to_vec()),
             pump: Some(pump),
         };
@@ -189,9 +194,24 @@ impl Machine {
         &self.name
     }
 
+    /// Which QEMU it is.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Which migration protocol it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.version.protocol()
+    }
+
     /// Number of cards it was started with.
     pub fn cards(&self) -> usize {
-        self.cards
+        self.cards.len()
+    }
+
+    /// The state that card `card` went to, if that is what this machine said.
+    pub fn state_of(&self, what: &What, card: usize) -> Option<qmp::VfioMigrationState> {
+        state::state_of(self.protocol(), what, self.cards.get(card)?)
     }
 
     /// What everybody says.
@@ -378,6 +398,22 @@ impl Drop for Machine {
             let _ = fs::remove_file(self.place.sockets.join(format!("{}.{what}", self.name)));
         }
     }
+}
+
+/// The cards as QEMU will call them.
+fn card_names(spec: &Spec) -> Vec<CardName> {
+    let instance = |path: &std::path::Path| {
+        path.file_name()
+            .map_or(String::new(), |name| name.to_string_lossy().into_owned())
+    };
+    spec.cards
+        .iter()
+        .enumerate()
+        .map(|(number, card)| CardName {
+            number,
+            instance: instance(&card.path),
+        })
+        .collect()
 }
 
 /// What ends every wait for a machine.

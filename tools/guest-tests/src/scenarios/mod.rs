@@ -4,7 +4,7 @@
 //!
 //! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`guest`] the account of one guest, [`timeline`] what all
 //! of them said and when. The scenarios themselves are in [`smooth`] (the migration works) and [`broken`] (it must not, and
-//! nothing may be lost), and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! nothing may be lost), [`v1`] (what only QEMU 7.2 does), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;
@@ -16,5 +16,9 @@ pub mod pump;
 pub mod removal;
 pub mod scene;
 pub mod smooth;
+pub mod snapshot;
+pub mod state;
 pub mod story;
 pub mod timeline;
+pub mod v1;
+pub mod version;

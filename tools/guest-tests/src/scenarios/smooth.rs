@@ -9,8 +9,10 @@ use super::cards::{Cards, Driver};
 use super::command_line::Spec;
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{state_of, Measured, Options, Scene};
+use super::scene::{Measured, Options, Scene};
+use super::state::names;
 use super::timeline::{Look, What};
+use super::version::{Protocol, Version};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::qmp::Message;
@@ -18,19 +20,33 @@ use crate::qmp::Message;
 /// Records that a guest verifies on each port before and after something happens to it.
 pub const SOME: u32 = 20;
 
-/// The states of a card whose guest runs until the switch-over.
-const LIVE: [VfioMigrationState; 4] = [
-    VfioMigrationState::pre_copy,
-    VfioMigrationState::pre_copy_p2p,
-    VfioMigrationState::stop_copy,
-    VfioMigrationState::stop,
-];
+/// The states of a card whose guest runs until the switch-over. A QEMU of protocol v1 asks once more for stop-and-copy when it
+/// has it already, because the guest was stopped before.
+fn live_states(protocol: Protocol) -> &'static [VfioMigrationState] {
+    use VfioMigrationState::{pre_copy, pre_copy_p2p, stop, stop_copy};
+    match protocol {
+        Protocol::V1 => &[pre_copy, stop_copy, stop_copy, stop],
+        Protocol::V2 => &[pre_copy, pre_copy_p2p, stop_copy, stop],
+    }
+}
+
+/// The states of a card whose guest was stopped while no migration was under way, and is then migrated.
+fn stopped_states(protocol: Protocol) -> &'static [VfioMigrationState] {
+    use VfioMigrationState::{running_p2p, stop, stop_copy};
+    match protocol {
+        Protocol::V1 => &[stop, stop_copy, stop_copy, stop],
+        Protocol::V2 => &[running_p2p, stop, stop_copy, stop],
+    }
+}
+
 /// The states of a card that a running guest arrives at.
-const ARRIVAL: [VfioMigrationState; 3] = [
-    VfioMigrationState::resuming,
-    VfioMigrationState::running_p2p,
-    VfioMigrationState::running,
-];
+fn arrival_states(protocol: Protocol) -> &'static [VfioMigrationState] {
+    use VfioMigrationState::{resuming, running, running_p2p};
+    match protocol {
+        Protocol::V1 => &[resuming, running],
+        Protocol::V2 => &[resuming, running_p2p, running],
+    }
+}
 
 /// A guest at work on its first machine, and the machine it will go to.
 pub struct Pair {
@@ -91,8 +107,8 @@ fn switch_over(
         "the destination should run but is {}",
         qapi::Enum::name(&status)
     );
-    expect_states(source, began, &LIVE)?;
-    expect_states(destination, began, &ARRIVAL)?;
+    expect_states(source, began, live_states(source.protocol()))?;
+    expect_states(destination, began, arrival_states(destination.protocol()))?;
     Ok(measured)
 }
 
@@ -114,18 +130,11 @@ fn arrive(
 
 /// Waits until every card of `machine` went through as many states as `expected`, and checks that it is those.
 fn expect_states(machine: &Machine, from: usize, expected: &[VfioMigrationState]) -> Result<()> {
-    let names = |states: &[VfioMigrationState]| {
-        states
-            .iter()
-            .map(qapi::Enum::name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
     for card in 0..machine.cards() {
         let purpose = format!("card {card} to go through {}", names(expected));
         let mut states = Vec::new();
         machine.wait_for(from, ANSWER, &purpose, |what| {
-            states.extend(state_of(what, card));
+            states.extend(machine.state_of(what, card));
             if states.len() == expected.len() {
                 Look::Found(())
             } else {
@@ -143,57 +152,83 @@ fn expect_states(machine: &Machine, from: usize, expected: &[VfioMigrationState]
 }
 
 /// The whole of a live migration between two sets of cards, with what QEMU measured as a diagnostic.
-fn told(name: &str, here: &Cards, there: &Cards, options: &Options) -> Result<Scene> {
-    let (scene, measured) = live(name, here, there, options)?;
+fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<()> {
+    let measured = live(scene, here, there, options)?;
     diag!("{measured}");
-    Ok(scene)
+    Ok(())
 }
 
 /// The whole of a live migration between two sets of cards.
-fn live(name: &str, here: &Cards, there: &Cards, options: &Options) -> Result<(Scene, Measured)> {
-    let scene = Scene::new(name, None)?;
+fn live(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<Measured> {
     let Pair {
         source,
         destination,
         mut guest,
-    } = Pair::at_work(&scene, here, there)?;
+    } = Pair::at_work(scene, here, there)?;
     let began = scene.migrate(&source, &destination, options)?;
-    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    let measured = see_through(scene, source, &destination, &mut guest, began)?;
     destination.quit()?;
-    Ok((scene, measured))
+    Ok(measured)
+}
+
+/// Cards of this project for both sides, in QEMUs of one version.
+pub fn pair(version: Version, ports: &[usize]) -> Result<(Cards, Cards)> {
+    let (here, there) = Cards::pair(Driver::MdevSerial, ports)?;
+    Ok((here.in_qemu(version), there.in_qemu(version)))
 }
 
 /// Scenario a.
-pub fn type1() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
-    told("a", &here, &there, &Options::default()).map(drop)
+pub fn type1(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let scene = Scene::with_qemu(version, "a")?;
+    told(&scene, &here, &there, &Options::default())?;
+    asked_for_second_form(&scene, version)
+}
+
+/// A QEMU that knows the second form of the pre-copy information found that the card has it; an older one did not ask.
+fn asked_for_second_form(scene: &Scene, version: Version) -> Result<()> {
+    if version != Version::V11_1 {
+        return Ok(());
+    }
+    for who in ["source", "destination"] {
+        let found = scene.timeline().find(0, |entry| {
+            entry.who == who
+                && matches!(&entry.what, What::Trace(line)
+                    if line.starts_with("vfio_migration_init") && line.contains("precopy_info_v2_used 1"))
+        });
+        ensure!(
+            found.is_some(),
+            "QEMU ({who}) does not use the second form of the pre-copy information"
+        );
+    }
+    Ok(())
 }
 
 /// Scenario a with any driver's cards, to be compared.
 pub fn compared(name: &str, driver: Driver) -> Result<Measured> {
     let (here, there) = Cards::pair(driver, &[2])?;
-    Ok(live(name, &here, &there, &Options::default())?.1)
+    live(&Scene::new(name, None)?, &here, &there, &Options::default())
 }
 
 /// Scenario b; with INTx through QEMU, where the others have it through KVM.
-pub fn iommufd() -> Outcome {
-    let here = Cards::create(Driver::MdevSerial, &[2])?
-        .through_iommufd()
-        .without_kvm_intx();
-    let there = Cards::create(Driver::MdevSerial, &[2])?
-        .through_iommufd()
-        .without_kvm_intx();
-    told("b", &here, &there, &Options::default()).map(drop)
+pub fn iommufd(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let here = here.through_iommufd().without_kvm_intx();
+    let there = there.through_iommufd().without_kvm_intx();
+    let scene = Scene::with_qemu(version, "b")?;
+    told(&scene, &here, &there, &Options::default())?;
+    asked_for_second_form(&scene, version)
 }
 
 /// Scenario c: the source may stop the guest only after the destination acknowledged the initial data of the card.
-pub fn switchover_ack() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
+pub fn switchover_ack(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
     let options = Options::with(&[
         MigrationCapability::return_path,
         MigrationCapability::switchover_ack,
     ]);
-    let scene = told("c", &here, &there, &options)?;
+    let scene = Scene::with_qemu(version, "c")?;
+    told(&scene, &here, &there, &options)?;
     // Both are lines of one trace, so their order is that of the events.
     let traced = |mark: &str| {
         scene.timeline().find(0, |entry| {
@@ -213,15 +248,16 @@ pub fn switchover_ack() -> Outcome {
 }
 
 /// Scenario d.
-pub fn multifd() -> Outcome {
-    let here = Cards::create(Driver::MdevSerial, &[2])?.with_multifd_transfer();
-    let there = Cards::create(Driver::MdevSerial, &[2])?.with_multifd_transfer();
+pub fn multifd(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let (here, there) = (here.with_multifd_transfer(), there.with_multifd_transfer());
     let mut options = Options::with(&[
         MigrationCapability::return_path,
         MigrationCapability::multifd,
     ]);
     options.multifd_channels = Some(2);
-    let scene = told("d", &here, &there, &options)?;
+    let scene = Scene::with_qemu(version, "d")?;
+    told(&scene, &here, &there, &options)?;
     let through = scene.timeline().find(0, |entry| {
         entry.who == "destination"
             && matches!(&entry.what, What::Trace(line) if line.starts_with("vfio_load_state_device_buffer_load_end"))
@@ -234,9 +270,9 @@ pub fn multifd() -> Outcome {
 }
 
 /// Scenario e, first half: a guest that was stopped goes into stop-and-copy without pre-copy.
-pub fn stopped_first() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
-    let scene = Scene::new("e-stop", None)?;
+pub fn stopped_first(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let scene = Scene::with_qemu(version, "e-stop")?;
     let Pair {
         source,
         destination,
@@ -246,13 +282,7 @@ pub fn stopped_first() -> Outcome {
     source.execute(&qapi::qmp::stop {})?;
     let began = scene.migrate(&source, &destination, &Options::default())?;
     let measured = scene.complete(&source, &destination, began)?;
-    let states = [
-        VfioMigrationState::running_p2p,
-        VfioMigrationState::stop,
-        VfioMigrationState::stop_copy,
-        VfioMigrationState::stop,
-    ];
-    expect_states(&source, before, &states)?;
+    expect_states(&source, before, stopped_states(version.protocol()))?;
     let status = destination.status()?;
     ensure!(
         status == RunState::paused,
@@ -268,9 +298,9 @@ pub fn stopped_first() -> Outcome {
 
 /// Scenario e, second half: QEMU was started with -S. The card is still in its first state, RUNNING, so pre-copy happens;
 /// the guest boots at the destination.
-pub fn never_ran() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[2])?;
-    let scene = Scene::new("e-never-ran", None)?;
+pub fn never_ran(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let scene = Scene::with_qemu(version, "e-never-ran")?;
     let source = scene.start(
         "source",
         &Spec {
@@ -303,13 +333,10 @@ pub fn never_ran() -> Outcome {
 }
 
 /// Scenario f: the same guest and the same two cards, twenty migrations.
-pub fn there_and_back() -> Outcome {
+pub fn there_and_back(version: Version) -> Outcome {
     const TRIPS: usize = 10;
-    let cards = [
-        Cards::create(Driver::MdevSerial, &[2])?,
-        Cards::create(Driver::MdevSerial, &[2])?,
-    ];
-    let scene = Scene::new("f", None)?;
+    let cards = <[Cards; 2]>::from(pair(version, &[2])?);
+    let scene = Scene::with_qemu(version, "f")?;
     let mut here = scene.start("0", &cards[0].boots())?;
     let mut there = scene.start("1", &cards[1].waits())?;
     let mut guest = Guest::boot(&here, 0, &cards[0].view())?;
@@ -342,21 +369,29 @@ pub fn there_and_back() -> Outcome {
     there.quit()
 }
 
-/// Scenario g: two cards of different size in one guest. QEMU takes more than one card only if all can do P2P.
-pub fn two_cards() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[1, 2])?;
-    told("g", &here, &there, &Options::default()).map(drop)
+/// Scenario g: two cards of different size in one guest. QEMU takes more than one card only if all can do P2P; the one of
+/// protocol v1, which has no P2P, does not ask.
+pub fn two_cards(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[1, 2])?;
+    let scene = Scene::with_qemu(version, "g")?;
+    told(&scene, &here, &there, &Options::default())
 }
 
 /// Scenario h.
-pub fn four_ports() -> Outcome {
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[4])?;
-    told("h", &here, &there, &Options::default()).map(drop)
+pub fn four_ports(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[4])?;
+    let scene = Scene::with_qemu(version, "h")?;
+    told(&scene, &here, &there, &Options::default())
 }
 
 /// Scenario i: the guest's driver has enabled MSI, and messages come before and after. (All others use INTx.)
-pub fn msi() -> Outcome {
-    let here = Cards::create(Driver::MdevSerial, &[1])?.with_msi();
-    let there = Cards::create(Driver::MdevSerial, &[1])?.with_msi();
-    told("i", &here, &there, &Options::default()).map(drop)
+pub fn msi(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[1])?;
+    let scene = Scene::with_qemu(version, "i")?;
+    told(
+        &scene,
+        &here.with_msi(),
+        &there.with_msi(),
+        &Options::default(),
+    )
 }

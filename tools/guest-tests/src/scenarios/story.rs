@@ -11,11 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use qapi::qmp::{Event, VfioMigrationState};
 
-use super::cards::{Cards, Driver};
+use super::cards::Driver;
 use super::guest::Guest;
 use super::scene::{Options, Scene};
-use super::smooth::{see_through, SOME};
+use super::smooth::{pair, see_through, SOME};
+use super::state::{state_of_bits, traced};
 use super::timeline::{Entry, What};
+use super::version::Version;
 use crate::l2::line::Line;
 use crate::qmp::Message;
 
@@ -24,10 +26,14 @@ const PORTS: usize = 2;
 /// Time between two lines about the guest's count.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Tells the story. The error is for the reader, too.
-pub fn tell() -> Result<()> {
+/// Tells the story with one QEMU. The error is for the reader, too.
+pub fn tell(version: Version) -> Result<()> {
     println!("1. What is loaded\n");
     loaded()?;
+    println!(
+        "   QEMU {version} runs the guest and asks for the card's state by migration protocol {}",
+        version.protocol()
+    );
     println!("\n2. What sysfs shows\n");
     let kind = Driver::MdevSerial.kind(PORTS)?;
     println!("   {}", kind.path().display());
@@ -37,7 +43,7 @@ pub fn tell() -> Result<()> {
             kind.attribute(name).unwrap_or_else(|_| "-".into())
         );
     }
-    let (here, there) = Cards::pair(Driver::MdevSerial, &[PORTS])?;
+    let (here, there) = pair(version, &[PORTS])?;
     println!("   Two instances were made by writing their names to `create`:");
     for (cards, role) in [
         (&here, "the guest starts with this one"),
@@ -172,6 +178,12 @@ impl Narrator {
             }
             What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. })) => {
                 say(format!("card: {}", meaning(data.device_state)));
+            }
+            // QEMU 7.2 has no event for that.
+            What::Trace(line) => {
+                if let Some(state) = traced(line).and_then(|(_, bits)| state_of_bits(bits)) {
+                    say(format!("card: {}", meaning(state)));
+                }
             }
             What::Qmp(Message::Event(Event::MIGRATION { data, .. })) => {
                 say(format!("migration: {}", qapi::Enum::name(&data.status)));

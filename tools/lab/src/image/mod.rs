@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The machine's root file system: two cpio archives in one file.
+//! The machine's root file system: several cpio archives in one file.
 //!
-//! The first holds what comes from packages, BusyBox and QEMU, and is kept in the cache under a name made from its content's
-//! sizes and times. The second holds what is being tested and is written anew for every run.
+//! The first hold what comes from packages: BusyBox and the tool's own QEMU, and each further QEMU in an archive of its own.
+//! They are kept in the cache under names made from their content's sizes and times. The last holds what is being tested and is
+//! written anew for every run.
 
 pub mod cpio;
-mod qemu;
+pub mod qemu;
 
 use crate::environment::Environment;
 use crate::modules::Module;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::NamedTempFile;
 
-/// Raised when the layout of the first archive changes.
+/// Raised when the layout of the kept archives changes.
 const LAYOUT: &str = "1";
 
 /// The first process of the machine, among the guest programs.
@@ -36,12 +37,19 @@ pub struct Image {
 }
 
 impl Image {
-    /// Assembles the archives.
-    pub fn build(env: &Environment, modules: &[Module]) -> Result<Self> {
-        let base = base_archive(env)?;
+    /// Assembles the archives. Of the further QEMUs only those go in that `wanted` accepts: what a machine does not use costs
+    /// it memory and a second or two when it boots.
+    pub fn build(
+        env: &Environment,
+        modules: &[Module],
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
         let mut file =
             tempfile::tempfile_in(env.cache()?).context("cannot make a file in the cache")?;
-        io::copy(&mut File::open(&base)?, &mut file).context("cannot copy the base archive")?;
+        for mut kept in kept_archives(env, wanted)? {
+            io::copy(&mut kept.file, &mut file)
+                .with_context(|| format!("cannot copy {}", kept.path.display()))?;
+        }
         test_archive(env, modules, &mut BufWriter::new(&mut file))?;
         Ok(Self { file })
     }
@@ -56,15 +64,84 @@ impl Image {
     }
 }
 
-/// Path of the first archive, which is made if it is not in the cache.
-pub fn base_archive(env: &Environment) -> Result<PathBuf> {
+/// An archive in the cache.
+pub struct Kept {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Open for reading: another checkout's lab may remove it from the cache.
+    pub file: File,
+}
+
+/// The archives of what comes from packages, with the further QEMUs that `wanted` accepts. Those that are not in the cache are
+/// made.
+pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>> {
+    let cache = env.cache()?;
+    let mut archives = vec![base_archive(&cache)?];
+    for tree in env.qemu.0.iter().filter(|tree| wanted(tree.version())) {
+        let files = tree.files()?;
+        archives.push(keep(&cache, &tree.name(), "", &files, |archive| {
+            add_files(archive, &files)
+        })?);
+    }
+    Ok(archives)
+}
+
+/// The first archive.
+fn base_archive(cache: &Path) -> Result<Kept> {
     let busybox = busybox()?;
     let mut files = qemu::files()?;
-    files.push((busybox.clone(), "bin/busybox".to_owned()));
+    files.push(HostFile {
+        source: busybox.clone(),
+        place: "bin/busybox".to_owned(),
+        mode: 0o755,
+    });
+    keep(cache, "base", &qemu::wrapper(), &files, |archive| {
+        for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
+            archive.directory(directory)?;
+        }
+        // Needed before devtmpfs is mounted: the first process starts with the console as its output.
+        archive.character_device("dev/console", 0o600, 5, 1)?;
+        archive.character_device("dev/null", 0o666, 1, 3)?;
+        add_files(archive, &files)?;
+        archive.text(
+            &format!("{}/bin/qemu-system-x86_64", qemu::HOME),
+            0o755,
+            &qemu::wrapper(),
+        )?;
+        archive.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")?;
+        archive.text("etc/group", 0o644, "root:x:0:\n")?;
+        for applet in applets(&busybox)? {
+            if applet != "bin/busybox" {
+                archive.symlink(&applet, "/bin/busybox")?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A file of the host that goes into the machine.
+pub struct HostFile {
+    /// Where it is.
+    pub source: PathBuf,
+    /// Where it goes, relative to the root.
+    pub place: String,
+    /// Its permissions there.
+    pub mode: u32,
+}
+
+/// The archive `<name>-<key>.cpio` in the cache, with a key made of `files` and `more`. If there is none, `fill` fills it, and
+/// earlier ones of that name go.
+fn keep(
+    cache: &Path,
+    name: &str,
+    more: &str,
+    files: &[HostFile],
+    fill: impl FnOnce(&mut Archive<BufWriter<&mut NamedTempFile>>) -> Result<()>,
+) -> Result<Kept> {
     let mut key = Sha256::new();
     key.update(LAYOUT);
-    key.update(qemu::wrapper());
-    for (source, place) in &files {
+    key.update(more);
+    for HostFile { source, place, .. } in files {
         let meta =
             fs::metadata(source).with_context(|| format!("cannot read {}", source.display()))?;
         key.update(format!(
@@ -74,49 +151,38 @@ pub fn base_archive(env: &Environment) -> Result<PathBuf> {
             meta.mtime()
         ));
     }
-    let cache = env.cache()?;
-    let path = cache.join(format!("base-{:.16}.cpio", format!("{:x}", key.finalize())));
-    if path.exists() {
-        return Ok(path);
+    let path = cache.join(format!(
+        "{name}-{:.16}.cpio",
+        format!("{:x}", key.finalize())
+    ));
+    if let Ok(file) = File::open(&path) {
+        return Ok(Kept { path, file });
     }
-    let mut file = NamedTempFile::with_prefix_in("base-", &cache)?;
+    let mut file = NamedTempFile::with_prefix_in(format!("{name}-"), cache)?;
     let mut archive = Archive::new(BufWriter::new(&mut file));
-    for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
-        archive.directory(directory)?;
-    }
-    // Needed before devtmpfs is mounted: the first process starts with the console as its output.
-    archive.character_device("dev/console", 0o600, 5, 1)?;
-    archive.character_device("dev/null", 0o666, 1, 3)?;
-    for (source, place) in &files {
-        add_file(&mut archive, place, source, 0o755)?;
-    }
-    archive.text(
-        &format!("{}/bin/qemu-system-x86_64", qemu::HOME),
-        0o755,
-        &qemu::wrapper(),
-    )?;
-    archive.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")?;
-    archive.text("etc/group", 0o644, "root:x:0:\n")?;
-    for applet in applets(&busybox)? {
-        if applet != "bin/busybox" {
-            archive.symlink(&applet, "/bin/busybox")?;
-        }
-    }
+    fill(&mut archive)?;
     archive.finish()?.flush()?;
     file.as_file().sync_all()?;
-    remove_old(&cache)?;
+    remove_old(cache, name)?;
     file.persist(&path)
         .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
+    let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Kept { path, file })
 }
 
-/// Earlier versions of the first archive.
-fn remove_old(cache: &Path) -> Result<()> {
+/// Removes earlier versions of an archive.
+fn remove_old(cache: &Path, name: &str) -> Result<()> {
+    let prefix = format!("{name}-");
     for entry in fs::read_dir(cache)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("base-") && name.ends_with(".cpio") {
-            fs::remove_file(entry.path())
-                .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+        if name.starts_with(&prefix) && name.ends_with(".cpio") {
+            match fs::remove_file(entry.path()) {
+                // Another lab was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => {
+                    result.with_context(|| format!("cannot remove {}", entry.path().display()))?
+                }
+            }
         }
     }
     Ok(())
@@ -221,6 +287,18 @@ fn programs(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+fn add_files(archive: &mut Archive<impl Write>, files: &[HostFile]) -> Result<()> {
+    for HostFile {
+        source,
+        place,
+        mode,
+    } in files
+    {
+        add_file(archive, place, source, *mode)?;
+    }
+    Ok(())
 }
 
 fn add_file(

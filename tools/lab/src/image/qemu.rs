@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The QEMU that runs guests inside the test machine: the installed one, with the shared libraries and firmware it needs.
+//! The QEMUs that run guests inside the test machine: the installed one, with the shared libraries and firmware it needs, and
+//! trees of other versions that are complete already.
 
+use super::HostFile;
 use anyhow::{bail, Context, Result};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
-/// Where it goes in the machine.
+/// Where the installed one goes in the machine.
 pub const HOME: &str = "opt/qemu-10.0";
 
 const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
@@ -23,12 +28,100 @@ const FIRMWARE: [&str; 5] = [
 /// Directories that Debian's QEMU packages put firmware in.
 const FIRMWARE_DIRECTORIES: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
-/// Files on the host and their places in the machine.
-pub fn files() -> Result<Vec<(PathBuf, String)>> {
+/// What is in a tree, each a directory of files.
+const TREE: [&str; 4] = ["bin", "lib", "libexec", "share"];
+
+/// A self-contained QEMU of another version, as `scripts/qemu` makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    version: String,
+    directory: PathBuf,
+}
+
+impl FromStr for Tree {
+    type Err = String;
+
+    /// Reads `VERSION=DIRECTORY`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((version, directory))
+                if version.starts_with(|c: char| c.is_ascii_digit())
+                    && version.chars().all(|c| c.is_ascii_digit() || c == '.')
+                    && !directory.is_empty() =>
+            {
+                Ok(Self {
+                    version: version.to_owned(),
+                    directory: directory.into(),
+                })
+            }
+            _ => Err("it should be VERSION=DIRECTORY".to_owned()),
+        }
+    }
+}
+
+/// Any number of trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trees(pub Vec<Tree>);
+
+impl FromStr for Trees {
+    type Err = String;
+
+    /// Reads trees with commas between them; none is a number, too.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = text.split(',').filter(|word| !word.is_empty());
+        words.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Tree {
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// What it is called, in the machine and in the cache.
+    pub fn name(&self) -> String {
+        format!("qemu-{}", self.version)
+    }
+
+    /// Its files and their places in the machine.
+    pub fn files(&self) -> Result<Vec<HostFile>> {
+        let mut files = Vec::new();
+        for part in TREE {
+            let directory = self.directory.join(part);
+            let entries = fs::read_dir(&directory).with_context(|| {
+                format!(
+                    "{} has no QEMU {} (cannot read {part}): run make setup",
+                    self.directory.display(),
+                    self.version
+                )
+            })?;
+            for entry in entries {
+                let source = entry?.path();
+                let name = source.file_name().unwrap_or_default().to_string_lossy();
+                files.push(HostFile {
+                    place: format!("opt/{}/{part}/{name}", self.name()),
+                    mode: fs::metadata(&source)?.permissions().mode() & 0o777,
+                    source,
+                });
+            }
+        }
+        files.sort_by(|a, b| a.place.cmp(&b.place));
+        Ok(files)
+    }
+}
+
+/// Files of the installed QEMU.
+pub fn files() -> Result<Vec<HostFile>> {
     if !Path::new(PROGRAM).is_file() {
         bail!("{PROGRAM} is missing: install the package qemu-system-x86");
     }
-    let mut files = vec![(
+    let file = |source: PathBuf, place: String| HostFile {
+        source,
+        place,
+        mode: 0o755,
+    };
+    let mut files = vec![file(
         PathBuf::from(PROGRAM),
         format!("{HOME}/libexec/qemu-system-x86_64"),
     )];
@@ -38,7 +131,7 @@ pub fn files() -> Result<Vec<(PathBuf, String)>> {
             .context("a library without a name")?
             .to_string_lossy()
             .into_owned();
-        files.push((library, format!("{HOME}/lib/{name}")));
+        files.push(file(library, format!("{HOME}/lib/{name}")));
     }
     for name in FIRMWARE {
         let place = FIRMWARE_DIRECTORIES
@@ -48,7 +141,7 @@ pub fn files() -> Result<Vec<(PathBuf, String)>> {
         let place = place.with_context(|| {
             format!("QEMU's firmware {name} is missing: install qemu-system-x86 and seabios")
         })?;
-        files.push((place, format!("{HOME}/share/{name}")));
+        files.push(file(place, format!("{HOME}/share/{name}")));
     }
     Ok(files)
 }
@@ -115,6 +208,53 @@ mod tests {
                 Path::new("/lib64/ld-linux-x86-64.so.2")
             ]
         );
+    }
+
+    #[test]
+    fn a_tree_is_a_version_and_a_directory() {
+        let tree: Tree = "7.2=/a/b".parse().unwrap();
+        assert_eq!(
+            (tree.name().as_str(), tree.directory.as_path()),
+            ("qemu-7.2", Path::new("/a/b"))
+        );
+        for text in ["7.2", "7.2=", "=/a", "../x=/a", ".=/a", "new=/a"] {
+            assert!(text.parse::<Tree>().is_err(), "{text}");
+        }
+        assert_eq!("".parse(), Ok(Trees::default()));
+        let both: Trees = "7.2=/a,11.1=/b".parse().unwrap();
+        assert_eq!(both.0.len(), 2);
+        assert!("7.2=/a,11.1".parse::<Trees>().is_err());
+    }
+
+    #[test]
+    fn the_files_of_a_tree_keep_their_places_and_permissions() {
+        let directory = tempfile::tempdir().unwrap();
+        for part in TREE {
+            fs::create_dir(directory.path().join(part)).unwrap();
+            let file = directory.path().join(part).join("f");
+            fs::write(&file, "x").unwrap();
+            let mode = if part == "share" { 0o644 } else { 0o755 };
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let tree: Tree = format!("7.2={}", directory.path().display())
+            .parse()
+            .unwrap();
+        let files = tree.files().unwrap();
+        let got: Vec<_> = files
+            .iter()
+            .map(|file| (file.place.as_str(), file.mode))
+            .collect();
+        assert_eq!(
+            got,
+            [
+                ("opt/qemu-7.2/bin/f", 0o755),
+                ("opt/qemu-7.2/lib/f", 0o755),
+                ("opt/qemu-7.2/libexec/f", 0o755),
+                ("opt/qemu-7.2/share/f", 0o644),
+            ]
+        );
+        fs::remove_dir_all(directory.path().join("lib")).unwrap();
+        assert!(tree.files().is_err());
     }
 
     #[test]
