@@ -73,8 +73,8 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         &machine,
     ]);
     // Family 5: from family 6 on the guest's kernel tries performance counters that KVM here does not offer, and KVM
-    // complains of that in the machine's log.
-    add(&["-accel", "kvm", "-cpu", "host,family=5", "-m", "96"]);
+    // complains of that in the machine's log. Newer QEMUs complain that a processor so old had none.
+    add(&["-accel", "kvm", "-cpu", "host,family=5,pmu=off", "-m", "96"]);
     let window = spec
         .window
         .map_or(String::new(), |bytes| format!(" lab.window={bytes}"));
@@ -89,8 +89,8 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
     add(&[
         "-chardev",
         &format!("socket,id=qmp,path={}", qmp.display()),
-        "-mon",
-        "chardev=qmp,mode=control",
+        "-qmp",
+        "chardev:qmp",
     ]);
     add(&[
         "-chardev",

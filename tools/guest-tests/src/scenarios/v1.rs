@@ -212,6 +212,8 @@ pub fn cancelled_at_the_switch_over(version: Version) -> Outcome {
     goes_on(&source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
     source.provoke(&DESTINATION_GONE);
+    // QEMU cancels by shutting its channel down, and later versions say so if they were at the device's state.
+    source.provoke(&["Channel error: Input/output error"]);
     source.execute(&qmp::migrate_set_capabilities {
         capabilities: vec![qmp::MigrationCapabilityStatus {
             capability: pause,
