@@ -47,14 +47,14 @@ pub struct Environment {
     pub cache: PathBuf,
     /// Further QEMUs for the machine, beside the installed one, with commas between
     #[arg(
-        long = "qemu-trees",
+        long,
         env = "LAB_QEMU",
         value_name = "VERSION=DIR",
         global = true,
         hide_default_value = true,
         default_value = ""
     )]
-    pub qemu: Trees,
+    pub qemu_trees: Trees,
     /// Directory for results and logs; what an earlier run left there is removed
     #[arg(
         long,

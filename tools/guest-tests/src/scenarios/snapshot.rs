@@ -18,7 +18,7 @@ use super::scene::{wait_state, Scene, MIGRATION};
 use super::smooth::pair;
 use super::state::names;
 use super::timeline::{Look, What};
-use super::version::Version;
+use super::version::{Protocol, Version};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Line;
@@ -30,8 +30,8 @@ const DISK: &str = "disk0";
 /// Name of the snapshot.
 const TAG: &str = "lab";
 
-/// Saved while it runs, the guest goes on; taken up again in the same machine, once and twice over without having run in
-/// between, it goes on from where it was saved; and so it does in another machine with another card.
+/// Saved while it runs, the guest goes on; taken up again in the same machine, once and (with protocol v1) twice over without
+/// having run in between, it goes on from where it was saved; and so it does in another machine with another card.
 pub fn save_and_load(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
     let scene = Scene::with_qemu(version, "snapshot")?;
@@ -58,9 +58,9 @@ pub fn save_and_load(version: Version) -> Outcome {
     );
     works(&machine, &mut guest)?;
 
-    for loads in [1, 2] {
+    for loads in loads(version.protocol()) {
         machine.execute(&qmp::stop {})?;
-        for _ in 0..loads {
+        for _ in 0..*loads {
             load(&machine)?;
         }
         let late = guest.counts().to_vec();
@@ -91,6 +91,16 @@ pub fn save_and_load(version: Version) -> Outcome {
         guest.counts()
     );
     other.quit()
+}
+
+/// How often the snapshot is loaded before the guest runs again. Loading resets the machine first, and the card with it, which
+/// a QEMU of protocol v2 (hw/vfio/migration.c of QEMU 10.0) does not note: at a second load it believes the card to be in
+/// RESUMING still, does not ask for that state, and has no data file then.
+fn loads(protocol: Protocol) -> &'static [usize] {
+    match protocol {
+        Protocol::V1 => &[1, 2],
+        Protocol::V2 => &[1],
+    }
 }
 
 /// Lets a guest go on that was loaded, and sees it work from where it was saved: before `late`.

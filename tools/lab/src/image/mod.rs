@@ -77,7 +77,12 @@ pub struct Kept {
 pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>> {
     let cache = env.cache()?;
     let mut archives = vec![base_archive(&cache)?];
-    for tree in env.qemu.0.iter().filter(|tree| wanted(tree.version())) {
+    for tree in env
+        .qemu_trees
+        .0
+        .iter()
+        .filter(|tree| wanted(tree.version()))
+    {
         let files = tree.files()?;
         archives.push(keep(&cache, &tree.name(), "", &files, |archive| {
             add_files(archive, &files)
