@@ -23,7 +23,7 @@ This is the test machine. The modules are loaded; `exit` or Ctrl-D ends it, Ctrl
   ls -l /sys/bus/mdev/devices/$U/ /dev/vfio/                 look at it
   cat /sys/bus/mdev/devices/$U/migration/*                   and at its state
   echo 1 > /sys/bus/mdev/devices/$U/remove                   and remove it
-  ls /tests /opt/qemu-10.0/bin; dmesg | tail                 more to look at
+  ls /tests /opt/qemu-*/bin; dmesg | tail                    more to look at
 ";
 
 /// Byte of Ctrl-].

@@ -107,9 +107,7 @@ impl Machine {
             "none",
             "-no-reboot",
         ]);
-        // Without the old timer: while the host is busy, the kernel measures the processor's clock with it wrong by a factor of
-        // forty, and time in the machine flies. It has a better one (HPET) to measure with.
-        command.args(["-name", "lab", "-machine", "q35,pit=off"]);
+        command.args(["-name", "lab", "-machine", "q35"]);
         match env.accel.as_str() {
             "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
             _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),

@@ -2,9 +2,10 @@
 
 //! Live migration of real guests between real QEMUs, scenario by scenario.
 //!
-//! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`guest`] the account of one guest, [`timeline`] what all
-//! of them said and when. The scenarios themselves are in [`smooth`] (the migration works) and [`broken`] (it must not, and
-//! nothing may be lost), [`v1`] (what only QEMU 7.2 does), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`version`] which one, [`guest`] the account of one guest,
+//! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
+//! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
+//! [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;

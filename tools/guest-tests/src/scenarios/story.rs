@@ -62,6 +62,7 @@ pub fn tell(version: Version) -> Result<()> {
     let narrator = Narrator {
         talking: Arc::clone(&talking),
         last: Mutex::new(None),
+        written: Mutex::new(None),
     };
     let scene = Scene::new("demo", Some(Box::new(move |entry| narrator.hear(entry))))?;
     let source = scene.start("source", &here.boots())?;
@@ -140,6 +141,8 @@ struct Narrator {
     talking: Arc<AtomicBool>,
     /// When a count was printed last.
     last: Mutex<Option<Duration>>,
+    /// The state that a QEMU of protocol v1 wrote last, and which one: it writes some twice.
+    written: Mutex<Option<(String, VfioMigrationState)>>,
 }
 
 impl Narrator {
@@ -182,7 +185,11 @@ impl Narrator {
             // QEMU 7.2 has no event for that.
             What::Trace(line) => {
                 if let Some(state) = traced(line).and_then(|(_, bits)| state_of_bits(bits)) {
-                    say(format!("card: {}", meaning(state)));
+                    let now = Some((entry.who.clone(), state));
+                    let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                    if std::mem::replace(&mut *written, now.clone()) != now {
+                        say(format!("card: {}", meaning(state)));
+                    }
                 }
             }
             What::Qmp(Message::Event(Event::MIGRATION { data, .. })) => {
