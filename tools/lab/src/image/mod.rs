@@ -2,11 +2,12 @@
 
 //! The machine's root file system: several cpio archives in one file.
 //!
-//! The first hold what comes from packages: BusyBox and the tool's own QEMU, and each further QEMU in an archive of its own.
+//! The first hold what comes from packages: BusyBox, mdevctl and the tool's own QEMU, and each further QEMU in an archive of its own.
 //! They are kept in the cache under names made from their content's sizes and times. The last holds what is being tested and is
 //! written anew for every run.
 
 pub mod cpio;
+mod mdevctl;
 pub mod qemu;
 
 use crate::environment::Environment;
@@ -23,7 +24,7 @@ use std::process::Command;
 use tempfile::NamedTempFile;
 
 /// Raised when the layout of the kept archives changes.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 
 /// The first process of the machine, among the guest programs.
 pub const INIT: &str = "l1-init";
@@ -95,12 +96,14 @@ pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result
 fn base_archive(cache: &Path) -> Result<Kept> {
     let busybox = busybox()?;
     let mut files = qemu::files()?;
+    files.extend(mdevctl::files()?);
     files.push(HostFile {
         source: busybox.clone(),
         place: "bin/busybox".to_owned(),
         mode: 0o755,
     });
-    keep(cache, "base", &qemu::wrapper(), &files, |archive| {
+    let wrappers = [qemu::wrapper(), mdevctl::wrapper()].concat();
+    keep(cache, "base", &wrappers, &files, |archive| {
         for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
             archive.directory(directory)?;
         }
@@ -113,6 +116,11 @@ fn base_archive(cache: &Path) -> Result<Kept> {
             0o755,
             &qemu::wrapper(),
         )?;
+        for directory in mdevctl::DIRECTORIES {
+            archive.directory(directory)?;
+        }
+        archive.text(mdevctl::STARTER, 0o755, &mdevctl::wrapper())?;
+        archive.symlink(mdevctl::LINK, &format!("/{}", mdevctl::STARTER))?;
         archive.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")?;
         archive.text("etc/group", 0o644, "root:x:0:\n")?;
         for applet in applets(&busybox)? {

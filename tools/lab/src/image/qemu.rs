@@ -146,16 +146,22 @@ pub fn files() -> Result<Vec<HostFile>> {
     Ok(files)
 }
 
-/// A program that starts it from wherever it lies: through its own loader, with its own libraries and firmware.
+/// A program that starts it from wherever it lies: with its own libraries and firmware.
 pub fn wrapper() -> String {
+    through_loader(HOME, "qemu-system-x86_64", &format!("-L /{HOME}/share "))
+}
+
+/// A script that runs `libexec/<name>` below `home`, through the loader and with the libraries in `lib` there; `options`,
+/// each followed by a space, come before those of the caller.
+pub(super) fn through_loader(home: &str, name: &str, options: &str) -> String {
     format!(
-        "#!/bin/busybox sh\nexec /{HOME}/lib/ld-linux-x86-64.so.2 --library-path /{HOME}/lib --argv0 \"$0\" \
-         /{HOME}/libexec/qemu-system-x86_64 -L /{HOME}/share \"$@\"\n"
+        "#!/bin/busybox sh\nexec /{home}/lib/ld-linux-x86-64.so.2 --library-path /{home}/lib --argv0 \"$0\" \
+         /{home}/libexec/{name} {options}\"$@\"\n"
     )
 }
 
 /// The shared libraries of a program, its loader included, as the loader itself resolves them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
     let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
     let output = Command::new(loader).arg("--list").arg(program).output();
     let output = output.with_context(|| format!("cannot run {}", loader.display()))?;

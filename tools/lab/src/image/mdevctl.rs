@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Debian's mdevctl: the installed one, with the shared libraries it needs and the directories that it expects.
+
+use super::qemu::{libraries, through_loader};
+use super::HostFile;
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+
+/// Where it goes in the machine.
+const HOME: &str = "opt/mdevctl";
+
+const PROGRAM: &str = "/usr/bin/mdevctl";
+
+/// Where a person's PATH finds it.
+pub const LINK: &str = "usr/sbin/mdevctl";
+
+/// The script that starts it.
+pub const STARTER: &str = "opt/mdevctl/bin/mdevctl";
+
+/// Directories of the package, all of them empty: definitions, and scripts that are to be run when something happens to a device.
+pub const DIRECTORIES: [&str; 3] = [
+    "etc/mdevctl.d",
+    "usr/lib/mdevctl/scripts.d/callouts",
+    "usr/lib/mdevctl/scripts.d/notifiers",
+];
+
+/// Files on the host and their places in the machine.
+pub fn files() -> Result<Vec<HostFile>> {
+    if !Path::new(PROGRAM).is_file() {
+        bail!("{PROGRAM} is missing: install the package mdevctl");
+    }
+    let file = |source: PathBuf, place: String| HostFile {
+        source,
+        place,
+        mode: 0o755,
+    };
+    let program = format!("{HOME}/libexec/mdevctl");
+    let mut files = vec![file(PathBuf::from(PROGRAM), program)];
+    for library in libraries(Path::new(PROGRAM))? {
+        let name = library.file_name().context("a library without a name")?;
+        let place = format!("{HOME}/lib/{}", name.to_string_lossy());
+        files.push(file(library, place));
+    }
+    Ok(files)
+}
+
+/// A program that starts it from wherever it lies, with its own libraries.
+pub fn wrapper() -> String {
+    through_loader(HOME, "mdevctl", "")
+}
