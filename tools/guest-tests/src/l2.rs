@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! What the program in the guest (`l2-init`) and the scenarios that drive it agree on: the records that travel through the
-//! serial ports, and the lines on the guest's console.
+//! serial ports, and the lines on the guest's console; and how the guest looks at its cards.
 
+pub mod by_hand;
+pub mod card;
+pub mod config_space;
 pub mod line;
 pub mod record;
+pub mod tty;
 
 /// Vendor and device numbers of the cards under test, as sysfs prints them.
 ///

@@ -4,6 +4,7 @@
 
 pub mod ktap;
 pub mod l2;
+pub mod module;
 pub mod qmp;
 pub mod scenarios;
 pub mod stream_forge;

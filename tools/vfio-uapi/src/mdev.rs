@@ -60,6 +60,16 @@ impl MdevType {
             .ok_or_else(|| anyhow!(message))
     }
 
+    /// The type called `name` of the parent device called `parent`.
+    pub fn of_parent(parent: &str, name: &str) -> Result<Self> {
+        let path = Path::new(PARENTS)
+            .join(parent)
+            .join("mdev_supported_types")
+            .join(name);
+        ensure!(path.is_dir(), "there is no {}", path.display());
+        Ok(Self { path })
+    }
+
     /// The name of the type, e.g. `mdev_serial-2`.
     pub fn name(&self) -> &str {
         self.path

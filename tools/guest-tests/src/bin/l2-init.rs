@@ -4,7 +4,7 @@
 //! the loop-back at the far end returns, for ever.
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
-//! [`WINDOW`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
+//! [`WINDOW`]); `lab.by-hand=1`, that it sets up the ports itself as 16550A ([`guest_tests::l2::by_hand`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use guest_tests::l2::line::{Command, Interrupt, Line, PortReport};
+use guest_tests::l2::card::{self, text};
+use guest_tests::l2::line::{CardReport, Command, Interrupt, Line, PortReport};
 use guest_tests::l2::record::{Checker, Sender};
-use guest_tests::l2::CARDS;
+use guest_tests::l2::{by_hand, tty, CARDS};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::mount::{mount, MountFlags};
@@ -53,7 +54,8 @@ fn run() -> Result<std::convert::Infallible> {
     }
     let console = Console::open()?;
     let window = option("lab.window")?.unwrap_or(WINDOW);
-    let (cards, mut ports) = open_ports()?;
+    let by_hand = option("lab.by-hand")?.is_some_and(|value| value != 0);
+    let (cards, mut ports) = open_ports(by_hand)?;
     let interrupt = cards[0].interrupt;
     ensure!(
         cards.iter().all(|card| card.interrupt == interrupt),
@@ -69,7 +71,8 @@ fn run() -> Result<std::convert::Infallible> {
         }
     );
 
-    let mut report = None;
+    // What was asked for, and since when it waits for the ports to be drained.
+    let mut asked: Option<(Command, Instant)> = None;
     let mut next_count = Instant::now();
     loop {
         let now = Instant::now();
@@ -80,19 +83,23 @@ fn run() -> Result<std::convert::Infallible> {
             );
             next_count = now + COUNT_EVERY;
         }
-        if let Some(since) = report {
+        if let Some((command, since)) = asked {
             let moved = ports.iter().filter_map(|port| port.moved).max();
             let quiet = moved
                 .max(Some(since))
                 .is_none_or(|at| at.elapsed() > SILENCE);
             if quiet || ports.iter().all(|port| port.is_drained()) {
-                for port in &ports {
-                    println!("{}", Line::Report(port.report(&cards)?));
+                if command == Command::Look {
+                    look(&cards, &mut ports, by_hand)?;
+                } else {
+                    for port in &ports {
+                        println!("{}", Line::Report(port.report(&cards)?));
+                    }
                 }
-                report = None;
+                asked = None;
             }
         }
-        let draining = report.is_some();
+        let draining = asked.is_some();
 
         let mut waiting = vec![PollFd::new(&console.input, PollFlags::IN)];
         for port in &ports {
@@ -113,7 +120,9 @@ fn run() -> Result<std::convert::Infallible> {
 
         if ready[0].contains(PollFlags::IN) {
             match console.command()? {
-                Some(Command::Report) => report = Some(Instant::now()),
+                Some(command @ (Command::Report | Command::Look)) => {
+                    asked = Some((command, Instant::now()));
+                }
                 Some(Command::Reboot) => {
                     println!("{}", Line::Rebooting);
                     reboot(RebootCommand::Restart).context("reboot")?;
@@ -181,6 +190,8 @@ impl Console {
 
 /// A PCI card.
 struct Card {
+    /// Its directory in sysfs.
+    place: PathBuf,
     interrupt: Interrupt,
     irq: u32,
 }
@@ -260,6 +271,17 @@ impl Port {
         Ok(())
     }
 
+    /// Has the driver detect anew what the port is; nothing may be under way.
+    fn detect(&mut self) -> Result<()> {
+        // The driver does so for its only user, who has to open the port anew afterwards to use it.
+        self.file = File::open("/dev/null").context("/dev/null")?;
+        let file = open_raw(self.line)?;
+        tty::detect(&file).with_context(|| format!("detection of ttyS{}", self.line))?;
+        drop(file);
+        self.file = open_raw(self.line)?;
+        Ok(())
+    }
+
     fn report(&self, cards: &[Card]) -> Result<PortReport> {
         Ok(PortReport {
             port: self.number,
@@ -273,8 +295,37 @@ impl Port {
     }
 }
 
-/// Finds the serial ports of all known cards and opens them in raw mode, in the order of bus address and port.
-fn open_ports() -> Result<(Vec<Card>, Vec<Port>)> {
+/// Looks at the cards as they are now, and prints what is seen. Ports that the driver detected are detected anew.
+fn look(cards: &[Card], ports: &mut [Port], by_hand: bool) -> Result<()> {
+    for (number, this) in cards.iter().enumerate() {
+        let (mut uarts, mut fifo) = (Vec::new(), 0);
+        for port in ports.iter_mut().filter(|port| port.card == number) {
+            if !by_hand {
+                port.detect()?;
+            }
+            let settings = tty::settings(&port.file);
+            let settings = settings.with_context(|| format!("ttyS{}", port.line))?;
+            fifo = u32::try_from(settings.xmit_fifo_size)?;
+            port.uart = uart_field(port.line, "uart")?.unwrap_or_else(|| "unknown".into());
+            uarts.push(port.uart.clone());
+        }
+        let bar0 = card::bar0(&this.place)?;
+        let report = CardReport {
+            card: number,
+            id: (hex(&this.place, "vendor"), hex(&this.place, "device")),
+            bar0: bar0.end - bar0.start,
+            capabilities: card::capabilities(&this.place)?,
+            uarts,
+            fifo,
+        };
+        println!("{}", Line::Card(report));
+    }
+    Ok(())
+}
+
+/// Finds the serial ports of all known cards, or sets them up, and opens them in raw mode, in the order of bus address and
+/// port.
+fn open_ports(by_hand: bool) -> Result<(Vec<Card>, Vec<Port>)> {
     let mut places: Vec<PathBuf> = entries("/sys/bus/pci/devices")?;
     places.retain(|place| CARDS.contains(&(hex(place, "vendor"), hex(place, "device"))));
     ensure!(
@@ -285,43 +336,27 @@ fn open_ports() -> Result<(Vec<Card>, Vec<Port>)> {
     let mut cards: Vec<Card> = Vec::new();
     let mut ports = Vec::new();
     for place in &places {
-        let device = place
-            .canonicalize()
-            .with_context(|| place.display().to_string())?;
-        let mut lines = Vec::new();
-        for tty in entries("/sys/class/tty")? {
-            let name = tty
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let Some(line) = name
-                .strip_prefix("ttyS")
-                .and_then(|line| line.parse::<u32>().ok())
-            else {
-                continue;
-            };
-            if tty
-                .canonicalize()
-                .is_ok_and(|path| path.starts_with(&device))
-            {
-                lines.push((line, tty));
-            }
-        }
-        lines.sort_by_key(|(line, _)| *line);
+        let lines = if by_hand {
+            by_hand::set_up(place, ports.last().map(|port: &Port| port.line + 1))?
+        } else {
+            lines_of(place)?
+        };
         ensure!(
             !lines.is_empty(),
             "the guest's driver made no port of {}",
             place.display()
         );
-        let irq = text(&lines[0].1.join("irq"))?.parse().context("irq")?;
+        let irq = text(Path::new(&format!("/sys/class/tty/ttyS{}/irq", lines[0])))?
+            .parse()
+            .context("irq")?;
         // The directory lists the vectors of a card whose driver asked for messages.
         let msi = place.join("msi_irqs").join(format!("{irq}")).exists();
         cards.push(Card {
+            place: place.clone(),
             interrupt: if msi { Interrupt::Msi } else { Interrupt::Intx },
             irq,
         });
-        for (line, _) in lines {
+        for line in lines {
             let number = u8::try_from(ports.len())?;
             ports.push(Port {
                 number,
@@ -340,6 +375,35 @@ fn open_ports() -> Result<(Vec<Card>, Vec<Port>)> {
         port.uart = uart_field(port.line, "uart")?.unwrap_or_else(|| "unknown".into());
     }
     Ok((cards, ports))
+}
+
+/// Numbers of the ttyS that the guest's driver made of the card at `place` in sysfs, in the order of its ports.
+fn lines_of(place: &Path) -> Result<Vec<u32>> {
+    let device = place
+        .canonicalize()
+        .with_context(|| place.display().to_string())?;
+    let mut lines = Vec::new();
+    for tty in entries("/sys/class/tty")? {
+        let name = tty
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let Some(line) = name
+            .strip_prefix("ttyS")
+            .and_then(|line| line.parse::<u32>().ok())
+        else {
+            continue;
+        };
+        if tty
+            .canonicalize()
+            .is_ok_and(|path| path.starts_with(&device))
+        {
+            lines.push(line);
+        }
+    }
+    lines.sort_unstable();
+    Ok(lines)
 }
 
 /// Opens ttyS`line` without blocking and with every byte passing unchanged.
@@ -369,11 +433,6 @@ fn entries(directory: &str) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-fn text(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(text.trim().to_string())
 }
 
 /// A number in sysfs such as `0x1b36`; 0, which no card has, if there is none.

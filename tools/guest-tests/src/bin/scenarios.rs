@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
-use guest_tests::scenarios::{bench, broken, removal, smooth, snapshot, story, v1};
+use guest_tests::scenarios::{bench, broken, contract, removal, smooth, snapshot, story, v1};
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
 
@@ -185,6 +185,72 @@ const SCENARIOS: &[Scenario] = &[
         seconds: ONE,
         versions: BOTH,
         body: snapshot::save_and_load,
+    },
+    Scenario {
+        title: "contract_one_port_card_goes_to_an_aggregating_type",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::other_type(),
+    },
+    Scenario {
+        title: "contract_newer_source_goes_to_an_older_destination",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::newer_to_older(),
+    },
+    Scenario {
+        title: "contract_older_source_goes_to_a_newer_destination",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::older_to_newer(),
+    },
+    Scenario {
+        title: "contract_other_num_ports_are_refused_then_prepared",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::num_ports(),
+    },
+    Scenario {
+        title: "contract_other_fifo_depth_is_refused_then_prepared",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::fifo_depth(),
+    },
+    Scenario {
+        title: "contract_other_msi_is_refused_then_prepared",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::msi(),
+    },
+    Scenario {
+        title: "contract_other_compact_state_is_refused_then_prepared",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::compact_state(),
+    },
+    Scenario {
+        title: "contract_unknown_parameter_is_refused_then_turned_off_at_run_time",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::flipped_at_run_time(),
+    },
+    Scenario {
+        title: "contract_stopped_guest_is_refused_in_stop_and_copy",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::stopped(),
+    },
+    Scenario {
+        title: "contract_guest_sees_what_the_parameters_say",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::seen_by_the_guest(),
+    },
+    Scenario {
+        title: "contract_guest_that_uses_16_of_64_bytes_migrates",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::sixteen_of_sixty_four(),
     },
 ];
 

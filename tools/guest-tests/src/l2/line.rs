@@ -48,6 +48,64 @@ pub struct PortReport {
     pub interrupts: u64,
 }
 
+/// What the guest sees of one card at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CardReport {
+    /// Number of the card, in the order of bus addresses.
+    pub card: usize,
+    /// PCI vendor and device number.
+    pub id: (u16, u16),
+    /// Size of the first BAR in bytes.
+    pub bar0: u64,
+    /// Identification numbers of the PCI capabilities, in the order of the card's list.
+    pub capabilities: Vec<u8>,
+    /// The type that the guest's driver detects, port by port, e.g. `16550A`.
+    pub uarts: Vec<String>,
+    /// Bytes that the guest's driver writes at once into a port.
+    pub fifo: u32,
+}
+
+impl CardReport {
+    fn parse(fields: &str) -> Result<Self, NotALine> {
+        let text: String = field(fields, "id")?;
+        let hex = |text: &str| u16::from_str_radix(text, 16).map_err(|_| NotALine);
+        let (vendor, device) = text.split_once(':').ok_or(NotALine)?;
+        let capabilities: String = field(fields, "capabilities")?;
+        let mut numbers = capabilities.split(',').filter(|word| *word != "none");
+        let uarts: String = field(fields, "uarts")?;
+        Ok(Self {
+            card: field(fields, "number")?,
+            id: (hex(vendor)?, hex(device)?),
+            bar0: field(fields, "bar0")?,
+            capabilities: numbers
+                .try_fold(Vec::new(), |mut list, word| {
+                    list.push(u8::from_str_radix(word, 16).ok()?);
+                    Some(list)
+                })
+                .ok_or(NotALine)?,
+            uarts: uarts.split(',').map(str::to_string).collect(),
+            fifo: field(fields, "fifo")?,
+        })
+    }
+}
+
+impl fmt::Display for CardReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.capabilities.iter().map(|id| format!("{id:02x}")).collect();
+        let capabilities = if numbers.is_empty() { "none".into() } else { numbers.join(",") };
+        write!(
+            f,
+            "number={} id={:04x}:{:04x} bar0={} capabilities={capabilities} uarts={} fifo={}",
+            self.card,
+            self.id.0,
+            self.id.1,
+            self.bar0,
+            self.uarts.join(","),
+            self.fifo
+        )
+    }
+}
+
 /// A line of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -73,6 +131,8 @@ pub enum Line {
     },
     /// The answer to [`Command::Report`], one line a port.
     Report(PortReport),
+    /// The answer to [`Command::Look`], one line a card.
+    Card(CardReport),
     /// The program reboots the guest.
     Rebooting,
     /// The program cannot go on.
@@ -102,6 +162,7 @@ impl fmt::Display for Line {
                 report.uart_errors,
                 report.interrupts
             ),
+            Line::Card(report) => write!(f, "card {report}"),
             Line::Rebooting => f.write_str("rebooting"),
             Line::Failed(why) => write!(f, "failed {}", why.replace('\n', " ")),
         }
@@ -167,6 +228,7 @@ impl FromStr for Line {
                 uart_errors: field(fields, "uart_errors")?,
                 interrupts: field(fields, "interrupts")?,
             })),
+            "card" => CardReport::parse(fields).map(Line::Card),
             "rebooting" => Ok(Line::Rebooting),
             "failed" => Ok(Line::Failed(fields.to_string())),
             _ => Err(NotALine),
@@ -180,6 +242,8 @@ pub enum Command {
     /// Complete the records in progress, wait until everything sent has come back (or nothing comes any more), print one
     /// [`Line::Report`] a port, and go on.
     Report,
+    /// As [`Command::Report`], but have the driver detect its ports anew and print one [`Line::Card`] a card.
+    Look,
     /// Reboot at once, with records in flight.
     Reboot,
 }
@@ -188,6 +252,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Command::Report => "report",
+            Command::Look => "look",
             Command::Reboot => "reboot",
         })
     }
@@ -199,6 +264,7 @@ impl FromStr for Command {
     fn from_str(text: &str) -> Result<Self, NotALine> {
         match text.trim() {
             "report" => Ok(Command::Report),
+            "look" => Ok(Command::Look),
             "reboot" => Ok(Command::Reboot),
             _ => Err(NotALine),
         }
@@ -232,6 +298,22 @@ mod tests {
                 uart_errors: 6,
                 interrupts: 7,
             }),
+            Line::Card(CardReport {
+                card: 0,
+                id: (0x1b36, 0x0003),
+                bar0: 16,
+                capabilities: vec![0x05, 0x11],
+                uarts: vec!["16550A".into(), "TI16750".into()],
+                fifo: 64,
+            }),
+            Line::Card(CardReport {
+                card: 1,
+                id: (0xffff, 0),
+                bar0: 8,
+                capabilities: vec![],
+                uarts: vec!["16550A".into()],
+                fifo: 16,
+            }),
             Line::Rebooting,
             Line::Failed("no card".into()),
         ];
@@ -251,7 +333,7 @@ mod tests {
 
     #[test]
     fn commands_read_back() {
-        for command in [Command::Report, Command::Reboot] {
+        for command in [Command::Report, Command::Look, Command::Reboot] {
             assert_eq!(command.to_string().parse(), Ok(command));
         }
     }

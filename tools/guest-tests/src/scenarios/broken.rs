@@ -59,7 +59,7 @@ pub fn hold(
 }
 
 /// The source never left pre-copy: its guest was not stopped, and its card went back to RUNNING at once.
-fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Result<()> {
+pub(super) fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Result<()> {
     let stop = scene.timeline().find(began, |entry| {
         entry.who == source.name()
             && matches!(entry.what, What::Qmp(Message::Event(Event::STOP { .. })))

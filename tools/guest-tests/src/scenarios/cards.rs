@@ -2,13 +2,13 @@
 
 //! The cards that are migrated.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::command_line::{Backend, Card, Spec};
 use super::guest::View;
 use super::version::Version;
 use crate::l2::line::Interrupt;
-use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
+use crate::l2::{by_hand, MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::mdev::{Mdev, MdevType};
 
 /// Whose cards.
@@ -58,6 +58,7 @@ pub struct Cards {
     backend: Backend,
     properties: String,
     interrupt: Interrupt,
+    append: &'static str,
     window: Option<u32>,
     complaints: &'static [&'static str],
 }
@@ -69,16 +70,32 @@ impl Cards {
         for ports in ports {
             instances.push(driver.kind(*ports)?.create()?);
         }
-        Ok(Self {
+        Ok(Self::from_instances(driver, instances, ports.iter().sum()))
+    }
+
+    /// Takes instances of this project's driver, of any type and any parent, with the ports that they have now.
+    pub fn of(instances: Vec<Mdev>) -> Result<Self> {
+        let mut ports = 0;
+        for mdev in &instances {
+            let text = mdev.attribute("migration/num-ports")?;
+            let count: usize = text.parse().with_context(|| format!("num-ports {text:?}"))?;
+            ports += count;
+        }
+        Ok(Self::from_instances(Driver::MdevSerial, instances, ports))
+    }
+
+    fn from_instances(driver: Driver, instances: Vec<Mdev>, ports: usize) -> Self {
+        Self {
             instances,
-            ports: ports.iter().sum(),
+            ports,
             version: Version::V10_0,
             backend: Backend::Type1,
             properties: String::new(),
             interrupt: Interrupt::Intx,
+            append: "",
             window: driver.window(),
             complaints: driver.complaints(),
-        })
+        }
     }
 
     /// The same cards twice: for the machine that a guest starts on, and for the one it is migrated to.
@@ -125,6 +142,12 @@ impl Cards {
         self
     }
 
+    /// Driven by hand, as 16550A whatever they are (see [`by_hand`]).
+    pub fn driven_by_hand(mut self) -> Self {
+        self.append = by_hand::OPTIONS;
+        self
+    }
+
     /// The instances.
     pub fn instances(&self) -> &[Mdev] {
         &self.instances
@@ -143,6 +166,7 @@ impl Cards {
             incoming: false,
             paused: false,
             pluggable: false,
+            append: self.append,
             window: self.window,
             allowed: self.complaints,
         }

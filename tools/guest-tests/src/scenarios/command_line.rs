@@ -49,6 +49,8 @@ pub struct Spec {
     pub paused: bool,
     /// Use a machine whose slots a card can be pulled out of.
     pub pluggable: bool,
+    /// More words on the guest's kernel command line, with a space in front.
+    pub append: &'static str,
     /// Bytes that the guest may have under way on a port, if not its own choice.
     pub window: Option<u32>,
     /// What QEMU has reason to say on its standard error: lines that contain one of these.
@@ -84,7 +86,7 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         "-initrd",
         INITRAMFS,
         "-append",
-        &format!("{APPEND}{window}"),
+        &format!("{APPEND}{}{window}", spec.append),
     ]);
     add(&[
         "-chardev",

@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Result};
 
 use super::machine::Machine;
 use super::timeline::{Look, Timeline, What};
-use crate::l2::line::{Command, Interrupt, Line, PortReport};
+use crate::l2::line::{CardReport, Command, Interrupt, Line, PortReport};
 
 /// How long a guest may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ pub struct Guest {
     counts: Vec<u32>,
     /// Interrupts of the card of each port at the last report.
     interrupts: Vec<u64>,
+    /// Cards.
+    cards: usize,
 }
 
 impl Guest {
@@ -69,6 +71,7 @@ impl Guest {
             position,
             counts: vec![0; seen.ports],
             interrupts: vec![0; seen.ports],
+            cards: seen.cards,
         })
     }
 
@@ -189,5 +192,25 @@ impl Guest {
             );
         }
         Ok(reports)
+    }
+
+    /// Has the guest look at its cards as they are now: it reads their configuration space, and its driver detects the ports
+    /// anew, once everything it sent has come back.
+    pub fn look(&self, machine: &Machine) -> Result<Vec<CardReport>> {
+        let from = machine.timeline().position();
+        machine.command(Command::Look)?;
+        let (mut seen, mut cards) = (Vec::new(), self.cards);
+        machine.wait_for(from, REPORT, "the guest's look at its cards", |what| {
+            if let What::Guest(Line::Card(report)) = what {
+                seen.push(report.clone());
+                cards -= 1;
+            }
+            if cards == 0 {
+                Look::Found(())
+            } else {
+                Look::Wait
+            }
+        })?;
+        Ok(seen)
     }
 }

@@ -5,12 +5,13 @@
 //! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`version`] which one, [`guest`] the account of one guest,
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
-//! [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! [`contract`] (cards that differ), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;
 pub mod cards;
 pub mod command_line;
+pub mod contract;
 pub mod guest;
 pub mod machine;
 pub mod pump;
@@ -21,5 +22,6 @@ pub mod snapshot;
 pub mod state;
 pub mod story;
 pub mod timeline;
+pub mod tool;
 pub mod v1;
 pub mod version;

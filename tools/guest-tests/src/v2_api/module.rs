@@ -2,25 +2,15 @@
 
 //! Unloading the driver: refused while it is in use, clean otherwise. delete_module(2): a module with users is EWOULDBLOCK.
 
-use std::ffi::CString;
-use std::fs;
-use std::path::Path;
-
-use anyhow::Context;
-use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
-
 use super::card::{card_type, Card};
 use super::check::{equal, refused, Named};
 use crate::ktap::Suite;
 use crate::mdev::MdevType;
+use crate::module::{load, parameters, unload, DRIVER};
 use crate::vfio::{Access, Errno, State};
 
-/// The driver.
-const DRIVER: &str = "mdev_serial";
 /// What it is built on.
 const LIBRARY: &str = "rust_vfio";
-/// Where the test machine keeps modules.
-const MODULES: &str = "/lib/modules/lab";
 
 pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(suite, the_driver_cannot_be_unloaded_while_a_device_is_open);
@@ -31,40 +21,6 @@ pub(super) fn add(suite: &mut Suite) {
         unloading_the_driver_removes_its_instances,
         the_driver_can_be_unloaded_and_loaded_many_times,
     );
-}
-
-/// rmmod.
-fn unload(module: &str) -> Result<(), Errno> {
-    let name = CString::new(module).map_err(|_| Errno::EINVAL)?;
-    delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
-}
-
-/// The parameters of the loaded module that can be read back, as insmod takes them.
-fn parameters(module: &str) -> anyhow::Result<String> {
-    let directory = Path::new("/sys/module").join(module).join("parameters");
-    let mut text = Vec::new();
-    if let Ok(entries) = fs::read_dir(&directory) {
-        for entry in entries {
-            let entry = entry?;
-            let value = fs::read_to_string(entry.path())
-                .with_context(|| entry.path().display().to_string())?;
-            text.push(format!(
-                "{}={}",
-                entry.file_name().to_string_lossy(),
-                value.trim_end()
-            ));
-        }
-    }
-    Ok(text.join(" "))
-}
-
-/// insmod.
-fn load(module: &str, parameters: &str) -> anyhow::Result<()> {
-    let path = Path::new(MODULES).join(format!("{module}.ko"));
-    let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
-    let parameters = CString::new(parameters)?;
-    finit_module(&file, &parameters, ModuleInitFlags::empty())
-        .with_context(|| path.display().to_string())
 }
 
 fn the_driver_cannot_be_unloaded_while_a_device_is_open(access: Access) -> anyhow::Result<()> {

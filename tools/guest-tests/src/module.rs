@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Loading and unloading the kernel modules under test, with other parameters or to see what happens.
+
+use std::ffi::CString;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+
+/// The driver.
+pub const DRIVER: &str = "mdev_serial";
+/// Where the test machine keeps modules.
+const MODULES: &str = "/lib/modules/lab";
+
+/// rmmod. A module with users is EWOULDBLOCK (delete_module(2)).
+pub fn unload(module: &str) -> Result<(), Errno> {
+    let name = CString::new(module).map_err(|_| Errno::EINVAL)?;
+    delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// insmod.
+pub fn load(module: &str, parameters: &str) -> Result<()> {
+    let path = Path::new(MODULES).join(format!("{module}.ko"));
+    let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
+    let parameters = CString::new(parameters)?;
+    finit_module(&file, &parameters, ModuleInitFlags::empty())
+        .with_context(|| path.display().to_string())
+}
+
+/// The parameters of the loaded module that can be read back, as insmod takes them.
+pub fn parameters(module: &str) -> Result<String> {
+    let directory = Path::new("/sys/module").join(module).join("parameters");
+    let mut text = Vec::new();
+    if let Ok(entries) = fs::read_dir(&directory) {
+        for entry in entries {
+            let entry = entry?;
+            let value = fs::read_to_string(entry.path())
+                .with_context(|| entry.path().display().to_string())?;
+            text.push(format!(
+                "{}={}",
+                entry.file_name().to_string_lossy(),
+                value.trim_end()
+            ));
+        }
+    }
+    Ok(text.join(" "))
+}
+
+/// The driver with other parameters. Loaded as before when dropped; nothing may be in use then.
+#[derive(Debug)]
+pub struct Reloaded {
+    before: String,
+}
+
+impl Reloaded {
+    /// Loads the driver anew, with these parameters beside those that it had.
+    pub fn with(more: &str) -> Result<Self> {
+        let before = parameters(DRIVER)?;
+        unload(DRIVER).context("unloading the driver")?;
+        // From here on it is to be loaded as before, whatever happens.
+        let this = Self { before };
+        load(DRIVER, format!("{} {more}", this.before).trim())?;
+        Ok(this)
+    }
+}
+
+impl Drop for Reloaded {
+    fn drop(&mut self) {
+        // It is not loaded if loading it failed.
+        let unloaded = match unload(DRIVER) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(anyhow::Error::from(error)),
+        };
+        if let Err(error) = unloaded.and_then(|()| load(DRIVER, &self.before)) {
+            crate::diag!("the driver is not loaded as before: {error:#}");
+        }
+    }
+}
