@@ -51,7 +51,7 @@ mod types;
 /// The card as VFIO sees it.
 struct SerialCard(Card);
 
-/// The card that has these parameters. One that an older model does not have is off.
+/// The card that has these parameters. One that an older model does not have has its off value.
 fn config(values: &Values<'_>) -> Config {
     let int = |name| match values.named(name) {
         Some(Value::Int(value)) => value,
@@ -62,6 +62,8 @@ fn config(values: &Values<'_>) -> Config {
         // The tables allow no other values than these types have.
         ports: PortCount::try_from(int(types::NUM_PORTS)).unwrap_or(PortCount::One),
         fifo_depth: FifoDepth::try_from(int(types::FIFO_DEPTH)).unwrap_or(FifoDepth::Sixteen),
+        // Off is what there was before: a 16750 has it.
+        auto_flow: values.named(types::AUTO_FLOW) != Some(Value::Bool(false)),
         msi: on(types::MSI),
         compact_state: on(types::COMPACT_STATE),
     }

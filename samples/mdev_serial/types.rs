@@ -6,7 +6,9 @@
 //! does not build.
 
 use migration::info::Family;
-use migration::model::{Allowed, IntRange, Model, Narrowed, ParamDef, Type as Offer, Version};
+use migration::model::{
+    Allowed, IntRange, Model, Narrowed, ParamDef, Requirement, Type as Offer, Version,
+};
 use migration::value::{Param, Value};
 use vfio::mdev::Type;
 
@@ -24,6 +26,9 @@ pub(crate) const MSI: &str = "msi";
 
 /// Whether a saved port is written without the zeroes at its end. Shapes the state representation only.
 pub(crate) const COMPACT_STATE: &str = "compact-state";
+
+/// Whether a 16750 has automatic flow control.
+pub(crate) const AUTO_FLOW: &str = "auto-flow";
 
 const ONE: IntRange = IntRange::one(1);
 const TWO: IntRange = IntRange::one(2);
@@ -57,6 +62,18 @@ const COMPACT_STATE_PARAM: ParamDef<'static> = ParamDef {
     ..ParamDef::new(COMPACT_STATE, Value::Bool(true))
 };
 
+/// 16750s had it before there was a choice: that is its off value.
+const AUTO_FLOW_PARAM: ParamDef<'static> = ParamDef {
+    description: "Whether a 16750 has automatic flow control (MCR bit 5)",
+    allowed: Allowed::Bool(&[false, true]),
+    off: Some(Value::Bool(true)),
+    requires: &[Requirement {
+        param: FIFO_DEPTH,
+        allowed: Allowed::Int(&[IntRange::one(64)]),
+    }],
+    ..ParamDef::new(AUTO_FLOW, Value::Bool(true))
+};
+
 const fn switch(name: &'static str, value: bool) -> Param<'static> {
     Param {
         name,
@@ -71,6 +88,7 @@ static MODEL: Model<'static> = Model {
         FIFO_DEPTH_PARAM,
         MSI_PARAM,
         COMPACT_STATE_PARAM,
+        AUTO_FLOW_PARAM,
     ],
     versions: &[
         Version {
@@ -86,7 +104,7 @@ static MODEL: Model<'static> = Model {
 }
 .validated();
 
-/// The model as an older implementation knew it: without the newest parameter, and with fewer values.
+/// The model as an older implementation knew it: without the newest parameters, and with fewer values.
 static OLD_MODEL: Model<'static> = Model {
     name: MODEL_NAME,
     params: &[

@@ -2,7 +2,7 @@
 
 //! The card: its ports behind one PCI function, and how their interrupts leave it.
 
-use super::config::{Config, FifoDepth, MAX_PORTS};
+use super::config::{Chip, Config, MAX_PORTS};
 use super::pci::Pci;
 use super::uart::Uart;
 
@@ -36,9 +36,9 @@ pub(super) struct Port {
 }
 
 impl Port {
-    pub(super) const fn new(depth: FifoDepth) -> Port {
+    pub(super) const fn new(chip: Chip) -> Port {
         Port {
-            uart: Uart::new(depth),
+            uart: Uart::new(chip),
             line: false,
             message_due: false,
         }
@@ -50,7 +50,7 @@ impl Card {
     ///
     /// The value is some 2 KiB: build it where it is to live.
     pub const fn new(config: Config) -> Card {
-        let depth = config.fifo_depth;
+        let chip = config.chip();
         Card {
             config,
             now: 0,
@@ -58,10 +58,10 @@ impl Card {
             timeout_generation: 0,
             pci: Pci::new(),
             ports: [
-                Port::new(depth),
-                Port::new(depth),
-                Port::new(depth),
-                Port::new(depth),
+                Port::new(chip),
+                Port::new(chip),
+                Port::new(chip),
+                Port::new(chip),
             ],
         }
     }
@@ -86,7 +86,7 @@ impl Card {
         self.config = config;
         self.pci = Pci::new();
         for port in &mut self.ports {
-            port.uart.reset(config.fifo_depth);
+            port.uart.reset(config.chip());
             port.line = false;
             port.message_due = false;
         }

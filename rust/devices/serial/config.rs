@@ -2,6 +2,7 @@
 
 //! What can be chosen about a card. Everything here shapes the hardware interface or the saved state.
 
+use super::registers::{fcr, ier, mcr};
 use core::fmt;
 
 /// How many ports a card has. QEMU's family has no card of three.
@@ -100,6 +101,8 @@ pub struct Config {
     pub ports: PortCount,
     /// 16550A or 16750.
     pub fifo_depth: FifoDepth,
+    /// Whether a 16750 has automatic flow control. A 16550A has none either way.
+    pub auto_flow: bool,
     /// Whether it has an MSI capability beside INTx.
     pub msi: bool,
     /// How its ports are saved: without the zeroes at the end. The guest does not see it.
@@ -112,8 +115,51 @@ impl Config {
         Config {
             ports,
             fifo_depth: FifoDepth::Sixteen,
+            auto_flow: true,
             msi: false,
             compact_state: false,
+        }
+    }
+
+    /// The UART of its ports.
+    pub(super) const fn chip(&self) -> Chip {
+        Chip {
+            depth: self.fifo_depth,
+            auto_flow: self.auto_flow,
+        }
+    }
+}
+
+/// What kind of UART a port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chip {
+    pub(super) depth: FifoDepth,
+    /// Automatic flow control, if it is a 16750.
+    pub(super) auto_flow: bool,
+}
+
+impl Chip {
+    /// The bits that its interrupt enable register stores.
+    pub(super) const fn ier_mask(self) -> u8 {
+        match self.depth {
+            FifoDepth::Sixteen => ier::MASK_16550A,
+            FifoDepth::SixtyFour => ier::MASK_16750,
+        }
+    }
+
+    /// The bits that its modem control register stores.
+    pub(super) const fn mcr_mask(self) -> u8 {
+        match (self.depth, self.auto_flow) {
+            (FifoDepth::SixtyFour, true) => mcr::MASK_16550A | mcr::AFE,
+            _ => mcr::MASK_16550A,
+        }
+    }
+
+    /// The bit of its FIFO control register that switches to 64 bytes, if it has it.
+    pub(super) const fn fifo64_mask(self) -> u8 {
+        match self.depth {
+            FifoDepth::Sixteen => 0,
+            FifoDepth::SixtyFour => fcr::FIFO64,
         }
     }
 }

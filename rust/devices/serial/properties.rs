@@ -2,6 +2,7 @@
 
 //! What holds for every sequence of accesses.
 
+use super::config::Chip;
 use super::fifo::Symbol;
 use super::registers::{fcr, lcr, lsr, mcr, offset};
 use super::uart::Uart;
@@ -27,14 +28,15 @@ fn runs() -> Runs {
 fn any_config() -> impl Strategy<Value = Config> {
     let ports = prop::sample::select(&PortCount::ALL[..]);
     let fifo_depth = prop::sample::select(&FifoDepth::ALL[..]);
-    (ports, fifo_depth, any::<[bool; 2]>()).prop_map(|(ports, fifo_depth, [msi, compact_state])| {
-        Config {
+    (ports, fifo_depth, any::<[bool; 3]>()).prop_map(
+        |(ports, fifo_depth, [auto_flow, msi, compact_state])| Config {
             ports,
             fifo_depth,
+            auto_flow,
             msi,
             compact_state,
-        }
-    })
+        },
+    )
 }
 
 /// What can be done to a card from outside.
@@ -422,7 +424,7 @@ proptest! {
             0..400,
         ),
     ) {
-        let mut uart = Uart::new(depth);
+        let mut uart = Uart::new(Chip { depth, auto_flow: true });
         uart.write(offset::LCR, 0x03, 0);
         let mut modes = Modes::default();
         for (register, access) in accesses {

@@ -107,8 +107,6 @@ pub(super) mod mcr {
     pub(crate) const AFE: u8 = 0x20;
     /// What a 16550A stores.
     pub(crate) const MASK_16550A: u8 = DTR | RTS | OUT1 | OUT2 | LOOP;
-    /// What a 16750 stores.
-    pub(crate) const MASK_16750: u8 = MASK_16550A | AFE;
 }
 
 /// Line status register.

@@ -13,7 +13,7 @@
 //! | 0 | 2 | PCI device ID |
 //! | 2 | 1 | number of ports |
 //! | 3 | 1 | FIFO depth in bytes |
-//! | 4 | 1 | bit 0: has MSI; bit 1: MSI enabled |
+//! | 4 | 1 | bit 0: has MSI; bit 1: MSI enabled; bit 2: 16750 without automatic flow control |
 //! | 5 | 1 | interrupt line register |
 //! | 6 | 2 | command register |
 //! | 8 | 4 | BAR 0, address bits |
@@ -46,11 +46,11 @@
 //! | 200 | 256 | the characters at the far end, oldest first |
 
 use super::card::{Card, Port};
-use super::config::{Config, FifoDepth, MAX_PORTS};
+use super::config::{Config, MAX_PORTS};
 use super::far_end::FAR_END_BYTES;
 use super::fifo::Symbol;
 use super::pci::Pci;
-use super::registers::{fcr, ier, lsr, mcr, msr};
+use super::registers::{fcr, lsr, msr};
 use super::timeout;
 use super::uart::FIFO_BYTES;
 
@@ -72,7 +72,8 @@ use fields::{Reader, Writer};
 mod card_flags {
     pub(super) const HAS_MSI: u8 = 0x01;
     pub(super) const MSI_ENABLED: u8 = 0x02;
-    pub(super) const MASK: u8 = HAS_MSI | MSI_ENABLED;
+    pub(super) const NO_AUTO_FLOW: u8 = 0x04;
+    pub(super) const MASK: u8 = HAS_MSI | MSI_ENABLED | NO_AUTO_FLOW;
 }
 
 /// Bits of a port section's flags.
@@ -125,6 +126,9 @@ fn write_card(card: &Card, payload: &mut [u8; CARD_SECTION_BYTES]) {
     }
     if pci.msi_enable {
         flags |= card_flags::MSI_ENABLED;
+    }
+    if !config.auto_flow {
+        flags |= card_flags::NO_AUTO_FLOW;
     }
     let mut out = Writer::new(payload);
     out.u16(config.ports.device_id());
@@ -297,6 +301,12 @@ impl Incoming {
         let flags = bits(section, "flags", input.u8(), card_flags::MASK)?;
         let has_msi = flags & card_flags::HAS_MSI != 0;
         expect("MSI capability", u16::from(config.msi), u16::from(has_msi))?;
+        let auto_flow = flags & card_flags::NO_AUTO_FLOW == 0;
+        expect(
+            "automatic flow control",
+            u16::from(config.auto_flow),
+            u16::from(auto_flow),
+        )?;
 
         pci.msi_enable = flags & card_flags::MSI_ENABLED != 0;
         pci.interrupt_line = input.u8();
@@ -333,9 +343,8 @@ impl Incoming {
                 &padded
             }
         };
-        let depth = self.card.config().fifo_depth;
-        let mut port = Port::new(depth);
-        read_port(section, &mut port, depth, payload)?;
+        let mut port = Port::new(self.card.config().chip());
+        read_port(section, &mut port, payload)?;
         if let Some(rule) = port.uart.broken_rule() {
             return Err(LoadError::Inconsistent { section, rule });
         }
@@ -366,19 +375,25 @@ impl Incoming {
 fn read_port(
     section: Section,
     port: &mut Port,
-    depth: FifoDepth,
     payload: &[u8; PORT_SECTION_BYTES],
 ) -> Result<(), LoadError> {
-    let (ier_mask, mcr_mask, fifo64) = match depth {
-        FifoDepth::Sixteen => (ier::MASK_16550A, mcr::MASK_16550A, 0),
-        FifoDepth::SixtyFour => (ier::MASK_16750, mcr::MASK_16750, fcr::FIFO64),
-    };
+    let chip = port.uart.chip;
     let mut input = Reader::new(payload);
     let uart = &mut port.uart;
-    uart.ier = bits(section, "interrupt enable register", input.u8(), ier_mask)?;
-    uart.fcr = read_fcr(section, input.u8(), fifo64)?;
+    uart.ier = bits(
+        section,
+        "interrupt enable register",
+        input.u8(),
+        chip.ier_mask(),
+    )?;
+    uart.fcr = read_fcr(section, input.u8(), chip.fifo64_mask())?;
     uart.lcr = input.u8();
-    uart.mcr = bits(section, "modem control register", input.u8(), mcr_mask)?;
+    uart.mcr = bits(
+        section,
+        "modem control register",
+        input.u8(),
+        chip.mcr_mask(),
+    )?;
     uart.errors = bits(section, "line status register", input.u8(), lsr::ERRORS)?;
     uart.deltas = bits(section, "modem status register", input.u8(), msr::DELTAS)?;
     uart.scr = input.u8();
@@ -389,7 +404,7 @@ fn read_port(
     port.message_due = flags & port_flags::MESSAGE_DUE != 0;
     uart.divisor = input.u16();
 
-    let fifo = usize::from(depth.get());
+    let fifo = usize::from(chip.depth.get());
     let received = count(section, "receiver", u16::from(input.u8()), fifo)?;
     let to_transmit = count(section, "transmitter", u16::from(input.u8()), fifo)?;
     let far_away = count(section, "far end", input.u16(), FAR_END_BYTES)?;

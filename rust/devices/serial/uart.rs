@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! One port: a 16550A, or a 16750 when its FIFOs are 64 bytes deep.
+//! One port: a 16550A, or a 16750 (with or without automatic flow control) when its FIFOs are 64 bytes deep.
 //!
 //! Sources: National PC16550D and TI TL16C750 (SLLS191) data sheets, called NS and TI here. Where they
 //! leave a choice, QEMU hw/char/serial.c and what linux drivers/tty/serial/8250 relies on decide.
 
-use super::config::FifoDepth;
+use super::config::Chip;
 use super::far_end::FarEnd;
 use super::fifo::{Fifo, Symbol};
 use super::registers::{fcr, ier, iir, lcr, lsr, mcr, msr, offset};
@@ -33,7 +33,7 @@ const POWER_ON_DIVISOR: u16 = 12;
 /// Between two accesses the port is *settled*: no byte could move on. See [`Uart::broken_rule`].
 #[derive(Clone, Debug)]
 pub(super) struct Uart {
-    pub(super) depth: FifoDepth,
+    pub(super) chip: Chip,
     pub(super) ier: u8,
     /// Enable, DMA mode, 64 bytes, trigger; never the self-clearing bits.
     pub(super) fcr: u8,
@@ -65,9 +65,9 @@ pub(super) struct Uart {
 
 impl Uart {
     /// Power-on state. NS "UART reset configuration".
-    pub(super) const fn new(depth: FifoDepth) -> Uart {
+    pub(super) const fn new(chip: Chip) -> Uart {
         Uart {
-            depth,
+            chip,
             ier: 0,
             fcr: 0,
             lcr: 0,
@@ -89,8 +89,8 @@ impl Uart {
     }
 
     /// Back to power-on state; the far end forgets what it holds.
-    pub(super) fn reset(&mut self, depth: FifoDepth) {
-        self.depth = depth;
+    pub(super) fn reset(&mut self, chip: Chip) {
+        self.chip = chip;
         self.ier = 0;
         self.fcr = 0;
         self.lcr = 0;
@@ -299,12 +299,8 @@ impl Uart {
     }
 
     fn write_ier(&mut self, value: u8) {
-        let mask = match self.depth {
-            FifoDepth::Sixteen => ier::MASK_16550A,
-            FifoDepth::SixtyFour => ier::MASK_16750,
-        };
         let rising = value & !self.ier;
-        self.ier = value & mask;
+        self.ier = value & self.chip.ier_mask();
         // Enabling the interrupt of an empty transmitter raises it: serial8250_THRE_test() in
         // linux 8250_port.c calls a chip broken that does not.
         if rising & ier::THRE != 0 && self.tx.is_empty() {
@@ -318,11 +314,11 @@ impl Uart {
         let programmed = if value & fcr::ENABLE != 0 { value } else { 0 };
         // TI: bit 5 is protected by DLAB, and only by that: linux clears it with an all-zero write
         // under DLAB when it looks for an EFR, and expects it kept by writes without DLAB.
-        let fifo64 = match self.depth {
-            FifoDepth::Sixteen => 0,
-            FifoDepth::SixtyFour if self.lcr & lcr::DLAB != 0 => value & fcr::FIFO64,
-            FifoDepth::SixtyFour => self.fcr & fcr::FIFO64,
+        let source = match self.lcr & lcr::DLAB != 0 {
+            true => value,
+            false => self.fcr,
         };
+        let fifo64 = source & self.chip.fifo64_mask();
         self.fcr = (programmed & (fcr::ENABLE | fcr::DMA | fcr::TRIGGER)) | fifo64;
 
         if toggled || programmed & fcr::RESET_RX != 0 {
@@ -349,11 +345,7 @@ impl Uart {
     fn change_line(&mut self, line_control: u8, modem_control: u8, now: u64) {
         let was_spacing = self.spacing();
         self.lcr = line_control;
-        self.mcr = modem_control
-            & match self.depth {
-                FifoDepth::Sixteen => mcr::MASK_16550A,
-                FifoDepth::SixtyFour => mcr::MASK_16750,
-            };
+        self.mcr = modem_control & self.chip.mcr_mask();
         if !self.spacing() {
             self.break_due = None;
         } else if !was_spacing {
@@ -512,10 +504,10 @@ impl Uart {
 
     /// Which rule a state breaks that holds after every access, if any. For loaded states.
     pub(super) fn broken_rule(&self) -> Option<&'static str> {
-        let capacity = match (self.fifos_enabled(), self.depth) {
-            (false, _) => 1,
+        let capacity = match self.fifos_enabled() {
+            false => 1,
             // A 16750 may have been switched to 16 bytes while it held more.
-            (true, depth) => usize::from(depth.get()),
+            true => usize::from(self.chip.depth.get()),
         };
         let automatic =
             self.mcr & (mcr::AFE | mcr::RTS) == mcr::AFE | mcr::RTS && self.fifos_enabled();

@@ -70,7 +70,7 @@ fn random_list(random: &mut Random, ty: &str) -> Json {
         ];
         params.insert("fifo-depth".into(), random.one(&depths).clone());
     }
-    for switch in ["msi", "compact-state"] {
+    for switch in ["msi", "compact-state", "auto-flow"] {
         if random.chance(2) {
             let values = [
                 json!(true),

@@ -30,6 +30,7 @@ fn prepare_gives_the_instance_the_source_s_parameters() -> Result<()> {
         ("fifo-depth", "64"),
         ("msi", "off"),
         ("compact-state", "off"),
+        ("auto-flow", "off"),
     ] {
         set(&source, param, value).context(param)?;
     }
@@ -40,6 +41,7 @@ fn prepare_gives_the_instance_the_source_s_parameters() -> Result<()> {
 fn prepare_switches_off_what_the_list_lacks() -> Result<()> {
     let destination = any()?;
     set(&destination, "fifo-depth", "64").context("fifo-depth")?;
+    set(&destination, "auto-flow", "off").context("auto-flow")?;
     let scratch = Scratch::new()?;
     let document = scratch
         .with("list.json", list(json!({"num-ports": 2})))?
@@ -50,6 +52,7 @@ fn prepare_switches_off_what_the_list_lacks() -> Result<()> {
         .json()?;
     // Off values in reverse declaration order, then the list.
     let writes = json!([
+        "auto-flow=on",
         "compact-state=off",
         "msi=off",
         "fifo-depth=16",
@@ -61,6 +64,7 @@ fn prepare_switches_off_what_the_list_lacks() -> Result<()> {
         ("fifo-depth", "16"),
         ("msi", "off"),
         ("compact-state", "off"),
+        ("auto-flow", "on"),
     ] {
         equal(param, get(&destination, param)?, value.to_string())?;
     }

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::serial::registers::{fcr, ier, lcr, offset};
+use crate::serial::FifoDepth;
 use crate::serial::{timeout, PortCount};
 
 const MSI_CONTROL: u16 = 0x42;
@@ -12,6 +13,7 @@ fn card(ports: PortCount, msi: bool) -> Card {
     let mut card = Card::new(Config {
         ports,
         fifo_depth: FifoDepth::Sixteen,
+        auto_flow: true,
         msi,
         compact_state: false,
     });

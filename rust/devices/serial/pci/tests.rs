@@ -11,6 +11,7 @@ fn card(ports: PortCount, msi: bool) -> Card {
     Card::new(Config {
         ports,
         fifo_depth: FifoDepth::Sixteen,
+        auto_flow: true,
         msi,
         compact_state: false,
     })
@@ -178,6 +179,7 @@ fn each_broken_rule_is_found() {
     let config = |msi| Config {
         ports: PortCount::Four,
         fifo_depth: FifoDepth::Sixteen,
+        auto_flow: true,
         msi,
         compact_state: false,
     };

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::serial::registers::offset;
-use crate::serial::PortCount;
+use crate::serial::{FifoDepth, PortCount};
 use std::format;
 use std::string::{String, ToString};
 use std::vec;
@@ -16,6 +16,7 @@ fn config(ports: PortCount, fifo_depth: FifoDepth, msi: bool) -> Config {
     Config {
         ports,
         fifo_depth,
+        auto_flow: true,
         msi,
         compact_state: false,
     }
@@ -25,6 +26,7 @@ fn config(ports: PortCount, fifo_depth: FifoDepth, msi: bool) -> Config {
 const LARGE: Config = Config {
     ports: PortCount::Four,
     fifo_depth: FifoDepth::SixtyFour,
+    auto_flow: true,
     msi: true,
     compact_state: false,
 };
@@ -438,7 +440,7 @@ fn msi_state_for_a_card_without_msi_is_refused() {
 #[test]
 fn impossible_values_in_the_card_section_are_refused() {
     for (change, reason) in [
-        ((4, &[0x07][..]), "card: reserved bits 0x04 in the flags"),
+        ((4, &[0x0b][..]), "card: reserved bits 0x08 in the flags"),
         (
             (6, &[0x02, 0x00]),
             "card: reserved bits in the command register",
@@ -559,6 +561,35 @@ fn a_16550a_takes_nothing_that_only_a_16750_has() {
             .section(id, &payload)
             .expect_err("not a 16550A's");
         assert_eq!(error.to_string(), reason);
+    }
+}
+
+#[test]
+fn a_16750_without_automatic_flow_control_is_another_card() {
+    let without = Config {
+        auto_flow: false,
+        ..LARGE
+    };
+    let sections = save(&Card::new(without));
+    assert_eq!(sections[0].1[4], 0x05);
+    let mut port = sections[1].clone();
+    // Automatic flow control is on, and RTS is not.
+    port.1[3] = 0x20;
+    let mut incoming = Incoming::new(&without);
+    assert_eq!(
+        incoming
+            .section(port.0, &port.1)
+            .expect_err("a bit that the chip has not")
+            .to_string(),
+        "port 0: reserved bits 0x20 in the modem control register"
+    );
+    load(&without, &sections).expect("its own state");
+    for (config, sections) in [(&LARGE, &sections), (&without, &save(&Card::new(LARGE)))] {
+        let error = load(config, sections).expect_err("another card");
+        assert!(
+            error.to_string().contains("automatic flow control"),
+            "{error}"
+        );
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::tests::Chip;
 use super::*;
+use crate::serial::FifoDepth;
 
 /// What the probe decides on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

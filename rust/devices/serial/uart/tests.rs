@@ -3,6 +3,7 @@
 //! The chip, register by register.
 
 use super::*;
+use crate::serial::config::{self, FifoDepth};
 use crate::serial::far_end::FAR_END_BYTES;
 use std::vec::Vec;
 
@@ -10,6 +11,14 @@ mod fifos;
 mod interrupts;
 mod line;
 mod modem;
+
+/// A kind of UART with everything that it can have.
+fn kind(depth: FifoDepth) -> config::Chip {
+    config::Chip {
+        depth,
+        auto_flow: true,
+    }
+}
 
 /// A UART on a bench, with a clock.
 pub(super) struct Chip {
@@ -20,7 +29,7 @@ pub(super) struct Chip {
 impl Chip {
     pub(super) fn new(depth: FifoDepth) -> Chip {
         Chip {
-            uart: Uart::new(depth),
+            uart: Uart::new(kind(depth)),
             now: 0,
         }
     }
@@ -133,8 +142,8 @@ fn reset_brings_power_on_state_back() {
     chip.write(offset::DATA, 1);
     chip.write(offset::LCR, 0x03);
     chip.fill();
-    chip.uart.reset(FifoDepth::Sixteen);
-    let fresh = Uart::new(FifoDepth::Sixteen);
+    chip.uart.reset(kind(FifoDepth::Sixteen));
+    let fresh = Uart::new(kind(FifoDepth::Sixteen));
     assert_eq!(
         std::format!("{:?}", strip(&chip.uart)),
         std::format!("{:?}", strip(&fresh))
@@ -229,7 +238,7 @@ fn each_broken_rule_is_found() {
             }
         }),
         ("more bytes to transmit than the FIFO holds", |c| {
-            c.uart.depth = FifoDepth::Sixteen;
+            c.uart.chip.depth = FifoDepth::Sixteen;
             for _ in 0..17 {
                 assert!(c.uart.tx.push(Symbol::Byte(0)));
             }

@@ -184,6 +184,20 @@ mod automatic {
     }
 
     #[test]
+    fn a_16750_can_be_without() {
+        let mut chip = Chip::with_long_fifos();
+        chip.uart.chip.auto_flow = false;
+        chip.write(offset::MCR, mcr::AFE | mcr::RTS);
+        assert_eq!(chip.read(offset::MCR), mcr::RTS);
+        // It is a 16750 in everything else: nothing holds the transmitter, and RTS stays.
+        chip.send(0..20);
+        assert_eq!(chip.read(offset::LSR), 0x61);
+        assert_eq!(chip.read(offset::MSR) & msr::CTS, msr::CTS);
+        assert_eq!(chip.iir(), 0xe1);
+        assert!(chip.drain().into_iter().eq(0..20));
+    }
+
+    #[test]
     fn a_16550a_has_none() {
         let mut chip = Chip::with_fifos();
         chip.write(offset::MCR, mcr::AFE);
