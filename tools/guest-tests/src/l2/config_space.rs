@@ -32,7 +32,10 @@ impl std::fmt::Display for Broken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Broken::IntoHeader(pointer) => {
-                write!(f, "the capability list leads into the header, to {pointer:#x}")
+                write!(
+                    f,
+                    "the capability list leads into the header, to {pointer:#x}"
+                )
             }
             Broken::Endless => f.write_str("the capability list has no end"),
         }
@@ -71,7 +74,9 @@ mod tests {
     /// Configuration space with these bytes set.
     fn config(bytes: &[(usize, u8)]) -> [u8; BYTES] {
         let mut config = [0; BYTES];
-        bytes.iter().for_each(|(place, byte)| config[*place] = *byte);
+        bytes
+            .iter()
+            .for_each(|(place, byte)| config[*place] = *byte);
         config
     }
 

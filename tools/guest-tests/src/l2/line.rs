@@ -91,8 +91,16 @@ impl CardReport {
 
 impl fmt::Display for CardReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let numbers: Vec<String> = self.capabilities.iter().map(|id| format!("{id:02x}")).collect();
-        let capabilities = if numbers.is_empty() { "none".into() } else { numbers.join(",") };
+        let numbers: Vec<String> = self
+            .capabilities
+            .iter()
+            .map(|id| format!("{id:02x}"))
+            .collect();
+        let capabilities = if numbers.is_empty() {
+            "none".into()
+        } else {
+            numbers.join(",")
+        };
         write!(
             f,
             "number={} id={:04x}:{:04x} bar0={} capabilities={capabilities} uarts={} fifo={}",

@@ -78,7 +78,9 @@ impl Cards {
         let mut ports = 0;
         for mdev in &instances {
             let text = mdev.attribute("migration/num-ports")?;
-            let count: usize = text.parse().with_context(|| format!("num-ports {text:?}"))?;
+            let count: usize = text
+                .parse()
+                .with_context(|| format!("num-ports {text:?}"))?;
             ports += count;
         }
         Ok(Self::from_instances(Driver::MdevSerial, instances, ports))

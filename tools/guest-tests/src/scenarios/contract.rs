@@ -29,10 +29,10 @@ const NEW: &str = "mdev_serial";
 /// The parent with less, there if the driver is loaded so.
 const OLD: &str = "mdev_serial_old";
 /// What a destination says that refuses the setup record.
-const REFUSED: [&str; 2] = ["load of migration failed: Invalid argument", "/vfio)"];
+pub(super) const REFUSED: [&str; 2] = ["load of migration failed: Invalid argument", "/vfio)"];
 
 /// A new instance with these parameters, all written before it is opened.
-pub fn instance(parent: &str, ty: &str, parameters: &[(&str, &str)]) -> Result<Mdev> {
+pub(super) fn instance(parent: &str, ty: &str, parameters: &[(&str, &str)]) -> Result<Mdev> {
     let mdev = MdevType::of_parent(parent, ty)?.create()?;
     for (name, value) in parameters {
         set(&mdev, name, value)?;
@@ -106,7 +106,7 @@ fn migrates(name: &str, here: &Cards, there: &Cards, expected: &[CardReport]) ->
 }
 
 /// How to migrate so that the destination can object while the source runs.
-fn early() -> Options {
+pub(super) fn early() -> Options {
     Options::with(&[
         MigrationCapability::return_path,
         MigrationCapability::switchover_ack,
@@ -117,7 +117,9 @@ fn early() -> Options {
 pub fn other_type() -> Outcome {
     let here = instance(NEW, "mdev_serial-1", &[])?;
     let there = instance(NEW, "mdev_serial-any", &[("num-ports", "4")])?;
-    check(&here, &there)?.expect(0)?.says(": num-ports 4 -> 1")?;
+    check(&here, &there)?
+        .expect(0)?
+        .says(": num-ports 4 -> 1")?;
     prepare(&here, &there)?
         .expect(0)?
         .says("prepared: num-ports 4 -> 1")?;

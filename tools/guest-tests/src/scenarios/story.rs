@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! A live migration told to a person: what is loaded, what sysfs shows, a guest that counts, its card and itself on their
-//! way from one QEMU to another, the guest that counts on, and the verdict.
+//! way from one QEMU to another, the guest that counts on, and the verdict. Then [`refusal`]: what happens if the cards differ.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,8 @@ use super::timeline::{Entry, What};
 use super::version::Version;
 use crate::l2::line::Line;
 use crate::qmp::Message;
+
+mod refusal;
 
 /// Ports of the card in the story.
 const PORTS: usize = 2;
@@ -104,7 +106,8 @@ pub fn tell(version: Version) -> Result<()> {
         measured.total, measured.downtime
     );
     println!("\n   Not one byte was lost: the card was migrated while the guest used it.");
-    Ok(())
+    drop(scene);
+    refusal::tell()
 }
 
 /// Prints the modules that matter and their versions.
