@@ -12,8 +12,7 @@ use serde_json::json;
 use vfio_uapi::{Access, State};
 
 use crate::host::{
-    any, get, instance, list, name, open, run, set, tool, unchanged, values, Ran, Scratch,
-    MODEL,
+    any, get, instance, list, name, open, run, set, tool, unchanged, values, Ran, Scratch, MODEL,
 };
 
 pub fn add(suite: &mut Suite) {

@@ -109,11 +109,16 @@ fn information(mdev: &Mdev) -> Result<()> {
     for (name, _) in CHOSEN {
         let key = format!("\"{name}\":");
         let start = text.find(&key).with_context(|| format!("no {name}"))?;
-        // As it stands there: to the end of the value.
-        let rest = &text[start + key.len()..];
-        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
+        // As it stands there: to the end of the value, but not as far to the right.
+        let value = start + key.len();
+        let mut values =
+            serde_json::Deserializer::from_str(&text[value..]).into_iter::<serde_json::Value>();
         values.next().context("no value")?.context(name)?;
-        println!("   {key}{}", &rest[..values.byte_offset()]);
+        let margin = start - text[..start].rfind('\n').map_or(0, |end| end + 1);
+        for line in text[start..value + values.byte_offset()].lines() {
+            let spaces = line.len() - line.trim_start().len();
+            println!("     {}", &line[spaces.min(margin)..]);
+        }
     }
     Ok(())
 }
