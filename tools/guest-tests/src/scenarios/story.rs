@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! A live migration told to a person: what is loaded, what sysfs shows, a guest that counts, its card and itself on their
-//! way from one QEMU to another, the guest that counts on, and the verdict. Then [`refusal`]: what happens if the cards differ.
+//! way from one QEMU to another, the guest that counts on, and the verdict. Then what happens if the cards differ.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
