@@ -4,7 +4,8 @@
 //! the loop-back at the far end returns, for ever.
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
-//! [`WINDOW`]); `lab.by-hand=1`, that it sets up the ports itself as 16550A ([`guest_tests::l2::by_hand`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
+//! [`WINDOW`]); `lab.by-hand=1`, that it sets up the ports itself as 16550A ([`guest_tests::l2::by_hand`]). What it prints and
+//! the commands it takes are in [`guest_tests::l2::line`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

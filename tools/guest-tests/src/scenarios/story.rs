@@ -107,7 +107,7 @@ pub fn tell(version: Version) -> Result<()> {
     );
     println!("\n   Not one byte was lost: the card was migrated while the guest used it.");
     drop(scene);
-    refusal::tell()
+    refusal::tell(version)
 }
 
 /// Prints the modules that matter and their versions.

@@ -95,6 +95,13 @@ fn asked_range(line: &str) -> Option<(u64, u64)> {
     Some((number("iova=")?, number(" size=")?))
 }
 
+/// What a destination with protocol v1 says when its card refuses.
+pub(super) const REFUSED: [&str; 3] = [
+    "vfio_mig_write 8 byte",
+    "/vfio)",
+    "load of migration failed: Operation not permitted",
+];
+
 /// Scenario k with protocol v1: the card at the destination has another number of ports. It refuses the setup record when that
 /// comes: in pre-copy if QEMU had sent all memory before the time for the switch-over came, and in stop-and-copy otherwise. With
 /// a return path the source hears of it in either case before it takes the migration for complete, and goes on.
@@ -107,11 +114,7 @@ pub fn other_ports(version: Version) -> Outcome {
         destination,
         mut guest,
     } = Pair::at_work(&scene, &here, &there)?;
-    let options = Options {
-        downtime_limit: 1,
-        ..Options::with(&[MigrationCapability::return_path])
-    };
-    let began = scene.migrate(&source, &destination, &options)?;
+    let began = scene.migrate(&source, &destination, &told())?;
     refused(&source, began)?;
     let mut states = scene.states(&source, began, 0);
     states.dedup();
@@ -130,21 +133,23 @@ pub fn other_ports(version: Version) -> Outcome {
         "the reason should name the ports: {reason:?}"
     );
     diag!("the destination's reason: {reason}");
-    gave_up(
-        destination,
-        &[
-            "vfio_mig_write 8 byte",
-            "/vfio)",
-            "load of migration failed: Operation not permitted",
-        ],
-    )?;
+    gave_up(destination, &REFUSED)?;
     source.provoke(&DESTINATION_GONE);
     works(&source, &mut guest)?;
     source.quit()
 }
 
+/// With a return path, by which the source is told of a refusal, and with the least downtime limit, so that the card's first data
+/// mostly goes in pre-copy.
+pub(super) fn told() -> Options {
+    Options {
+        downtime_limit: 1,
+        ..Options::with(&[MigrationCapability::return_path])
+    }
+}
+
 /// Waits until the migration of `source` has failed, its card is in RUNNING and its guest runs.
-fn refused(source: &Machine, began: usize) -> Result<()> {
+pub(super) fn refused(source: &Machine, began: usize) -> Result<()> {
     let status = wait_migration_end(source, began)?;
     ensure!(
         status == MigrationStatus::failed,

@@ -7,16 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{ensure, Context, Result};
-use qapi::qmp::MigrationStatus;
+use qapi::qmp::{Event, MigrationStatus};
 
 use super::Narrator;
 use crate::mdev::Mdev;
+use crate::qmp::Message;
 use crate::scenarios::broken::{gave_up, never_stopped, DESTINATION_GONE};
 use crate::scenarios::cards::Cards;
-use crate::scenarios::contract::{early, instance, REFUSED};
-use crate::scenarios::scene::{wait_migration_end, Scene};
+use crate::scenarios::contract::{self, early, instance};
+use crate::scenarios::scene::{wait_migration_end, Options, Scene, DOWNTIME_LIMIT};
 use crate::scenarios::smooth::{see_through, Pair, SOME};
+use crate::scenarios::timeline::What;
 use crate::scenarios::tool::{self, Said};
+use crate::scenarios::v1;
+use crate::scenarios::version::{Protocol, Version};
 
 /// What the two cards differ in.
 const CHOSEN: [(&str, &str); 2] = [("num-ports", "2"), ("fifo-depth", "64")];
@@ -24,7 +28,7 @@ const CHOSEN: [(&str, &str); 2] = [("num-ports", "2"), ("fifo-depth", "64")];
 const SHOWN: [&str; 2] = ["msi", "compact-state"];
 
 /// Tells it. The error is for the reader, too.
-pub fn tell() -> Result<()> {
+pub fn tell(version: Version) -> Result<()> {
     println!("\n7. Two cards that differ\n");
     let (parent, ty) = ("mdev_serial", "mdev_serial-any");
     let from = instance(parent, ty, &CHOSEN)?;
@@ -42,12 +46,16 @@ pub fn tell() -> Result<()> {
     say("check", tool::check(&from, &to)?);
 
     println!("\n8. A migration that is refused\n");
-    let (here, there) = (Cards::of(vec![from])?, Cards::of(vec![to])?);
+    let (here, there) = (
+        Cards::of(vec![from])?.in_qemu(version),
+        Cards::of(vec![to])?.in_qemu(version),
+    );
     let (from, to) = (&here.instances()[0], &there.instances()[0]);
     let talking = Arc::new(AtomicBool::new(true));
     let narrator = Narrator {
         talking: Arc::clone(&talking),
         last: Mutex::new(None),
+        written: Mutex::new(None),
     };
     let scene = Scene::new(
         "demo-refusal",
@@ -59,20 +67,38 @@ pub fn tell() -> Result<()> {
         destination,
         mut guest,
     } = Pair::at_work(&scene, &here, &there)?;
-    let began = scene.migrate(&source, &destination, &early())?;
-    let status = wait_migration_end(&source, began)?;
-    ensure!(
-        status == MigrationStatus::failed,
-        "the migration should fail, not be {}",
-        qapi::Enum::name(&status)
-    );
-    never_stopped(&scene, &source, began)?;
-    gave_up(destination, &REFUSED)?;
+    match version.protocol() {
+        Protocol::V1 => {
+            let began = scene.migrate(&source, &destination, &v1::told())?;
+            v1::refused(&source, began)?;
+            gave_up(destination, &v1::REFUSED)?;
+            let stopped = scene.timeline().find(began, |entry| {
+                entry.who == source.name()
+                    && matches!(entry.what, What::Qmp(Message::Event(Event::STOP { .. })))
+            });
+            let when = match stopped {
+                None => "before the guest was stopped",
+                Some(_) => "when the guest had been stopped, which runs again",
+            };
+            println!("\n   The destination refused {when}, and says why:\n");
+        }
+        Protocol::V2 => {
+            let began = scene.migrate(&source, &destination, &early())?;
+            let status = wait_migration_end(&source, began)?;
+            ensure!(
+                status == MigrationStatus::failed,
+                "the migration should fail, not be {}",
+                qapi::Enum::name(&status)
+            );
+            never_stopped(&scene, &source, began)?;
+            gave_up(destination, &contract::REFUSED)?;
+            println!("\n   The destination refused before the guest was stopped, and says why:\n");
+        }
+    }
     source.provoke(&DESTINATION_GONE);
-    println!("\n   The destination refused before the guest was stopped, and says why:\n");
     println!("   $ cat /sys/bus/mdev/devices/$DESTINATION/migration/error");
     println!("   {}", to.migration_error()?);
-    println!("\n   The guest at the source has noticed nothing:\n");
+    println!("\n   The guest at the source goes on:\n");
     guest.count_on(&source, SOME)?;
     guest.settle(&source)?;
 
@@ -83,7 +109,16 @@ pub fn tell() -> Result<()> {
     ensure!(status == 0, "the card could not be prepared");
     println!();
     let again = scene.start("destination2", &there.waits())?;
-    let began = scene.migrate(&source, &again, &early())?;
+    // The source keeps the capabilities of the first try, so the new destination needs them too.
+    let options = match version.protocol() {
+        Protocol::V1 => v1::told(),
+        Protocol::V2 => early(),
+    };
+    let options = Options {
+        downtime_limit: DOWNTIME_LIMIT,
+        ..options
+    };
+    let began = scene.migrate(&source, &again, &options)?;
     let measured = see_through(&scene, source, &again, &mut guest, began)?;
     guest.count_on(&again, SOME)?;
     let reports = guest.settle(&again)?;
@@ -97,7 +132,7 @@ pub fn tell() -> Result<()> {
         );
     }
     println!(
-        "   the guest stood still for {} ms, once; the refused migration cost it nothing",
+        "   the guest stood still for {} ms in the migration that worked; the refused one lost nothing",
         measured.downtime
     );
     Ok(())
