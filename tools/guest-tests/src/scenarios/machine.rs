@@ -180,7 +180,7 @@ impl Machine {
     /// ich9_lpc_post_load and piix_post_load do not call pci_bus_fire_intx_routing_notifier). At the first reset the
     /// chipset, which comes after the card, has not set its default routing yet: the card's interrupts would arrive at
     /// input 0, and the guest would hang. At the second it has, and Linux uses no other on this machine type. QEMU 11.1 needs
-    /// this as well; QEMU 7.2, which resets the chipset first, does not.
+    /// this as well; with QEMU 7.2 the interrupts arrive without it.
     fn reset(&self) -> Result<()> {
         let from = self.timeline().position();
         self.execute(&qmp::system_reset {})?;
