@@ -24,6 +24,7 @@ use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::command_line::{arguments, quoted, Spec};
+use super::emulator;
 use super::pump::{self, Kind, Log, Source};
 use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
@@ -35,10 +36,13 @@ use crate::qmp::Message;
 /// How long QEMU may take to answer a question or to end when asked to.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
+/// How QEMU is asked for the processor's state.
+const REGISTERS: &str = "info registers";
+
 /// What QEMU is asked, in the words of its human monitor, when a wait for it fails.
 const AUTOPSY: [&str; 7] = [
     "info status",
-    "info registers",
+    REGISTERS,
     "info lapic",
     "info pic",
     "info irq",
@@ -311,6 +315,9 @@ impl Machine {
                 return;
             };
             let _ = writeln!(file, "{command}\n{answer}");
+            if command == REGISTERS {
+                emulator::look(&answer);
+            }
         }
     }
 
