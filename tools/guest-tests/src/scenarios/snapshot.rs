@@ -27,6 +27,8 @@ use crate::qmp::Message;
 /// Names of the image's file and of its content in QEMU.
 const FILE: &str = "file0";
 const DISK: &str = "disk0";
+/// Records by which the guest goes on before it is put back: many more than it sends until its first count is heard.
+const FAR: u32 = 120;
 /// Name of the snapshot.
 const TAG: &str = "lab";
 
@@ -59,6 +61,7 @@ pub fn save_and_load(version: Version) -> Outcome {
     works(&machine, &mut guest)?;
 
     for loads in loads(version.protocol()) {
+        guest.count_on(&machine, FAR)?;
         machine.execute(&qmp::stop {})?;
         for _ in 0..*loads {
             load(&machine)?;
