@@ -76,6 +76,15 @@ pub struct Environment {
     /// How the machine is emulated. Guests inside it always run under KVM
     #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     pub accel: String,
+    /// The QEMU that is the machine
+    #[arg(
+        long,
+        env = "LAB_EMULATOR",
+        value_name = "PROGRAM",
+        global = true,
+        default_value = "qemu-system-x86_64"
+    )]
+    pub emulator: String,
     /// Memory of a machine in MiB
     #[arg(
         long,

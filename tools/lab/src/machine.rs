@@ -10,8 +10,9 @@ use command_fds::{CommandFdExt, FdMapping};
 use lab_protocol::{Command as Order, Decoder, Frame};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use serde_json::Value;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,8 +20,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
-
-const PROGRAM: &str = "qemu-system-x86_64";
 
 /// File descriptors at which QEMU finds its sockets.
 const CONSOLE_FD: i32 = 3;
@@ -32,8 +31,11 @@ const INITRD_FD: i32 = 5;
 /// And the socket of its monitor.
 const MONITOR_FD: i32 = 6;
 
-/// Interrupts all processors in a way that the kernel cannot put off. Replies are not waited for: the console tells.
-const INTERRUPT: &str = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"inject-nmi\"}\n";
+/// Has QEMU write down where its processors are, then interrupts them all in a way that the kernel cannot put off. Replies
+/// are not waited for: those that there are end up in a file, and the console tells the rest.
+const INTERRUPT: &str = "{\"execute\":\"qmp_capabilities\"}\n\
+     {\"execute\":\"human-monitor-command\",\"arguments\":{\"command-line\":\"info registers -a\"}}\n\
+     {\"execute\":\"inject-nmi\"}\n";
 
 /// The kernel's command line.
 ///
@@ -88,10 +90,12 @@ impl Sender {
 }
 
 impl Machine {
-    /// Starts QEMU. What QEMU itself says goes to `qemu.log` in `logs`.
+    /// Starts QEMU. What QEMU itself says goes to `qemu.log` in `logs`, what its monitor says to `monitor.log`.
     pub fn start(env: &Environment, image: &Image, logs: &Path) -> Result<Self> {
         fs::create_dir_all(logs).with_context(|| format!("cannot make {}", logs.display()))?;
         let log = File::create(logs.join("qemu.log")).context("cannot make qemu.log")?;
+        let monitor_log =
+            File::create(logs.join("monitor.log")).context("cannot make monitor.log")?;
         let (console, their_console) = UnixStream::pair()?;
         let (control, their_control) = UnixStream::pair()?;
         let (monitor, their_monitor) = UnixStream::pair()?;
@@ -100,7 +104,7 @@ impl Machine {
         command.args([
             "--pdeathsig",
             "KILL",
-            PROGRAM,
+            &env.emulator,
             "-nodefaults",
             "-no-user-config",
             "-display",
@@ -142,8 +146,8 @@ impl Machine {
         command.args([
             "-chardev",
             &format!("socket,id=monitor,fd={MONITOR_FD}"),
-            "-mon",
-            "chardev=monitor,mode=control",
+            "-qmp",
+            "chardev:monitor",
         ]);
         command
             .stdin(Stdio::null())
@@ -167,17 +171,22 @@ impl Machine {
                 child_fd: INITRD_FD,
             },
         ])?;
-        let child = command.spawn().context(
-            "cannot start setpriv and qemu-system-x86_64: install util-linux and qemu-system-x86",
-        )?;
+        let child = command.spawn().with_context(|| {
+            format!(
+                "cannot start setpriv and {}: install util-linux and qemu-system-x86",
+                env.emulator
+            )
+        })?;
         // The command holds QEMU's ends of the sockets: they must go, or the machine's end would not be noticed.
         drop(command);
 
         let (sender, events) = mpsc::channel();
         let from_control = control.try_clone()?;
+        let from_monitor = monitor.try_clone()?;
         let of_control = sender.clone();
         thread::spawn(move || read_control(from_control, &of_control));
         thread::spawn(move || read_console(console, &sender));
+        thread::spawn(move || read_monitor(from_monitor, monitor_log));
         Ok(Self {
             child,
             monitor,
@@ -270,6 +279,18 @@ fn read_control(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
     }
 }
 
+/// Files what the monitor says, and what it has been asked to print as people read it.
+fn read_monitor(stream: UnixStream, mut log: File) {
+    for line in BufReader::new(stream).lines() {
+        let Ok(line) = line else { return };
+        let reply: Option<Value> = serde_json::from_str(&line).ok();
+        let printed = reply.as_ref().and_then(|reply| reply["return"].as_str());
+        if writeln!(log, "{}", printed.unwrap_or(&line)).is_err() {
+            return;
+        }
+    }
+}
+
 fn read_console(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
     let mut bytes = vec![0; 4096];
     loop {
@@ -282,5 +303,25 @@ fn read_console(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             _ => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_monitor_prints_is_filed_as_people_read_it() {
+        let (mut qemu, ours) = UnixStream::pair().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("monitor.log");
+        qemu.write_all(b"{\"QMP\": {}}\n{\"return\": \"CPU#0\\nRIP=1\\n\"}\n{\"return\": {}}\n")
+            .unwrap();
+        drop(qemu);
+        read_monitor(ours, File::create(&path).unwrap());
+        assert_eq!(
+            fs::read_to_string(path).unwrap(),
+            "{\"QMP\": {}}\nCPU#0\nRIP=1\n\n{\"return\": {}}\n"
+        );
     }
 }

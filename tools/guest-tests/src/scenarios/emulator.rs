@@ -2,10 +2,10 @@
 
 //! A fault of the emulator that the test machine runs in, told apart from faults of what is tested.
 //!
-//! QEMU 10.0 emulates SVM. On rare occasions a guest's stored state turns out to be that of the machine's own processor: the
-//! guest is where KVM in the machine had entered it, behind VMRUN in `__svm_vcpu_run`, in a kernel that uses no KVM itself, and
-//! stands still for ever. No guest gets there by itself, and a driver of a device has no way to put it there; that #VMEXIT was
-//! done twice would explain it.
+//! QEMU emulates SVM for the machine. On rare occasions (seen once, with QEMU 10.0) a guest's stored state turns out to be that
+//! of the machine's own processor: the guest is where KVM in the machine had entered it, behind VMRUN in `__svm_vcpu_run`, in a
+//! kernel that uses no KVM itself, and stands still for ever. No guest gets there by itself, and a driver of a device has no way
+//! to put it there; that #VMEXIT was done twice would explain it.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -60,13 +60,14 @@ pub fn save_and_load(version: Version) -> Outcome {
     );
     works(&machine, &mut guest)?;
 
+    let mut late = vec![];
     for loads in loads(version.protocol()) {
         guest.count_on(&machine, FAR)?;
         machine.execute(&qmp::stop {})?;
         for _ in 0..*loads {
             load(&machine)?;
         }
-        let late = guest.counts().to_vec();
+        late = guest.counts().to_vec();
         let mut again = saved.clone();
         go_on(&machine, &mut again, &late)?;
         diag!(
@@ -75,7 +76,6 @@ pub fn save_and_load(version: Version) -> Outcome {
         );
         guest = again;
     }
-    let late = guest.counts().to_vec();
     machine.quit()?;
 
     let other = scene.start(
