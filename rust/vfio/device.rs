@@ -8,6 +8,7 @@ mod ioctl;
 mod ops;
 
 use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
+use crate::lock_class::{new_mutex, new_poll_condvar};
 use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
 use crate::migration::staging::Staging;
@@ -22,10 +23,9 @@ use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::container_of;
 use kernel::module::ModuleMetadata;
-use kernel::new_poll_condvar;
 use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{Arc, Mutex};
 
 pub use ops::Registration;
 pub(crate) use ops::VfioDevice;
@@ -236,7 +236,7 @@ impl<T: Device> Instance<T> {
             pin_init!(Self {
                 info,
                 families,
-                control <- new_mutex!((), "vfio_instance_control"),
+                control <- new_mutex!((), c"vfio_instance_control"),
                 state <- new_mutex!(State {
                     device,
                     values,
@@ -249,9 +249,9 @@ impl<T: Device> Instance<T> {
                     now_ns: 0,
                     wake_at_ns: None,
                     vdev: None,
-                }, "vfio_instance_state"),
+                }, c"vfio_instance_state"),
                 timer <- Timer::new(),
-                progress <- new_poll_condvar!("vfio_instance_progress"),
+                progress <- new_poll_condvar!(c"vfio_instance_progress"),
                 unmask <- WatchSlot::new(),
             }),
             GFP_KERNEL,

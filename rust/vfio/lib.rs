@@ -41,6 +41,7 @@ pub mod class;
 pub mod device;
 pub mod eventfd;
 pub mod irq;
+mod lock_class;
 pub mod mdev;
 pub mod migration;
 pub mod reason;

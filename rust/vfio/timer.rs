@@ -4,11 +4,11 @@
 //!
 //! C header: `include/linux/workqueue.h` (delayed work).
 
+use crate::lock_class::lock_class;
 use core::marker::PhantomData;
 use kernel::bindings;
 use kernel::container_of;
 use kernel::prelude::*;
-use kernel::static_lock_class;
 use kernel::types::Opaque;
 
 /// The monotonic clock, in nanoseconds. It does not count time that the system was suspended.
@@ -56,14 +56,16 @@ impl<T: Expire> Timer<T> {
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
+                let (work_name, work_class) = lock_class!(c"vfio timer's work");
+                let (timer_name, timer_class) = lock_class!(c"vfio timer");
                 // SAFETY: `slot` is valid for writes; `Self::run` fits work that is embedded in a `Timer<T>`.
                 unsafe {
                     bindings::init_work_with_key(
                         &raw mut (*slot).work,
                         Some(Self::run),
                         false,
-                        c"vfio timer".as_char_ptr(),
-                        static_lock_class!().as_ptr(),
+                        work_name.as_char_ptr(),
+                        work_class.as_ptr(),
                     )
                 };
                 // SAFETY: `slot` is valid for writes, and this function and flag are those of every delayed work.
@@ -72,8 +74,8 @@ impl<T: Expire> Timer<T> {
                         &raw mut (*slot).timer,
                         Some(bindings::delayed_work_timer_fn),
                         bindings::TIMER_IRQSAFE,
-                        c"vfio timer".as_char_ptr(),
-                        static_lock_class!().as_ptr(),
+                        timer_name.as_char_ptr(),
+                        timer_class.as_ptr(),
                     )
                 };
             }),

@@ -7,13 +7,14 @@
 
 use crate::anon_file::{AnonFile, Mode, OpenFile, Ready};
 use crate::device::{Device, Instance};
+use crate::lock_class::new_mutex;
 use crate::migration::session::{Session, SessionId};
 use crate::sysfs::PROGRESS;
 use ::migration::fsm::State;
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::poll::PollTable;
-use kernel::sync::{new_mutex, Arc, Mutex};
+use kernel::sync::{Arc, Mutex};
 use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter};
 
 /// Most bytes copied from user space at a time.
@@ -43,7 +44,7 @@ impl<T: Device> DataFile<T> {
             pin_init!(Self {
                 instance: instance.clone(),
                 session,
-                order <- new_mutex!((), "vfio_data_file"),
+                order <- new_mutex!((), c"vfio_data_file"),
             }),
             GFP_KERNEL,
         )?;
