@@ -2,6 +2,7 @@
 
 //! A mapping of a part of a device's file. The device may change it at any time, so bytes are only ever copied.
 
+use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -122,8 +123,7 @@ impl Mapping {
         length: usize,
         place: Option<i64>,
     ) -> Result<usize> {
-        assert!(length <= self.length);
-        let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
+        let (file, start) = (file.as_raw_fd(), self.first(length));
         // SAFETY: The buffer is within the mapping, to which no reference exists.
         let done = unsafe {
             match place {
@@ -145,8 +145,7 @@ impl Mapping {
         length: usize,
         place: Option<i64>,
     ) -> Result<usize> {
-        assert!(length <= self.length);
-        let (file, start) = (file.as_raw_fd(), self.start.as_ptr().cast());
+        let (file, start) = (file.as_raw_fd(), self.first(length));
         // SAFETY: The kernel reads from within the mapping.
         let done = unsafe {
             match place {
@@ -163,16 +162,19 @@ impl Mapping {
     ///
     /// If the mapping is shorter.
     pub fn ioctl_on(&self, file: BorrowedFd<'_>, request: u32, length: usize) -> Result<i32> {
-        assert!(length <= self.length);
+        let start = self.first(length);
         // SAFETY: The request's structure is within the mapping, to which no reference exists.
-        let result = unsafe {
-            libc::ioctl(
-                file.as_raw_fd(),
-                request as libc::Ioctl,
-                self.start.as_ptr(),
-            )
-        };
-        Errno::result(result)
+        Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), request as libc::Ioctl, start) })
+    }
+
+    /// The start of a buffer of `length` bytes for the kernel.
+    fn first(&self, length: usize) -> *mut c_void {
+        assert!(
+            length <= self.length,
+            "{length} bytes do not fit in a mapping of {}",
+            self.length
+        );
+        self.start.as_ptr().cast()
     }
 }
 

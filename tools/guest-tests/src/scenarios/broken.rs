@@ -9,7 +9,7 @@ use qapi::qmp::{self, Event, MigrationCapability, MigrationStatus, RunState, Vfi
 use super::cards::{Cards, Driver};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{release, wait_migration_end, wait_state, Options, Scene};
+use super::scene::{migration_ends, release, wait_migration_end, wait_state, Options, Scene};
 use super::smooth::{pair, see_through, Pair, SOME};
 use super::state::names;
 use super::timeline::What;
@@ -119,12 +119,7 @@ pub fn destination_killed(version: Version) -> Outcome {
     } = Pair::at_work(&scene, &here, &there)?;
     let began = hold(&scene, &source, &destination, Options::default())?;
     destination.kill()?;
-    let status = wait_migration_end(&source, began)?;
-    ensure!(
-        status == MigrationStatus::failed,
-        "the migration should fail, not be {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(&source, began, MigrationStatus::failed)?;
     never_stopped(&scene, &source, began)?;
     source.provoke(&DESTINATION_GONE);
     second_try(&scene, source, &there, &mut guest)
@@ -141,12 +136,7 @@ pub fn cancelled(version: Version) -> Outcome {
     } = Pair::at_work(&scene, &here, &there)?;
     let began = hold(&scene, &source, &destination, Options::default())?;
     source.execute(&qmp::migrate_cancel {})?;
-    let status = wait_migration_end(&source, began)?;
-    ensure!(
-        status == MigrationStatus::cancelled,
-        "the migration should be cancelled, not {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(&source, began, MigrationStatus::cancelled)?;
     never_stopped(&scene, &source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
     source.provoke(&DESTINATION_GONE);
@@ -188,12 +178,7 @@ pub fn other_ports(version: Version) -> Outcome {
         MigrationCapability::switchover_ack,
     ];
     let began = scene.migrate(&source, &destination, &Options::with(&capabilities))?;
-    let status = wait_migration_end(&source, began)?;
-    ensure!(
-        status == MigrationStatus::failed,
-        "the migration should fail, not be {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(&source, began, MigrationStatus::failed)?;
     never_stopped(&scene, &source, began)?;
     let reason = there.instances()[0]
         .migration_error()

@@ -14,7 +14,7 @@ use super::broken::{gave_up, never_stopped, works, DESTINATION_GONE};
 use super::cards::Cards;
 use super::guest::Guest;
 use super::machine::Machine;
-use super::scene::{wait_migration_end, Options, Scene};
+use super::scene::{migration_ends, Options, Scene};
 use super::smooth::{see_through, Pair};
 use super::tool::{check, prepare};
 use crate::diag;
@@ -172,12 +172,7 @@ pub fn older_to_newer() -> Outcome {
 
 /// Waits until the destination has refused the migration that began at `began`, for the reason that it must give.
 fn refused(source: &Machine, there: &Mdev, began: usize, reason: &str) -> Result<()> {
-    let status = wait_migration_end(source, began)?;
-    ensure!(
-        status == MigrationStatus::failed,
-        "the migration should fail, not be {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(source, began, MigrationStatus::failed)?;
     let found = there.migration_error()?;
     ensure!(
         found == reason,

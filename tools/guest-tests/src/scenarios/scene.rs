@@ -244,6 +244,18 @@ pub fn release(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Waits for a migration to end and sees that it ended as it should.
+pub fn migration_ends(machine: &Machine, from: usize, expected: MigrationStatus) -> Result<()> {
+    let status = wait_migration_end(machine, from)?;
+    ensure!(
+        status == expected,
+        "the migration should be {}, not {}",
+        qapi::Enum::name(&expected),
+        qapi::Enum::name(&status)
+    );
+    Ok(())
+}
+
 /// Waits until the migration that `machine` takes part in is over, well or not.
 pub fn wait_migration_end(machine: &Machine, from: usize) -> Result<MigrationStatus> {
     let end = [

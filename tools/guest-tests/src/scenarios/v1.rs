@@ -14,7 +14,7 @@ use super::broken::{gave_up, second_try, works, DESTINATION_GONE, SOURCE_GONE};
 use super::cards::{Cards, Driver};
 use super::command_line::Spec;
 use super::machine::{Machine, ANSWER};
-use super::scene::{wait_migration_end, wait_state, Options, Scene, MIGRATION};
+use super::scene::{migration_ends, wait_state, Options, Scene, MIGRATION};
 use super::smooth::{pair, see_through, Pair};
 use super::state::names;
 use super::timeline::{Look, What};
@@ -150,12 +150,7 @@ pub(super) fn told() -> Options {
 
 /// Waits until the migration of `source` has failed, its card is in RUNNING and its guest runs.
 pub(super) fn refused(source: &Machine, began: usize) -> Result<()> {
-    let status = wait_migration_end(source, began)?;
-    ensure!(
-        status == MigrationStatus::failed,
-        "the migration should fail, not be {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(source, began, MigrationStatus::failed)?;
     wait_state(source, began, 0, State::running)?;
     goes_on(source, began)
 }
@@ -207,12 +202,7 @@ pub fn cancelled_at_the_switch_over(version: Version) -> Outcome {
     )?;
     wait_state(&source, began, 0, State::stop_copy)?;
     source.execute(&qmp::migrate_cancel {})?;
-    let status = wait_migration_end(&source, began)?;
-    ensure!(
-        status == MigrationStatus::cancelled,
-        "the migration should be cancelled, not {}",
-        qapi::Enum::name(&status)
-    );
+    migration_ends(&source, began, MigrationStatus::cancelled)?;
     wait_state(&source, began, 0, State::running)?;
     goes_on(&source, began)?;
     gave_up(destination, &SOURCE_GONE)?;

@@ -15,7 +15,7 @@ use crate::qmp::Message;
 use crate::scenarios::broken::{gave_up, never_stopped, DESTINATION_GONE};
 use crate::scenarios::cards::Cards;
 use crate::scenarios::contract::{self, early, instance};
-use crate::scenarios::scene::{wait_migration_end, Options, Scene, DOWNTIME_LIMIT};
+use crate::scenarios::scene::{migration_ends, Options, Scene, DOWNTIME_LIMIT};
 use crate::scenarios::smooth::{see_through, Pair, SOME};
 use crate::scenarios::timeline::What;
 use crate::scenarios::tool::{self, Said};
@@ -84,12 +84,7 @@ pub fn tell(version: Version) -> Result<()> {
         }
         Protocol::V2 => {
             let began = scene.migrate(&source, &destination, &early())?;
-            let status = wait_migration_end(&source, began)?;
-            ensure!(
-                status == MigrationStatus::failed,
-                "the migration should fail, not be {}",
-                qapi::Enum::name(&status)
-            );
+            migration_ends(&source, began, MigrationStatus::failed)?;
             never_stopped(&scene, &source, began)?;
             gave_up(destination, &contract::REFUSED)?;
             println!("\n   The destination refused before the guest was stopped, and says why:\n");
