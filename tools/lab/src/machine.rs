@@ -43,9 +43,11 @@ const INTERRUPT: &str = "{\"execute\":\"qmp_capabilities\"}\n\
 /// * a panic ends the machine at once (QEMU runs with -no-reboot)
 /// * so does an interrupt that only [`Machine::interrupt`] makes, and every panic shows who waits for what
 /// * KUnit suites run when their module is loaded
+/// * KVM tells the state of a guest that it cannot enter
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 ignore_loglevel log_buf_len=8M printk.devkmsg=on panic=-1 \
-     unknown_nmi_panic=1 panic_sys_info=blocked_tasks,all_bt kunit.enable=1 kunit.autorun=1";
+     unknown_nmi_panic=1 panic_sys_info=blocked_tasks,all_bt kunit.enable=1 kunit.autorun=1 \
+     kvm_amd.dump_invalid_vmcb=1";
 
 /// Something a machine did.
 #[derive(Debug)]

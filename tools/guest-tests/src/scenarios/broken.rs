@@ -75,12 +75,7 @@ pub(super) fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Re
         "the card of the source went through {}",
         names(&states)
     );
-    let status = source.status()?;
-    ensure!(
-        status == RunState::running,
-        "the source should run but is {}",
-        qapi::Enum::name(&status)
-    );
+    source.expect_status(RunState::running)?;
     Ok(())
 }
 

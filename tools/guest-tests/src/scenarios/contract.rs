@@ -323,12 +323,7 @@ pub fn stopped() -> Outcome {
         "the card should have gone straight into stop-copy, not through {states:?}"
     );
     gave_up(destination, &REFUSED)?;
-    let status = source.status()?;
-    ensure!(
-        status == RunState::paused,
-        "the source should be paused as before, not {}",
-        qapi::Enum::name(&status)
-    );
+    source.expect_status(RunState::paused)?;
     source.execute(&qmp::cont {})?;
     works(&source, &mut guest)?;
     source.provoke(&DESTINATION_GONE);

@@ -39,6 +39,13 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 /// How QEMU is asked for the processor's state.
 const REGISTERS: &str = "info registers";
 
+/// How QEMU begins what it says when KVM cannot run the guest any more.
+const KVM_FAILED: [&str; 3] = [
+    "KVM internal error",
+    "KVM: entry failed",
+    "error: kvm run failed",
+];
+
 /// What QEMU is asked, in the words of its human monitor, when a wait for it fails.
 const AUTOPSY: [&str; 7] = [
     "info status",
@@ -326,6 +333,24 @@ impl Machine {
         Ok(self.execute(&qmp::query_status {})?.status)
     }
 
+    /// Sees that the run state is the expected one.
+    pub fn expect_status(&self, expected: qmp::RunState) -> Result<()> {
+        let status = self.status()?;
+        if status == expected {
+            return Ok(());
+        }
+        self.autopsy();
+        let said = self.complaints();
+        bail!(
+            "{} should be {} but is {}{}{}",
+            self.name,
+            qapi::Enum::name(&expected),
+            qapi::Enum::name(&status),
+            if said.is_empty() { "" } else { ", and says: " },
+            said.join(" / ")
+        )
+    }
+
     /// Tells the guest's test program to do something.
     pub fn command(&self, command: l2::line::Command) -> Result<()> {
         let line = format!("{command}\n");
@@ -438,6 +463,9 @@ fn fatal<T>(entry: &Entry) -> Look<T> {
         )),
         What::Console(line) if line.contains("Kernel panic") => {
             Look::Never(anyhow::anyhow!("the guest's kernel panicked: {line}"))
+        }
+        What::Stderr(line) if KVM_FAILED.iter().any(|text| line.starts_with(text)) => {
+            Look::Never(anyhow::anyhow!("the guest cannot be run: {line}"))
         }
         _ => Look::Wait,
     }

@@ -56,11 +56,6 @@ pub fn while_in_use() -> Outcome {
         .join()
         .unwrap_or_else(|_| Err(anyhow!("the removal panicked")));
     removed.context("the removal should succeed once QEMU let go")?;
-    let status = machine.status()?;
-    ensure!(
-        status == RunState::prelaunch,
-        "QEMU should wait as before but is {}",
-        qapi::Enum::name(&status)
-    );
+    machine.expect_status(RunState::prelaunch)?;
     machine.quit()
 }

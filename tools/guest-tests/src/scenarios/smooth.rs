@@ -101,12 +101,7 @@ fn switch_over(
     destination.wait(began, ANSWER, "the guest to resume", |what| {
         matches!(what, What::Qmp(Message::Event(Event::RESUME { .. })))
     })?;
-    let status = destination.status()?;
-    ensure!(
-        status == RunState::running,
-        "the destination should run but is {}",
-        qapi::Enum::name(&status)
-    );
+    destination.expect_status(RunState::running)?;
     expect_states(source, began, live_states(source.protocol()))?;
     expect_states(destination, began, arrival_states(destination.protocol()))?;
     Ok(measured)
@@ -283,12 +278,7 @@ pub fn stopped_first(version: Version) -> Outcome {
     let began = scene.migrate(&source, &destination, &Options::default())?;
     let measured = scene.complete(&source, &destination, began)?;
     expect_states(&source, before, stopped_states(version.protocol()))?;
-    let status = destination.status()?;
-    ensure!(
-        status == RunState::paused,
-        "a stopped guest should arrive paused, not {}",
-        qapi::Enum::name(&status)
-    );
+    destination.expect_status(RunState::paused)?;
     destination.execute(&qapi::qmp::cont {})?;
     arrive(&scene, source, &destination, &mut guest, began)?;
     destination.quit()?;
@@ -309,12 +299,7 @@ pub fn never_ran(version: Version) -> Outcome {
         },
     )?;
     let destination = scene.start("destination", &there.waits())?;
-    let status = source.status()?;
-    ensure!(
-        status == RunState::prelaunch,
-        "the source should not run but is {}",
-        qapi::Enum::name(&status)
-    );
+    source.expect_status(RunState::prelaunch)?;
     let began = scene.migrate(&source, &destination, &Options::default())?;
     let measured = scene.complete(&source, &destination, began)?;
     let states = scene.states(&source, 0, 0);

@@ -166,12 +166,7 @@ fn goes_on(source: &Machine, began: usize) -> Result<()> {
             matches!(what, What::Qmp(Message::Event(Event::RESUME { .. })))
         })?;
     }
-    let status = source.status()?;
-    ensure!(
-        status == RunState::running,
-        "the source should run but is {}",
-        qapi::Enum::name(&status)
-    );
+    source.expect_status(RunState::running)?;
     Ok(())
 }
 
