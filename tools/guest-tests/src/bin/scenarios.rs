@@ -14,12 +14,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use guest_tests::diag;
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
-use guest_tests::scenarios::{
-    bench, broken, contract, emulator, removal, smooth, snapshot, story, v1,
-};
+use guest_tests::scenarios::{bench, broken, contract, removal, smooth, snapshot, story, v1};
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
 
@@ -328,22 +325,9 @@ fn run(words: &[&str]) -> ExitCode {
         let name = scenario.name(version);
         if chosen(&name) {
             limit = limit.max(Duration::from_secs(scenario.seconds));
-            suite.test(name, move || judged(|| (scenario.body)(version)));
+            suite.test(name, move || (scenario.body)(version));
         }
     }
     suite.limit(limit);
     suite.run_chosen(&[])
-}
-
-/// The outcome of a scenario. One in which the emulator lost a guest says nothing of the scenario: that is told, and it is run
-/// once more.
-fn judged(body: impl Fn() -> Outcome) -> Outcome {
-    emulator::take();
-    match body() {
-        Err(error) if emulator::take() => {
-            diag!("the emulator lost a guest, which stands behind VMRUN in the kernel below it; once more, after: {error:#}");
-            body()
-        }
-        outcome => outcome,
-    }
 }

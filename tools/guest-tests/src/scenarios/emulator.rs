@@ -1,32 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! A fault of the emulator that the test machine runs in, told apart from faults of what is tested.
+//! A fault of the emulator that the test machine runs in, named where it is seen. It fails a scenario like any other fault.
 //!
 //! QEMU emulates SVM for the machine. On rare occasions (seen once, with QEMU 10.0) a guest's stored state turns out to be that
 //! of the machine's own processor: the guest is where KVM in the machine had entered it, behind VMRUN in `__svm_vcpu_run`, in a
-//! kernel that uses no KVM itself, and stands still for ever. No guest gets there by itself, and a driver of a device has no way
-//! to put it there; that #VMEXIT was done twice would explain it.
+//! kernel that uses no KVM itself, and stands still for ever. No guest gets there by itself; that #VMEXIT was done twice would
+//! explain it.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The function of the machine's kernel that enters guests. The guests' kernel is the same image.
 const ENTRY: &str = "__svm_vcpu_run";
 
-/// Whether a guest was lost that way since [`take`] was called last.
-static LOST: AtomicBool = AtomicBool::new(false);
-
-/// Looks at a guest that does not answer: its registers, as QEMU prints them.
-pub fn look(registers: &str) {
+/// Whether a guest that does not answer was lost that way, by its registers as QEMU prints them.
+pub fn lost(registers: &str) -> bool {
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
-    if is_lost(registers, &symbols) {
-        LOST.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Whether the emulator lost a guest since the last call.
-pub fn take() -> bool {
-    LOST.swap(false, Ordering::Relaxed)
+    is_lost(registers, &symbols)
 }
 
 /// Whether the processor is in the function that enters guests.

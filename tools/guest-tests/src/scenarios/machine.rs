@@ -29,6 +29,7 @@ use super::pump::{self, Kind, Log, Source};
 use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
 use super::version::{Protocol, Version};
+use crate::diag;
 use crate::ktap::scaled;
 use crate::l2;
 use crate::qmp::Message;
@@ -322,8 +323,11 @@ impl Machine {
                 return;
             };
             let _ = writeln!(file, "{command}\n{answer}");
-            if command == REGISTERS {
-                emulator::look(&answer);
+            if command == REGISTERS && emulator::lost(&answer) {
+                diag!(
+                    "the guest of {} stands behind VMRUN in the kernel below it: the emulator lost it",
+                    self.name
+                );
             }
         }
     }

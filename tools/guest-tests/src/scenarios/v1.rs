@@ -166,8 +166,7 @@ fn goes_on(source: &Machine, began: usize) -> Result<()> {
             matches!(what, What::Qmp(Message::Event(Event::RESUME { .. })))
         })?;
     }
-    source.expect_status(RunState::running)?;
-    Ok(())
+    source.expect_status(RunState::running)
 }
 
 /// The migration is cancelled when the guest stands still already and the card is in stop-and-copy, and works when it is tried
