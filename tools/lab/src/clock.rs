@@ -25,6 +25,7 @@ pub fn tsc_khz() -> Option<u64> {
         return None;
     }
     let (counter, time) = both()?;
+    // Not a wait for something: the time that passes is what the counts are compared with.
     std::thread::sleep(SPAN);
     let (later_counter, later_time) = both()?;
     rate(

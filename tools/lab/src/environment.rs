@@ -76,7 +76,7 @@ pub struct Environment {
     /// How the machine is emulated. Guests inside it always run under KVM
     #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm"])]
     pub accel: String,
-    /// The QEMU that is the machine
+    /// The QEMU that runs the machine
     #[arg(
         long,
         env = "LAB_EMULATOR",
