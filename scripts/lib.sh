@@ -114,6 +114,25 @@ lock() {
 	fi
 }
 
+# hand_out DIR FILE…: lets DIR hold copies of these files and no others. Another process that reads there meanwhile finds every
+# file whole; those that have not changed are left alone.
+hand_out() {
+	local directory=$1 file copy
+	local -A wanted=()
+	shift
+	mkdir -p -- "$directory"
+	for file; do
+		copy=$directory/${file##*/}
+		wanted[$copy]=1
+		cmp -s -- "$file" "$copy" && continue
+		cp -- "$file" "$copy.new"
+		mv -f -- "$copy.new" "$copy"
+	done
+	for copy in "$directory"/*; do
+		[[ ${wanted[$copy]:-} ]] || rm -rf -- "$copy"
+	done
+}
+
 # sweep: removes what dead processes left in tmp/ (a live one holds the lock of the same name)
 sweep() {
 	local left name
