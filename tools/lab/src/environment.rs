@@ -94,13 +94,13 @@ pub struct Environment {
         default_value_t = 2048
     )]
     pub memory: u32,
-    /// Processors of a machine
+    /// Processors of a machine; programs run on all but the first, which is left to the kernel
     #[arg(
         long,
         env = "LAB_CPUS",
         value_name = "N",
         global = true,
-        default_value_t = 2
+        default_value_t = 3
     )]
     pub cpus: u32,
 }

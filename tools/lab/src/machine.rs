@@ -124,7 +124,9 @@ impl Machine {
             .arg(env.vmlinux()?)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{INITRD_FD}"));
-        let clock = clock::tsc_khz().map_or(String::new(), |khz| format!(" tsc_early_khz={khz}"));
+        let clock = clock::tsc_khz().map_or(String::new(), |khz| {
+            format!(" tsc_early_khz={khz} tsc=reliable")
+        });
         command.args(["-append", &format!("{KERNEL_ARGUMENTS}{clock}")]);
         command.args([
             "-chardev",

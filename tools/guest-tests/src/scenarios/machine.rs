@@ -24,21 +24,16 @@ use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::command_line::{arguments, quoted, Spec};
-use super::emulator;
 use super::pump::{self, Kind, Log, Source};
 use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
 use super::version::{Protocol, Version};
-use crate::diag;
 use crate::ktap::scaled;
 use crate::l2;
 use crate::qmp::Message;
 
 /// How long QEMU may take to answer a question or to end when asked to.
 pub const ANSWER: Duration = Duration::from_secs(30);
-
-/// How QEMU is asked for the processor's state.
-const REGISTERS: &str = "info registers";
 
 /// How QEMU begins what it says when KVM cannot run the guest any more.
 const KVM_FAILED: [&str; 3] = [
@@ -50,7 +45,7 @@ const KVM_FAILED: [&str; 3] = [
 /// What QEMU is asked, in the words of its human monitor, when a wait for it fails.
 const AUTOPSY: [&str; 7] = [
     "info status",
-    REGISTERS,
+    "info registers",
     "info lapic",
     "info pic",
     "info irq",
@@ -81,6 +76,8 @@ pub struct Machine {
     version: Version,
     cards: Vec<CardName>,
     allowed: RefCell<Vec<&'static str>>,
+    /// The guest was told to reboot.
+    reboots: Cell<bool>,
     pump: Option<JoinHandle<()>>,
 }
 
@@ -173,6 +170,7 @@ impl Machine {
             version: spec.version,
             cards: card_names(spec),
             allowed: RefCell::new(spec.allowed.to_vec()),
+            reboots: Cell::new(false),
             pump: Some(pump),
         };
         machine.wait(from, ANSWER, "QEMU's greeting", |what| {
@@ -297,7 +295,7 @@ impl Machine {
                     return Look::Wait;
                 }
                 match look(&entry.what) {
-                    Look::Wait => fatal(entry),
+                    Look::Wait => self.fatal(entry),
                     found => found,
                 }
             });
@@ -305,6 +303,37 @@ impl Machine {
             self.autopsy();
         }
         result
+    }
+
+    /// What ends every wait for this machine.
+    fn fatal<T>(&self, entry: &Entry) -> Look<T> {
+        match &entry.what {
+            What::Exited(status) => {
+                Look::Never(anyhow::anyhow!("QEMU of {} ended: {status}", entry.who))
+            }
+            What::Guest(l2::line::Line::Failed(why)) => {
+                Look::Never(anyhow::anyhow!("the guest cannot go on: {why}"))
+            }
+            What::Guest(l2::line::Line::Fault { port, what }) => Look::Never(anyhow::anyhow!(
+                "the guest reports a fault on port {port}: {what}"
+            )),
+            What::Console(line) if line.contains("Kernel panic") => {
+                Look::Never(anyhow::anyhow!("the guest's kernel panicked: {line}"))
+            }
+            What::Qmp(Message::Event(qmp::Event::RESET { data, .. }))
+                if data.guest && !self.reboots.get() =>
+            {
+                Look::Never(anyhow::anyhow!(
+                    "the guest of {} reset its machine, which nobody told it to ({})",
+                    entry.who,
+                    qapi::Enum::name(&data.reason)
+                ))
+            }
+            What::Stderr(line) if KVM_FAILED.iter().any(|text| line.starts_with(text)) => {
+                Look::Never(anyhow::anyhow!("the guest cannot be run: {line}"))
+            }
+            _ => Look::Wait,
+        }
     }
 
     /// Writes down what QEMU knows of the guest's processor, interrupts and migration. A machine that is gone has nothing to
@@ -323,12 +352,6 @@ impl Machine {
                 return;
             };
             let _ = writeln!(file, "{command}\n{answer}");
-            if command == REGISTERS && emulator::lost(&answer) {
-                diag!(
-                    "the guest of {} stands behind VMRUN in the kernel below it: the emulator lost it",
-                    self.name
-                );
-            }
         }
     }
 
@@ -357,6 +380,9 @@ impl Machine {
 
     /// Tells the guest's test program to do something.
     pub fn command(&self, command: l2::line::Command) -> Result<()> {
+        if matches!(command, l2::line::Command::Reboot) {
+            self.reboots.set(true);
+        }
         let line = format!("{command}\n");
         (&self.console)
             .write_all(line.as_bytes())
@@ -451,28 +477,6 @@ fn card_names(spec: &Spec) -> Vec<CardName> {
             instance: instance(&card.path),
         })
         .collect()
-}
-
-/// What ends every wait for a machine.
-fn fatal<T>(entry: &Entry) -> Look<T> {
-    match &entry.what {
-        What::Exited(status) => {
-            Look::Never(anyhow::anyhow!("QEMU of {} ended: {status}", entry.who))
-        }
-        What::Guest(l2::line::Line::Failed(why)) => {
-            Look::Never(anyhow::anyhow!("the guest cannot go on: {why}"))
-        }
-        What::Guest(l2::line::Line::Fault { port, what }) => Look::Never(anyhow::anyhow!(
-            "the guest reports a fault on port {port}: {what}"
-        )),
-        What::Console(line) if line.contains("Kernel panic") => {
-            Look::Never(anyhow::anyhow!("the guest's kernel panicked: {line}"))
-        }
-        What::Stderr(line) if KVM_FAILED.iter().any(|text| line.starts_with(text)) => {
-            Look::Never(anyhow::anyhow!("the guest cannot be run: {line}"))
-        }
-        _ => Look::Wait,
-    }
 }
 
 /// The child's process number.

@@ -3,17 +3,16 @@
 //! Live migration of real guests between real QEMUs, scenario by scenario.
 //!
 //! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`version`] which one, [`guest`] the account of one guest,
-//! [`timeline`] what all of them said and when, [`state`] which states the cards went through,
-//! [`emulator`] what the emulator may do to a guest. The scenarios themselves are in
+//! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
-//! [`contract`] (cards that differ), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! [`contract`] (cards that differ), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`]
+//! compares.
 
 pub mod bench;
 pub mod broken;
 pub mod cards;
 pub mod command_line;
 pub mod contract;
-pub mod emulator;
 pub mod guest;
 pub mod machine;
 pub mod pump;

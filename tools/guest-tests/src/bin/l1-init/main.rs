@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 const OUTBOX_LIMIT: usize = 4 << 20;
 
 fn main() -> Result<()> {
+    setup::processors()?;
     setup::file_systems()?;
     let port = setup::control_port()?;
     let (wakeup, signals) = UnixStream::pair().context("socketpair")?;
