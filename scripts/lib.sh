@@ -118,18 +118,18 @@ lock() {
 # file whole; those that have not changed are left alone.
 hand_out() {
 	local directory=$1 file copy
-	local -A wanted=()
+	local -A kept=()
 	shift
 	mkdir -p -- "$directory"
 	for file; do
 		copy=$directory/${file##*/}
-		wanted[$copy]=1
+		kept[$copy]=1
 		cmp -s -- "$file" "$copy" && continue
 		cp -- "$file" "$copy.new"
 		mv -f -- "$copy.new" "$copy"
 	done
 	for copy in "$directory"/*; do
-		[[ ${wanted[$copy]:-} ]] || rm -rf -- "$copy"
+		[[ ${kept[$copy]:-} ]] || rm -rf -- "$copy"
 	done
 }
 
