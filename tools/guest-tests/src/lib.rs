@@ -5,6 +5,7 @@
 pub mod ktap;
 pub mod l2;
 pub mod module;
+pub mod processors;
 pub mod qmp;
 pub mod scenarios;
 pub mod stream_forge;

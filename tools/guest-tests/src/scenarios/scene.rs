@@ -17,6 +17,7 @@ use super::command_line::Spec;
 use super::machine::{Machine, Place};
 use super::timeline::{Listener, Look, Timeline, What};
 use super::version::{Protocol, Version};
+use crate::processors;
 use crate::qmp::Message;
 
 /// How long a migration may take once nothing holds it back.
@@ -55,6 +56,7 @@ pub struct Scene {
 impl Scene {
     /// Starts a scenario; its logs go to `$LOGDIR/<name>/`.
     pub fn new(name: &str, listener: Option<Listener>) -> Result<Self> {
+        processors::expect_not_the_first()?;
         let logs = std::env::var_os("LOGDIR")
             .map_or_else(|| PathBuf::from("/run/logs"), PathBuf::from)
             .join(name);

@@ -14,6 +14,7 @@ mod program;
 mod setup;
 
 use anyhow::{Context, Result};
+use guest_tests::processors;
 use kmsg::KernelLog;
 use lab_protocol::{Command, Frame, Report};
 use link::Link;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 const OUTBOX_LIMIT: usize = 4 << 20;
 
 fn main() -> Result<()> {
-    setup::processors()?;
+    processors::leave_the_first()?;
     setup::file_systems()?;
     let port = setup::control_port()?;
     let (wakeup, signals) = UnixStream::pair().context("socketpair")?;

@@ -7,7 +7,6 @@ use lab_protocol::{ModuleAction, PORT_NAME};
 use rustix::fs::{open, Mode, OFlags};
 use rustix::mount::{mount, MountFlags};
 use rustix::net::{netlink, AddressFamily, SocketFlags, SocketType};
-use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -53,24 +52,6 @@ pub fn file_systems() -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
     }
     fs::write("/proc/sys/kernel/hostname", "lab").context("cannot set the host name")?;
-    Ok(())
-}
-
-/// The processor that QEMU emulates first.
-const BOOT_PROCESSOR: usize = 0;
-
-/// Keeps this process, and all that it will start, away from the boot processor, if there is another one.
-///
-/// A guest of this machine that ran there would be lost sooner or later. Whenever a processor that QEMU emulates restores the
-/// state of its x87 unit (`XRSTOR`: at nearly every switch of tasks), it clears a flag of the boot processor, with no regard for
-/// what that one does (`cpu_clear_ignne`, seen in QEMU 10.0 and 10.2). Bits of the same word say whether that one is in a guest
-/// with nested paging and whether it takes interrupts, and a change of them at the same moment is undone.
-pub fn processors() -> Result<()> {
-    let mut processors = sched_getaffinity(None).context("sched_getaffinity")?;
-    if processors.count() > 1 {
-        processors.unset(BOOT_PROCESSOR);
-        sched_setaffinity(None, &processors).context("sched_setaffinity")?;
-    }
     Ok(())
 }
 
