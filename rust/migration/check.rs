@@ -35,7 +35,7 @@
 //! ```
 
 use crate::model::{Allowed, ParamDef, Type, Unmet, Values};
-use crate::value::{Kind, Param, Value};
+use crate::value::{InWords, Kind, Param, Value};
 use core::fmt;
 
 #[cfg(test)]
@@ -97,7 +97,8 @@ impl fmt::Display for Reason<'_> {
             Self::Unknown(Param { name, value }) => {
                 write!(
                     f,
-                    "{name}: source has {value}, this device does not know it"
+                    "{name}: source has {}, this device does not know it",
+                    InWords(*value)
                 )
             }
             Self::Twice(Param { name, .. }) => write!(f, "{name}: source gives it twice"),
@@ -106,7 +107,8 @@ impl fmt::Display for Reason<'_> {
                 expected,
             } => write!(
                 f,
-                "{name}: source has {value} of type {}, this device expects {expected}",
+                "{name}: source has {} of type {}, this device expects {expected}",
+                InWords(*value),
                 value.kind()
             ),
             Self::NotAllowed {
@@ -114,7 +116,8 @@ impl fmt::Display for Reason<'_> {
                 allowed,
             } => write!(
                 f,
-                "{name}: source has {value}, this device allows {allowed}"
+                "{name}: source has {}, this device allows {allowed}",
+                InWords(*value)
             ),
             Self::Missing { name, allowed } => {
                 write!(f, "{name}: source lacks it, this device needs {allowed}")
@@ -123,7 +126,12 @@ impl fmt::Display for Reason<'_> {
             Self::Differs {
                 param: Param { name, value },
                 here,
-            } => write!(f, "{name}: source has {value}, this device has {here}"),
+            } => write!(
+                f,
+                "{name}: source has {}, this device has {}",
+                InWords(*value),
+                InWords(*here)
+            ),
         }
     }
 }

@@ -39,7 +39,7 @@
 //! The tables borrow what they hold, so a tool can build the same structures from the migration
 //! information of another host and use the same checks.
 
-use crate::value::{Kind, Param, Value};
+use crate::value::{InWords, Kind, Param, Value};
 use core::fmt;
 
 mod change;
@@ -153,7 +153,9 @@ impl fmt::Display for Allowed<'_> {
             Allowed::Any => f.write_str("any value"),
             Allowed::Bool(allowed) => list(f, allowed.iter().map(|&value| Value::Bool(value))),
             Allowed::Int(allowed) => list(f, allowed.iter()),
-            Allowed::Str(allowed) => list(f, allowed.iter()),
+            Allowed::Str(allowed) => {
+                list(f, allowed.iter().map(|text| InWords(Value::Str(text))))
+            }
         }
     }
 }

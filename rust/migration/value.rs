@@ -6,7 +6,7 @@
 //! white space, a string value is UTF-8 without newline. Control characters, which would garble a
 //! listing or a log line, are refused in both, and lengths are bounded.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 mod text;
 
@@ -79,6 +79,28 @@ impl fmt::Display for Value<'_> {
             Value::Int(int) => int.fmt(f),
             Value::Str(text) => f.write_str(text),
         }
+    }
+}
+
+/// A value as a sentence has it: text in quotation marks, so that it is told from the words around
+/// it. Prints as `on`, `4` or `"text"`; a quotation mark or backslash in the text has a backslash
+/// before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InWords<'a>(pub Value<'a>);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Value::Str(text) = self.0 else {
+            return self.0.fmt(f);
+        };
+        f.write_char('"')?;
+        for c in text.chars() {
+            if matches!(c, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
+        }
+        f.write_char('"')
     }
 }
 

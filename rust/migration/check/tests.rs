@@ -77,7 +77,7 @@ fn every_reason_is_given() {
     assert_eq!(
         checked(MODEL.name, &list, &SMALL),
         [
-            "newest: source has shiny, this device does not know it",
+            "newest: source has \"shiny\", this device does not know it",
             "msi: source has 1 of type int, this device expects bool",
             "label: source gives it twice",
             "num-ports: source has 8, this device allows 1",
@@ -87,13 +87,13 @@ fn every_reason_is_given() {
     assert_eq!(
         verified(MODEL.name, &list, &Values::new(&SMALL)),
         [
-            "newest: source has shiny, this device does not know it",
+            "newest: source has \"shiny\", this device does not know it",
             "msi: source has 1 of type int, this device expects bool",
             "label: source gives it twice",
             "num-ports: source has 8, this device has 1",
             "fifo-depth: source has 64, this device has 16",
-            "style: source has , this device has plain",
-            "label: source has x, this device has ",
+            "style: source has \"\", this device has \"plain\"",
+            "label: source has \"x\", this device has \"\"",
         ]
     );
 }
@@ -119,7 +119,7 @@ fn a_missing_parameter_is_off_or_a_reason() {
         verified(MODEL.name, &[], &Values::new(&SMALL)),
         [
             "num-ports: source lacks it, this device needs 1",
-            "style: source has , this device has plain",
+            "style: source has \"\", this device has \"plain\"",
         ]
     );
 }
@@ -174,7 +174,7 @@ fn an_instance_takes_what_is_in_effect_there_and_nothing_else() {
     more.push(param("label", Value::Str("x")));
     assert_eq!(
         verified(MODEL.name, &more, &values),
-        ["label: source has x, this device has "]
+        ["label: source has \"x\", this device has \"\""]
     );
     // Off said aloud is still off, and the order does not matter.
     let mut aloud = list;

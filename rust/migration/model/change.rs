@@ -6,7 +6,7 @@ use super::{
     parse_model, parse_value, parse_version, Allowed, ParamDef, ParseError, Type, Unmet, Values,
     Version,
 };
-use crate::value::{Kind, Value};
+use crate::value::{InWords, Kind, Value};
 use core::fmt;
 
 /// What an instance is being used for, which decides what of it may change.
@@ -102,7 +102,7 @@ impl fmt::Display for SetError<'_> {
                 name,
                 value,
                 allowed,
-            } => write!(f, "{name}: {value} is not one of {allowed}"),
+            } => write!(f, "{name}: {} is not one of {allowed}", InWords(*value)),
             Self::Unmet(unmet) => unmet.fmt(f),
             Self::Busy { name, in_use } => {
                 let why = match in_use {

@@ -3,7 +3,7 @@
 //! A type: what one kind of instance offers of a model.
 
 use super::{Allowed, Model, ParamDef, Version};
-use crate::value::{Param, Value};
+use crate::value::{InWords, Param, Value};
 use core::fmt;
 
 /// What a type allows of one parameter, where that is less than the model does.
@@ -160,7 +160,11 @@ impl fmt::Display for Unmet<'_> {
         write!(
             f,
             "{}: {} requires {} {}, not {}",
-            self.name, self.value, self.other, self.allowed, self.other_value
+            self.name,
+            InWords(self.value),
+            self.other,
+            self.allowed,
+            InWords(self.other_value)
         )
     }
 }

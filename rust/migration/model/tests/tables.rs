@@ -362,7 +362,10 @@ fn allowed_values_print_as_people_write_them() {
             Allowed::Int(const { &[IntRange::one(1), IntRange::new(4, 8)] }),
             "1, 4-8",
         ),
-        (Allowed::Str(&["even", "odd"]), "even, odd"),
+        (
+            Allowed::Str(&["even", "odd", "any value", "a\\", "\"", ""]),
+            r#""even", "odd", "any value", "a\\", "\"", """#,
+        ),
     ] {
         assert_eq!(allowed.to_string(), text);
     }

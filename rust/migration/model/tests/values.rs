@@ -135,7 +135,7 @@ fn values_that_are_no_values_are_refused_with_the_reason() {
         (
             "style",
             "fancy",
-            "style: fancy is not one of , plain, a \"b\" \\ c, größe",
+            r#"style: "fancy" is not one of "", "plain", "a \"b\" \\ c", "größe""#,
         ),
         (
             "label",
