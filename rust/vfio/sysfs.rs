@@ -133,10 +133,15 @@ impl Attribute {
                     key: kernel::static_lock_class!().as_ptr(),
                     ..pin_init::zeroed()
                 },
+                // With CONFIG_CFI the alternatives are structures: a function may be called only as what it is.
                 __bindgen_anon_1: bindings::device_attribute__bindgen_ty_1 {
+                    #[cfg(CONFIG_CFI)]
+                    show: None,
                     show_const: Some(show::<T>),
                 },
                 __bindgen_anon_2: bindings::device_attribute__bindgen_ty_2 {
+                    #[cfg(CONFIG_CFI)]
+                    store: None,
                     store_const: if writable { Some(store::<T>) } else { None },
                 },
             },
@@ -215,6 +220,8 @@ impl Groups {
             bindings::attribute_group {
                 name: DIRECTORY.as_char_ptr(),
                 __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
+                    #[cfg(CONFIG_CFI)]
+                    is_visible_const: None,
                     is_visible: Some(is_visible::<T>),
                 },
                 __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {

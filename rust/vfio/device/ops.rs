@@ -128,9 +128,14 @@ impl<T: Device> Callbacks<T> {
         #[allow(clippy::disallowed_methods)]
         name: T::NAME.as_ptr().cast_mut().cast(),
         release: Some(Self::release),
+        // Without iommufd, the header has macros of these names that are NULL.
+        #[cfg(CONFIG_IOMMUFD)]
         bind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_bind),
+        #[cfg(CONFIG_IOMMUFD)]
         unbind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_unbind),
+        #[cfg(CONFIG_IOMMUFD)]
         attach_ioas: Some(vfio_bindings::vfio_iommufd_emulated_attach_ioas),
+        #[cfg(CONFIG_IOMMUFD)]
         detach_ioas: Some(vfio_bindings::vfio_iommufd_emulated_detach_ioas),
         open_device: Some(Self::open_device),
         close_device: Some(Self::close_device),

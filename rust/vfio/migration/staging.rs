@@ -108,7 +108,7 @@ impl Staging {
         // SAFETY: As above. The memory outlives the mapping by this function's contract.
         unsafe {
             (*vma).vm_private_data = self.0.as_ptr().cast();
-            (*vma).vm_ops = &VM_OPS;
+            (*vma).vm_ops = &VM_OPS.0;
         }
         Ok(())
     }
@@ -129,10 +129,16 @@ fn check(offset: usize, len: usize) -> Result {
     }
 }
 
-static VM_OPS: bindings::vm_operations_struct = bindings::vm_operations_struct {
+/// The operations hold pointers where the kernel has CONFIG_USERFAULTFD, so they are not [`Sync`] by themselves.
+struct VmOps(bindings::vm_operations_struct);
+
+// SAFETY: They are never written, and the pointers that this module sets are to functions.
+unsafe impl Sync for VmOps {}
+
+static VM_OPS: VmOps = VmOps(bindings::vm_operations_struct {
     fault: Some(fault),
     ..pin_init::zeroed()
-};
+});
 
 /// # Safety
 ///
