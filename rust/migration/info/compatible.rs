@@ -2,12 +2,12 @@
 
 //! An instance and the types that can take its state, in the form of the July 2020 proposal.
 
-use super::json::{AllowedList, Literal, Object, Quoted};
+use super::json::{Literal, Object, Quoted};
 use super::migration_info::print_values;
 use crate::check::check;
 use crate::model::validate::compare::{allowed_eq, bytes_eq, is_single, str_eq};
-use crate::model::{Allowed, Model, ParamDef, Type, Values};
-use core::fmt::{self, Write};
+use crate::model::{Model, Type, Values};
+use core::fmt;
 
 /// Types that differ in nothing but the values that their names are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,8 +178,10 @@ impl fmt::Display for Substituted<'_> {
     }
 }
 
-/// An instance and the families of types that can take its state. Prints as JSON, with a newline at
-/// the end.
+/// An instance and the types that can take its state. Prints as JSON, with a newline at the end.
+///
+/// Of each type it gives the values with which an instance of it does: those of this one, and no
+/// others. So what `${…}` in a type's name may stand for is one value, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Compatible<'a> {
     /// The instance's type as user space names it.
@@ -204,14 +206,15 @@ impl fmt::Display for Compatible<'_> {
         own.end()?;
         let mut compatible = root.objects("compatible")?;
         for family in self.families {
-            let takes = |ty| check(model, self.values.effective(), ty).next().is_none();
-            if !family.types.iter().any(takes) {
+            // Of the types of a family no more than one has the value that its name is made of.
+            let takes = |ty: &&Type<'_>| check(model, self.values.effective(), ty).next().is_none();
+            let Some(ty) = family.types.iter().find(takes) else {
                 continue;
-            }
+            };
             let mut out = compatible.object()?;
             out.member("mdev_type", Quoted(family.pattern))?;
             out.member("model", Quoted(model))?;
-            print_family(out.object("params")?, family)?;
+            self.print_fitting(out.object("params")?, ty)?;
             out.end()?;
         }
         compatible.end()?;
@@ -220,34 +223,17 @@ impl fmt::Display for Compatible<'_> {
     }
 }
 
-/// Prints the values that the types of a family allow, parameter by parameter. Where any value is
-/// allowed there is nothing to list.
-fn print_family(mut out: Object<'_, '_>, family: &Family<'_>) -> fmt::Result {
-    let Some(first) = family.types.first() else {
-        return out.end();
-    };
-    for param in first.model.params {
-        let allowed = first.allowed(param);
-        if family.has_variable(param.name) {
-            out.member(param.name, EachInit { family, param })?;
-        } else if allowed != Allowed::Any {
-            out.member(param.name, AllowedList(allowed))?;
+impl Compatible<'_> {
+    /// Prints what an instance of the type has to have of each parameter: what is in effect here, and
+    /// the off value of what is not.
+    fn print_fitting(&self, mut out: Object<'_, '_>, ty: &Type<'_>) -> fmt::Result {
+        for param in ty.model.params {
+            let mut listed = self.values.effective();
+            let listed = listed.find(|listed| listed.name == param.name);
+            if let Some(value) = listed.map(|listed| listed.value).or(ty.off(param)) {
+                out.member(param.name, format_args!("[{}]", Literal(value)))?;
+            }
         }
-    }
-    out.end()
-}
-
-/// The values of a parameter in the pattern: one a type.
-struct EachInit<'a> {
-    family: &'a Family<'a>,
-    param: &'a ParamDef<'a>,
-}
-
-impl fmt::Display for EachInit<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('[')?;
-        let values = self.family.types.iter().map(|ty| ty.init(self.param));
-        super::json::list(f, values.map(Literal))?;
-        f.write_char(']')
+        out.end()
     }
 }

@@ -52,7 +52,7 @@ impl fmt::Display for Literal<'_> {
 }
 
 /// Prints items with commas between them.
-pub(super) fn list<T: fmt::Display>(
+fn list<T: fmt::Display>(
     f: &mut fmt::Formatter<'_>,
     items: impl Iterator<Item = T>,
 ) -> fmt::Result {

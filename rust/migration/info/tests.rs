@@ -3,9 +3,10 @@
 //! The JSON is what the tables say, read back with an independent reader.
 
 use super::*;
+use crate::check::{check, verify};
 use crate::model::tests::{any_values, BIG, FULL, MODEL, PLAIN_TYPE, SMALL};
-use crate::model::{Allowed, IntRange, Model, Narrowed, ParamDef, Type, Values};
-use crate::value::{Param, Value};
+use crate::model::{Allowed, InUse, IntRange, Model, Narrowed, ParamDef, Type, Values};
+use crate::value::{Kind, Param, Value};
 use proptest::prelude::*;
 use serde_json::{json, Map, Value as Json};
 use std::string::{String, ToString};
@@ -217,14 +218,15 @@ fn compatible_of(values: &Values<'_>) -> Json {
 
 #[test]
 fn compatible_names_the_instance_and_the_types_that_take_its_state() {
-    let params = |num_ports: Json| {
-        json!({
-            "num-ports": num_ports,
-            "fifo-depth": ["16-64"],
-            "vectors": [false, true],
-            "style": ["", "plain", "a \"b\" \\ c", "größe"]
-        })
-    };
+    let params = json!({
+        "num-ports": [2],
+        "fifo-depth": [64],
+        "msi": [true],
+        "vectors": [false],
+        "style": ["plain"],
+        "label": [""],
+        "state-format": [2]
+    });
     assert_eq!(
         compatible_of(&Values::new(&PORTS[1])),
         json!({
@@ -244,12 +246,12 @@ fn compatible_names_the_instance_and_the_types_that_take_its_state() {
                 {
                     "mdev_type": "card-${num-ports}",
                     "model": "example.org/pci/card",
-                    "params": params(json!([1, 2, 4]))
+                    "params": params.clone()
                 },
                 {
                     "mdev_type": "card-any",
                     "model": "example.org/pci/card",
-                    "params": params(json!(["1-2", 4]))
+                    "params": params
                 }
             ]
         })
@@ -267,6 +269,26 @@ fn types_that_do_not_take_the_state_are_left_out() {
     let all = ["card-${num-ports}", "card-any", "small"];
     assert_eq!(types(&Values::new(&SMALL)), all);
     assert_eq!(types(&Values::new(&FULL)), all[..2]);
+}
+
+/// A value of a parameter as JSON has it.
+fn value_of<'a>(param: &ParamDef<'_>, json: &'a Json) -> Value<'a> {
+    match param.kind {
+        Kind::Bool => Value::Bool(json.as_bool().unwrap()),
+        Kind::Int => Value::Int(json.as_u64().unwrap()),
+        Kind::Str => Value::Str(json.as_str().unwrap()),
+    }
+}
+
+/// The values of an instance of the type after the writes of a set-up.
+fn set_up<'a>(ty: &'a Type<'a>, list: &[Param<'_>]) -> Values<'a> {
+    let mut values = Values::new(ty);
+    for param in ty.off_values().chain(list.iter().copied()) {
+        let position = ty.model.position(param.name).unwrap();
+        let old = values.clone();
+        values = old.with(position, param.value, InUse::Closed).unwrap();
+    }
+    values
 }
 
 #[test]
@@ -418,6 +440,59 @@ proptest! {
             .map(|Param { name, value }| (name.to_string(), json_of(value)))
             .collect();
         prop_assert_eq!(parsed(file), json!({ "model": MODEL.name, "params": expected }));
+    }
+
+    /// Whatever is chosen of what an entry lists names a type that can be set up so, and then takes
+    /// the state. And every type that could is in an entry.
+    #[test]
+    fn every_choice_that_compatible_leaves_takes_the_state(
+        full in any_values(&FULL),
+        ports in any_values(&PORTS[2]),
+        small in any_values(&SMALL),
+    ) {
+        for values in [full, ports, small] {
+            let root = compatible_of(&values);
+            let entries = root["compatible"].as_array().unwrap();
+            let mut named = Vec::new();
+            for entry in entries {
+                let pattern = entry["mdev_type"].as_str().unwrap();
+                let family = FAMILIES.iter().find(|family| family.pattern == pattern).unwrap();
+                let params = entry["params"].as_object().unwrap();
+                let lists: Vec<_> = params.values().map(|list| list.as_array().unwrap()).collect();
+                for choice in 0..lists.iter().map(|list| list.len()).product() {
+                    let mut rest: usize = choice;
+                    let chosen: Vec<&Json> = lists.iter().map(|list| {
+                        let at = rest % list.len();
+                        rest /= list.len();
+                        &list[at]
+                    }).collect();
+                    let mut name = pattern.to_string();
+                    for (param, value) in params.keys().zip(&chosen) {
+                        name = name.replace(&std::format!("${{{param}}}"), &value.to_string());
+                    }
+                    let ty = family.types.iter().find(|ty| family.name_of(ty).to_string() == name);
+                    prop_assert!(ty.is_some(), "{} is no type", name);
+                    let ty = ty.unwrap();
+                    let list: Vec<_> = params.keys().zip(chosen).map(|(name, value)| Param {
+                        name,
+                        value: value_of(ty.model.param(name).unwrap(), value),
+                    }).collect();
+                    let there = set_up(ty, &list);
+                    let reasons: Vec<_> = verify(MODEL.name, values.effective(), &there)
+                        .map(|reason| reason.to_string())
+                        .collect();
+                    prop_assert!(reasons.is_empty(), "{}: {:?}", name, reasons);
+                    named.push(name);
+                }
+            }
+            for family in &FAMILIES {
+                for ty in family.types {
+                    let takes = check(MODEL.name, values.effective(), ty).next().is_none();
+                    let name = family.name_of(ty).to_string();
+                    prop_assert_eq!(named.contains(&name), takes, "{}", name);
+                }
+            }
+        }
     }
 
     #[test]
