@@ -114,6 +114,9 @@ pub struct SetupRecord<'a> {
     pub phase: Phase,
     /// The device model.
     pub model: &'a str,
+    /// Length of the whole record in bytes. One of a later minor version is longer than what is
+    /// known of it.
+    pub len: usize,
     params: ParamList<'a>,
     digest: u32,
 }
@@ -135,10 +138,10 @@ impl<'a> SetupRecord<'a> {
         let body = covered
             .get(SETUP_HEAD_LEN..)
             .ok_or(StreamError::Truncated)?;
-        Self::from_parts(&head, body)
+        Self::from_parts(&head, len, body)
     }
 
-    fn from_parts(head: &SetupHead, body: &'a [u8]) -> Result<Self, StreamError> {
+    fn from_parts(head: &SetupHead, len: usize, body: &'a [u8]) -> Result<Self, StreamError> {
         let phase = Phase::try_from(head.phase)?;
         // A later minor version may give meaning to what is zero in this one.
         let is_newer = head.version.minor > FORMAT.minor;
@@ -167,6 +170,7 @@ impl<'a> SetupRecord<'a> {
             version: head.version,
             phase,
             model,
+            len,
             params,
             digest: digest.value(),
         })

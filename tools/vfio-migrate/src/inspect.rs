@@ -6,8 +6,8 @@ use std::io::{self, Read};
 
 use devices::serial::{SectionId, MAX_PORTS};
 use migration::stream::{
-    section_len, setup_len, FormatVersion, Handler, Known, Phase, Reader, Refusal, SectionHeader,
-    SetupRecord, StreamError, DEVICE_SECTIONS, MAX_SECTION_LEN,
+    section_len, FormatVersion, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord,
+    StreamError, DEVICE_SECTIONS, MAX_SECTION_LEN,
 };
 use migration::value::{Kind, Param, Value};
 
@@ -124,8 +124,7 @@ impl Handler for List {
             text: value.to_string(),
         };
         self.model = record.model.to_string();
-        // A record of a later minor version may be longer; then offsets are too small.
-        let len = setup_len(record.model, record.params()) as u64;
+        let len = record.len as u64;
         let setup = Record::Setup {
             version: record.version,
             phase: record.phase,

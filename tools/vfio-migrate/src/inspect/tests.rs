@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
+use migration::crc::Crc32;
 use migration::stream::{write_end, write_section, write_setup, Sink};
 
 use super::*;
@@ -102,6 +103,50 @@ fn every_record_is_listed_with_its_place() {
         ]
     );
     assert_eq!(contents.records[5].1, Record::End);
+}
+
+/// A setup record as a later minor version of the format may have it: longer by these bytes.
+fn with_more(record: &[u8], more: &[u8]) -> Vec<u8> {
+    let mut out = record[..record.len() - 4].to_vec();
+    out.extend(more);
+    out[10..12].copy_from_slice(&1u16.to_le_bytes());
+    let len = out.len() as u32 + 4;
+    out[12..16].copy_from_slice(&len.to_le_bytes());
+    let checksum = Crc32::of(&out);
+    out.extend(checksum.to_le_bytes());
+    out
+}
+
+#[test]
+fn records_behind_a_longer_setup_record_are_listed_with_their_places() {
+    let (bytes, starts) = stream();
+    let starts: Vec<usize> = starts.into_iter().map(|start| start as usize).collect();
+    for more in [&b""[..], b"?", &[0x55; 300]] {
+        let mut longer = with_more(&bytes[..starts[1]], more);
+        longer.extend(with_more(&bytes[starts[1]..starts[2]], more));
+        longer.extend(&bytes[starts[2]..]);
+        let contents = inspect(&mut &longer[..]).unwrap();
+        assert!(contents.damage.is_none(), "{:?}", contents.damage);
+        let found: Vec<usize> = contents
+            .records
+            .iter()
+            .map(|(start, _)| *start as usize)
+            .collect();
+        let moved = |(record, start): (usize, &usize)| start + record.min(2) * more.len();
+        assert_eq!(
+            found,
+            starts.iter().enumerate().map(moved).collect::<Vec<_>>()
+        );
+        let Record::Setup { len, .. } = &contents.records[0].1 else {
+            panic!("{contents:?}");
+        };
+        assert_eq!(*len as usize, starts[1] + more.len());
+        // Damage is found behind them, too.
+        let last = longer.len() - 1;
+        longer[last] ^= 1;
+        let (place, _) = inspect(&mut &longer[..]).unwrap().damage.unwrap();
+        assert_eq!(place as usize, starts[5] + 2 * more.len());
+    }
 }
 
 #[test]
