@@ -35,7 +35,7 @@
 //! ```
 
 use crate::model::{Allowed, ParamDef, Type, Unmet, Values};
-use crate::value::{InWords, Kind, Param, Value};
+use crate::value::{model_problem, name_problem, InWords, Kind, Param, Value};
 use core::fmt;
 
 #[cfg(test)]
@@ -55,6 +55,15 @@ pub enum Reason<'a> {
     Unknown(Param<'a>),
     /// The source gives a parameter twice.
     Twice(Param<'a>),
+    /// The source has more than a stream or a device here can have.
+    Limit {
+        /// The parameter's name.
+        name: &'a str,
+        /// What of it.
+        part: Part,
+        /// Why that cannot be had.
+        problem: &'static str,
+    },
     /// The source's value is of another type.
     Kind {
         /// The parameter as the source has it.
@@ -87,6 +96,27 @@ pub enum Reason<'a> {
     },
 }
 
+/// The part of a source that is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The device model.
+    Model,
+    /// The name of a parameter.
+    Name,
+    /// The value of a parameter, given or off.
+    Value,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Name => "name",
+            Self::Value => "value",
+        })
+    }
+}
+
 impl fmt::Display for Reason<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -102,6 +132,11 @@ impl fmt::Display for Reason<'_> {
                 )
             }
             Self::Twice(Param { name, .. }) => write!(f, "{name}: source gives it twice"),
+            Self::Limit {
+                name,
+                part,
+                problem,
+            } => write!(f, "{name}: the source's {part} {problem}"),
             Self::Kind {
                 param: Param { name, value },
                 expected,
@@ -146,6 +181,7 @@ where
 {
     Comparison { list, ty }.reasons(model, move |_, source| match source {
         Source::Acceptable(_) => None,
+        Source::Limit(reason) => Some(reason),
         Source::NotAllowed(param, allowed) => Some(Reason::NotAllowed { param, allowed }),
         Source::Missing(name, allowed) => Some(Reason::Missing { name, allowed }),
     })
@@ -170,6 +206,7 @@ where
         match source {
             Source::Acceptable(param) if param.value == here => None,
             Source::Acceptable(param) => Some(Reason::Differs { param, here }),
+            Source::Limit(reason) => Some(reason),
             // Of a type that leaves no choice, the value says the same and is easier to read.
             Source::NotAllowed(param, allowed) if allowed.is_single() => {
                 Some(Reason::Differs { param, here })
@@ -186,6 +223,8 @@ enum Source<'a> {
     Acceptable(Param<'a>),
     /// A value that they may not have.
     NotAllowed(Param<'a>, Allowed<'a>),
+    /// A value that nobody here may have, and the reason.
+    Limit(Reason<'a>),
     /// No value, where instances of the type always have one.
     Missing(&'a str, Allowed<'a>),
 }
@@ -210,6 +249,11 @@ where
             source: model,
             destination,
         });
+        let long_model = model_problem(model).map(|problem| Reason::Limit {
+            name: "model",
+            part: Part::Model,
+            problem,
+        });
         // Parameters of different models have nothing to do with each other.
         let same_model = other_model.is_none().then_some((self, judge));
         let rest = same_model.into_iter().flat_map(|(this, judge)| {
@@ -217,7 +261,7 @@ where
             let unmet = this.clone().unmet();
             malformed.chain(this.each(judge)).chain(unmet)
         });
-        other_model.into_iter().chain(rest)
+        long_model.into_iter().chain(other_model).chain(rest)
     }
 
     /// Entries that cannot be compared.
@@ -228,6 +272,13 @@ where
             let mut earlier = earlier.clone().take(index);
             if earlier.any(|other| other.name == param.name) {
                 return Some(Reason::Twice(param));
+            }
+            if let Some(problem) = name_problem(param.name) {
+                return Some(Reason::Limit {
+                    name: param.name,
+                    part: Part::Name,
+                    problem,
+                });
             }
             match ty.model.param(param.name) {
                 None => Some(Reason::Unknown(param)),
@@ -253,18 +304,26 @@ where
     fn source(&self, def: &'a ParamDef<'a>) -> Option<Source<'a>> {
         let allowed = self.ty.allowed(def);
         let name = def.name;
-        match self.list.clone().find(|param| param.name == name) {
-            Some(param) if param.value.kind() != def.kind => None,
-            Some(param) if allowed.contains(&param.value) => Some(Source::Acceptable(param)),
-            Some(param) => Some(Source::NotAllowed(param, allowed)),
-            None => Some(match def.off {
-                Some(value) if allowed.contains(&value) => {
-                    Source::Acceptable(Param { name, value })
-                }
-                Some(value) => Source::NotAllowed(Param { name, value }, allowed),
-                None => Source::Missing(name, allowed),
-            }),
+        let listed = self.list.clone().find(|param| param.name == name);
+        let off = def.off.map(|value| Param { name, value });
+        let Some(param) = listed.or(off) else {
+            return Some(Source::Missing(name, allowed));
+        };
+        if param.value.kind() != def.kind {
+            return None;
         }
+        if let Some(problem) = param.value.problem() {
+            let part = Part::Value;
+            return Some(Source::Limit(Reason::Limit {
+                name,
+                part,
+                problem,
+            }));
+        }
+        Some(match self.ty.allows(def, &param.value) {
+            true => Source::Acceptable(param),
+            false => Source::NotAllowed(param, allowed),
+        })
     }
 
     /// Requirements that the source's values do not meet here. Values that are not acceptable by

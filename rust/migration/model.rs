@@ -62,6 +62,10 @@ pub const MAX_PARAMS: usize = 16;
 /// Most parameters of a model that a device can have whose values are any text.
 pub const MAX_TEXTS: usize = 2;
 
+/// The file that names the version, and the parameter that stands for it in a model that is known
+/// by its versions alone.
+pub const VERSION: &str = "version";
+
 /// What the version file reads when the values are those of no version.
 pub const CUSTOM_VERSION: &str = "custom";
 
@@ -151,11 +155,10 @@ impl fmt::Display for Allowed<'_> {
         }
         match self {
             Allowed::Any => f.write_str("any value"),
+            Allowed::Bool([]) | Allowed::Int([]) | Allowed::Str([]) => f.write_str("no value"),
             Allowed::Bool(allowed) => list(f, allowed.iter().map(|&value| Value::Bool(value))),
             Allowed::Int(allowed) => list(f, allowed.iter()),
-            Allowed::Str(allowed) => {
-                list(f, allowed.iter().map(|text| InWords(Value::Str(text))))
-            }
+            Allowed::Str(allowed) => list(f, allowed.iter().map(|text| InWords(Value::Str(text)))),
         }
     }
 }
@@ -240,6 +243,19 @@ impl<'a> Model<'a> {
     /// A parameter by its name.
     pub fn param(&self, name: &str) -> Option<&'a ParamDef<'a>> {
         self.params.iter().find(|param| param.name == name)
+    }
+
+    /// The versions of a model that is known by them alone, which is compared by its version as by
+    /// the only parameter it has. Tables of drivers have no such model: the name is reserved.
+    pub fn bare_versions(&self) -> Option<&'a [&'a str]> {
+        match self.params {
+            [ParamDef {
+                name: VERSION,
+                allowed: Allowed::Str(names),
+                ..
+            }] => Some(names),
+            _ => None,
+        }
     }
 
     /// A version by its name.

@@ -10,7 +10,9 @@ use core::fmt::{self, Write};
 
 mod text;
 
-pub use text::{model_problem, name_problem, str_problem, RESERVED_NAMES};
+pub use text::{
+    model_form_problem, model_problem, name_form_problem, name_problem, str_problem, RESERVED_NAMES,
+};
 
 /// Longest parameter or version name, in bytes.
 pub const MAX_NAME_LEN: usize = 64;
@@ -67,6 +69,14 @@ impl Value<'_> {
             Value::Bool(_) => Kind::Bool,
             Value::Int(_) => Kind::Int,
             Value::Str(_) => Kind::Str,
+        }
+    }
+
+    /// Why no stream and no device here can have the value, if that is so.
+    pub const fn problem(&self) -> Option<&'static str> {
+        match self {
+            Value::Str(text) => str_problem(text),
+            Value::Bool(_) | Value::Int(_) => None,
         }
     }
 }

@@ -65,6 +65,17 @@ fn list<T: fmt::Display>(
     Ok(())
 }
 
+/// Strings as a JSON list.
+pub(super) struct QuotedList<I>(pub(super) I);
+
+impl<'a, I: Iterator<Item = &'a str> + Clone> fmt::Display for QuotedList<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('[')?;
+        list(f, self.0.clone().map(Quoted))?;
+        f.write_char(']')
+    }
+}
+
 /// Allowed values as a JSON list. Not for [`Allowed::Any`], which has none.
 pub(super) struct AllowedList<'a>(pub(super) Allowed<'a>);
 

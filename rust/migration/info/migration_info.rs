@@ -2,8 +2,8 @@
 
 //! Migration information: which models and parameters an implementation supports.
 
-use super::json::{AllowedList, Literal, Object, Quoted};
-use crate::model::{Allowed, ParamDef, Type};
+use super::json::{AllowedList, Literal, Object, Quoted, QuotedList};
+use crate::model::{Allowed, ParamDef, Type, Version};
 use crate::value::Param;
 use core::fmt;
 
@@ -12,7 +12,8 @@ use core::fmt;
 #[derive(Clone, Copy, Debug)]
 pub struct MigrationInfo<'a> {
     /// Changes whenever the rest could: who has a copy with the same generation need not read again.
-    pub generation: &'a str,
+    /// `None` if nobody sees to that: then there is no such member.
+    pub generation: Option<&'a str>,
     /// What is offered of each model.
     pub types: &'a [Type<'a>],
 }
@@ -20,7 +21,9 @@ pub struct MigrationInfo<'a> {
 impl fmt::Display for MigrationInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut root = Object::root(f)?;
-        root.member("generation", Quoted(self.generation))?;
+        if let Some(generation) = self.generation {
+            root.member("generation", Quoted(generation))?;
+        }
         let mut models = root.object("models")?;
         for ty in self.types {
             let model = models.object(ty.model.name)?;
@@ -33,23 +36,54 @@ impl fmt::Display for MigrationInfo<'_> {
 }
 
 fn print_model(mut model: Object<'_, '_>, ty: &Type<'_>) -> fmt::Result {
+    if let Some(names) = ty.model.bare_versions() {
+        model.member("versions", AllowedList(Allowed::Str(names)))?;
+        if let Some(version) = ty.init_version() {
+            model.member("init_version", Quoted(version))?;
+        }
+        return model.end();
+    }
     let mut params = model.object("params")?;
     for param in ty.model.params {
         print_param(params.object(param.name)?, ty, param)?;
     }
     params.end()?;
+    let names = ty.model.params.iter().map(|param| param.name);
+    print_order(&mut model, "param_order", names)?;
     if ty.versions().next().is_some() {
         let mut versions = model.object("versions")?;
         for version in ty.versions() {
-            let values = versions.object(version.name)?;
-            print_values(values, version.values.iter().copied())?;
+            print_values(versions.object(version.name)?, in_order(ty, version))?;
         }
         versions.end()?;
+        let names = ty.versions().map(|version| version.name);
+        print_order(&mut model, "version_order", names)?;
     }
-    if let Some(version) = ty.init_version() {
+    let is_offered = |name: &&str| ty.versions().any(|version| version.name == *name);
+    if let Some(version) = ty.init_version().filter(is_offered) {
         model.member("init_version", Quoted(version))?;
     }
     model.end()
+}
+
+/// The values of a version, in declaration order.
+fn in_order<'a>(ty: &Type<'a>, version: &Version<'a>) -> impl Iterator<Item = Param<'a>> {
+    let values = version.values;
+    let of = |param: &ParamDef<'a>| values.iter().find(|value| value.name == param.name);
+    ty.model.params.iter().filter_map(of).copied()
+}
+
+/// Prints the names of an object's members in their order, which JSON does not keep. One alone has
+/// none.
+fn print_order<'a>(
+    out: &mut Object<'_, '_>,
+    name: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> fmt::Result {
+    match names.clone().nth(1) {
+        Some(_) => out.member(name, QuotedList(names)),
+        None => Ok(()),
+    }
 }
 
 fn print_param<'a>(mut out: Object<'_, '_>, ty: &Type<'a>, param: &ParamDef<'a>) -> fmt::Result {
@@ -67,7 +101,7 @@ fn print_param<'a>(mut out: Object<'_, '_>, ty: &Type<'a>, param: &ParamDef<'a>)
         out.member("description", Quoted(param.description))?;
     }
     out.member("init_value", Literal(ty.init(param)))?;
-    if let Some(off) = ty.off(param) {
+    if let Some(off) = ty.stated_off(param) {
         out.member("off_value", Literal(off))?;
     }
     if param.runtime {
@@ -75,8 +109,11 @@ fn print_param<'a>(mut out: Object<'_, '_>, ty: &Type<'a>, param: &ParamDef<'a>)
     }
     if !param.requires.is_empty() {
         let mut requires = out.object("requires")?;
-        for required in param.requires {
-            requires.member(required.param, AllowedList(required.allowed))?;
+        for other in ty.model.params {
+            let mut required = param.requires.iter();
+            if let Some(required) = required.find(|required| required.param == other.name) {
+                requires.member(required.param, AllowedList(required.allowed))?;
+            }
         }
         requires.end()?;
     }

@@ -39,7 +39,7 @@ fn allows(list: &Json, value: &Value<'_>) -> bool {
 }
 
 fn info_of(types: &[Type<'_>]) -> String {
-    let generation = "5f3a";
+    let generation = Some("5f3a");
     MigrationInfo { generation, types }.to_string()
 }
 
@@ -89,10 +89,14 @@ fn migration_information_says_what_the_table_says() {
                         "runtime": true
                     }
                 },
+                "param_order": [
+                    "num-ports", "fifo-depth", "msi", "vectors", "style", "label", "state-format"
+                ],
                 "versions": {
                     "v1": { "fifo-depth": 16, "msi": false, "state-format": 1 },
                     "v2": { "fifo-depth": 64, "msi": true, "state-format": 2 }
                 },
+                "version_order": ["v1", "v2"],
                 "init_version": "v2"
             } }
         })
@@ -124,6 +128,18 @@ fn a_model_without_parameters_has_empty_ones() {
         info_of(&[PLAIN_TYPE]),
         "{\n  \"generation\": \"5f3a\",\n  \"models\": {\n    \"example.org/pci/plain\": {\n      \
          \"params\": {}\n    }\n  }\n}\n"
+    );
+}
+
+#[test]
+fn a_generation_that_nobody_gave_is_left_out() {
+    let info = MigrationInfo {
+        generation: None,
+        types: &[PLAIN_TYPE],
+    };
+    assert_eq!(
+        parsed(info),
+        json!({"models": {"example.org/pci/plain": {"params": {}}}})
     );
 }
 
@@ -352,7 +368,7 @@ fn strings_are_escaped() {
     };
     assert_eq!(model.problem(), None);
     let text = MigrationInfo {
-        generation: "\"\n",
+        generation: Some("\"\n"),
         types: &[Type::of(&model)],
     }
     .to_string();
@@ -382,7 +398,7 @@ fn more_than_a_page_comes_out_whole_in_pieces() {
         init_version: None,
     };
     let info = MigrationInfo {
-        generation: "1",
+        generation: Some("1"),
         types: &[Type::of(&model)],
     };
     let whole = info.to_string();
@@ -497,7 +513,7 @@ proptest! {
 
     #[test]
     fn every_window_is_a_part_of_the_whole(offset in 0..3000usize, size in 0..3000usize) {
-        let info = MigrationInfo { generation: "1", types: &[FULL] };
+        let info = MigrationInfo { generation: Some("1"), types: &[FULL] };
         let whole = info.to_string();
         let mut buffer = std::vec![0; size];
         let len = Window::fill(&mut buffer, offset as u64, &info);

@@ -59,14 +59,26 @@ impl<'a> Type<'a> {
         }
     }
 
-    /// The off value of a parameter of the model, if instances may have it.
+    /// The off value of a parameter of the model, if instances may be given it. If they may not, it
+    /// still is what a source has that does not name the parameter.
     pub fn off(&self, param: &ParamDef<'a>) -> Option<Value<'a>> {
-        param.off.filter(|off| self.allowed(param).contains(off))
+        param.off.filter(|off| self.allows(param, off))
     }
 
-    /// Whether an instance may have the value, as far as the parameter alone decides.
+    /// The off value as migration information has it: that of the model, unless the type leaves it
+    /// out of what the model allows.
+    pub(crate) fn stated_off(&self, param: &ParamDef<'a>) -> Option<Value<'a>> {
+        match self.narrowed(param) {
+            Some(_) => self.off(param),
+            None => param.off,
+        }
+    }
+
+    /// Whether an instance may be given the value, as far as the parameter alone decides.
     pub fn allows(&self, param: &ParamDef<'a>, value: &Value<'_>) -> bool {
-        value.kind() == param.kind && self.allowed(param).contains(value)
+        value.kind() == param.kind
+            && value.problem().is_none()
+            && self.allowed(param).contains(value)
     }
 
     /// Whether instances may have all values of a version.
@@ -92,7 +104,8 @@ impl<'a> Type<'a> {
     }
 
     /// What set-up writes first: the off values, in reverse declaration order, so that nothing is
-    /// switched off while a later parameter still requires it.
+    /// switched off while a later parameter still requires it. In a validated type nothing that is
+    /// always on requires what can be off, so every one of these writes is good.
     pub fn off_values(&self) -> impl Iterator<Item = Param<'a>> + Clone {
         let ty = *self;
         let off = move |param: &'a ParamDef<'a>| {

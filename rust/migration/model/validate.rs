@@ -5,7 +5,7 @@
 //! Everything here is `const`, hence the loops by hand.
 
 use super::{Allowed, Model, Narrowed, ParamDef, Version, MAX_PARAMS, MAX_TEXTS};
-use crate::value::{model_problem, name_problem, str_problem, Kind, Param, Value, RESERVED_NAMES};
+use crate::value::{model_problem, name_problem, Kind, Param, Value, RESERVED_NAMES};
 use compare::{allows, is_within, kind_eq, listed, str_eq, value_eq};
 
 pub(crate) mod compare;
@@ -34,11 +34,9 @@ const fn table_name_problem(name: &str) -> Option<&'static str> {
 }
 
 const fn value_problem(value: &Value<'_>) -> Option<&'static str> {
-    match value {
-        Value::Str(text) if str_problem(text).is_some() => {
-            Some("a string value is too long or contains a control character")
-        }
-        _ => None,
+    match value.problem() {
+        Some(_) => Some("a string value is too long or contains a control character"),
+        None => None,
     }
 }
 

@@ -66,12 +66,17 @@ const fn is_control(scalar: u32) -> bool {
 /// What is wrong with a parameter or version name, if anything. Reserved names are well formed:
 /// see [`RESERVED_NAMES`].
 pub const fn name_problem(name: &str) -> Option<&'static str> {
+    if name.len() > MAX_NAME_LEN {
+        return Some("is longer than 64 bytes");
+    }
+    name_form_problem(name)
+}
+
+/// [`name_problem`] of a name that may have any length: it can be spoken of, if not be had here.
+pub const fn name_form_problem(name: &str) -> Option<&'static str> {
     let bytes = name.as_bytes();
     if bytes.is_empty() {
         return Some("is empty");
-    }
-    if bytes.len() > MAX_NAME_LEN {
-        return Some("is longer than 64 bytes");
     }
     let mut left = bytes;
     while let Some((scalar, rest)) = first_scalar(left) {
@@ -106,11 +111,15 @@ pub const fn str_problem(text: &str) -> Option<&'static str> {
 /// What is wrong with a device model string, if anything: a domain name, then path parts after
 /// `/`, none of them empty.
 pub const fn model_problem(model: &str) -> Option<&'static str> {
-    let bytes = model.as_bytes();
-    if bytes.len() > MAX_MODEL_LEN {
+    if model.len() > MAX_MODEL_LEN {
         return Some("is longer than 128 bytes");
     }
-    let mut left = bytes;
+    model_form_problem(model)
+}
+
+/// [`model_problem`] of a string that may have any length.
+pub const fn model_form_problem(model: &str) -> Option<&'static str> {
+    let mut left = model.as_bytes();
     let mut part_is_empty = true;
     while let Some((scalar, rest)) = first_scalar(left) {
         if is_white_space(scalar) || is_control(scalar) {
@@ -158,7 +167,10 @@ mod tests {
         }
         let longest = String::from_utf8(std::vec![b'n'; MAX_NAME_LEN]).unwrap();
         assert_eq!(name_problem(&longest), None);
-        assert!(name_problem(&(longest + "n")).is_some());
+        let longer = longest + "n";
+        assert!(name_problem(&longer).is_some());
+        assert_eq!(name_form_problem(&longer), None);
+        assert!(name_form_problem(&(longer + "=")).is_some());
     }
 
     #[test]
@@ -184,6 +196,9 @@ mod tests {
         }
         let longest = String::from_utf8(std::vec![b'm'; MAX_MODEL_LEN]).unwrap();
         assert_eq!(model_problem(&longest), None);
-        assert!(model_problem(&(longest + "m")).is_some());
+        let longer = longest + "m";
+        assert!(model_problem(&longer).is_some());
+        assert_eq!(model_form_problem(&longer), None);
+        assert!(model_form_problem(&(longer + "/")).is_some());
     }
 }

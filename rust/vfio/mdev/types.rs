@@ -85,7 +85,7 @@ impl TypeNode {
 
     fn info(&self) -> MigrationInfo<'_> {
         MigrationInfo {
-            generation: self.generation.to_str().unwrap_or_default(),
+            generation: self.generation.to_str().ok(),
             types: core::slice::from_ref(self.info.migration),
         }
     }

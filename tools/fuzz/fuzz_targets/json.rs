@@ -27,12 +27,12 @@ fn migration_information(input: &[u8]) {
         Ok(info) => info,
         Err(error) => return is_one_short_line(&error),
     };
-    let generation = info.generation.unwrap_or_default();
+    let generation = info.generation;
     let print = |types| MigrationInfo { generation, types }.to_string();
     let printed = print(info.types);
     let again = read_info(&arena, printed.as_bytes());
     let again = again.unwrap_or_else(|error| panic!("{error}: {printed}"));
-    assert_eq!(again.generation.unwrap_or_default(), generation);
+    assert_eq!(again.generation, generation);
     assert_eq!(print(again.types), printed);
 }
 

@@ -73,7 +73,7 @@ fn candidate(number: usize) -> String {
         init_version: Some("v2"),
     };
     MigrationInfo {
-        generation: &format!("{number:x}"),
+        generation: Some(&format!("{number:x}")),
         types: &[Type::of(&model)],
     }
     .to_string()

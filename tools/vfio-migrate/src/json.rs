@@ -35,18 +35,18 @@ use migration::model::Type;
 use migration::value::Param;
 use serde::de::DeserializeSeed;
 
+mod allowed;
 mod model;
+mod order;
 mod root;
 mod strict;
+mod versions;
 
 /// Longest document that is read, in bytes.
 pub const MAX_DOCUMENT: usize = 1 << 20;
 
-/// Most members of an object and entries of a list.
+/// Most members of an object.
 pub const MAX_ENTRIES: usize = 1024;
-
-/// Most parameters of a model: a setup record has room for no more.
-pub const MAX_PARAMS: usize = migration::stream::MAX_LISTED_PARAMS;
 
 /// Migration information: what a type or a program offers.
 #[derive(Clone, Copy, Debug)]

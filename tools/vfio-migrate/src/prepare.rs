@@ -2,7 +2,12 @@
 
 //! Setting a destination up for a source: off values in reverse declaration order, then the source's list in declaration
 //! order. What fails is taken back.
+//!
+//! Declaration order has what a parameter requires before it, so that each of these writes leaves values that go together,
+//! whatever they were before. There is one exception: what is always on may require another parameter not to be off. Then that
+//! one is always on as well, and its off value is not written. (A driver whose tables were validated has no such parameters.)
 
+use std::collections::HashMap;
 use std::io;
 
 use migration::model::{parse_value, Type};
@@ -19,7 +24,34 @@ pub fn steps<'a>(ty: &Type<'a>, source: &Source<'a>) -> Vec<Param<'a>> {
         let mut params = params.iter();
         params.find(|param| param.name == def.name).copied()
     });
-    ty.off_values().chain(listed).collect()
+    off_steps(ty).into_iter().chain(listed).collect()
+}
+
+/// The writes that switch off what can be, in reverse declaration order.
+fn off_steps<'a>(ty: &Type<'a>) -> Vec<Param<'a>> {
+    let params = ty.model.params;
+    let places = params.iter().enumerate();
+    let places: HashMap<&str, usize> = places.map(|(place, def)| (def.name, place)).collect();
+    // Whether something that is always on requires the parameter not to be off.
+    let mut needed = vec![false; params.len()];
+    let mut steps = Vec::new();
+    for (place, def) in params.iter().enumerate().rev() {
+        match ty.off(def).filter(|_| !needed[place]) {
+            Some(value) => steps.push(Param {
+                name: def.name,
+                value,
+            }),
+            None => {
+                for required in def.requires {
+                    if let Some(&other) = places.get(required.param) {
+                        let off = params[other].off;
+                        needed[other] |= !off.is_some_and(|off| required.allowed.contains(&off));
+                    }
+                }
+            }
+        }
+    }
+    steps
 }
 
 /// The values after these steps that are others than `values`: name, value now, value then.
@@ -141,7 +173,7 @@ fn restore(instance: &mut impl Parameters, ty: &Type<'_>, before: &[String]) -> 
             return Vec::new();
         }
         let chosen = |name: &str| everything || differing.iter().any(|left| left.name == name);
-        for off in ty.off_values().filter(|off| chosen(off.name)) {
+        for off in off_steps(ty).iter().filter(|off| chosen(off.name)) {
             // One that another parameter still requires is refused, and need not be off.
             let _ = instance.write(off.name, &off.value.to_string());
         }

@@ -100,7 +100,7 @@ pub fn info(context: &mut Context<'_>, what: &str) -> Result<bool> {
     let destination = operand::destination(&arena, &context.sysfs, what)?;
     if context.json {
         context.print(MigrationInfo {
-            generation: destination.generation.unwrap_or_default(),
+            generation: destination.generation,
             types: destination.types,
         })?;
         return Ok(true);

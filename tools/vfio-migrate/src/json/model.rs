@@ -2,22 +2,28 @@
 
 //! A model as a type or program offers it, and its parameters.
 
+use std::collections::HashMap;
+
 use bumpalo::collections::Vec as ArenaVec;
-use migration::model::{
-    parse_value, Allowed, IntRange, Model, ParamDef, Requirement, Type, Version,
-};
-use migration::value::{name_problem, Kind, Param, Value, RESERVED_NAMES};
+use migration::model::{Allowed, Model, ParamDef, Requirement, Type, Version, VERSION};
+use migration::value::{name_form_problem, Kind, Value, RESERVED_NAMES};
 use serde::de::{Error, MapAccess};
 
-use super::root::{check_room, Params};
-use super::strict::{AnyValue, Entry, List, Object, ObjectSeed, Skip, Switch, Text, ValueList};
+use super::allowed::{self, form_problem, Bounds};
+use super::order::{by_requirement, Node, Preference};
+use super::strict::{
+    AnyGiven, AnyValue, Entry, Given, List, ListOf, Object, ObjectSeed, Skip, Switch, Text,
+};
+use super::versions::{AnyVersions, Versions};
 use super::Context;
 
-/// `{"params": {…}, "versions": {…}, "init_version": "…"}`
+/// `{"params": {…}, "versions": {…}, "init_version": "…"}`, or `{"versions": […]}` alone
 pub(super) struct ModelObject<'a> {
     name: &'a str,
-    params: Option<&'a [ParamDef<'a>]>,
-    versions: &'a [Version<'a>],
+    params: Option<&'a [RawDef<'a>]>,
+    param_order: &'a [&'a str],
+    versions: Option<Versions<'a>>,
+    version_order: &'a [&'a str],
     init_version: Option<&'a str>,
 }
 
@@ -26,9 +32,50 @@ impl<'a> ModelObject<'a> {
         Self {
             name,
             params: None,
-            versions: &[],
+            param_order: &[],
+            versions: None,
+            version_order: &[],
             init_version: None,
         }
+    }
+
+    /// The parameters and versions of a model that has parameters.
+    fn with_params<E: Error>(
+        &self,
+        context: &Context<'a>,
+        params: &'a [RawDef<'a>],
+    ) -> Result<(&'a [ParamDef<'a>], &'a [Version<'a>]), E> {
+        context.enter("params");
+        let params = declared(context, params, self.param_order)?;
+        context.leave();
+        let versions = match self.versions {
+            Some(versions) => versions.of_params(context, params, self.version_order)?,
+            None => &[],
+        };
+        Ok((params, versions))
+    }
+
+    /// The version as the only parameter, of a model that is known by its versions alone. Which one a new device has is known
+    /// if the document says so; otherwise it is taken to be the latest.
+    fn with_versions<E: Error>(
+        &self,
+        context: &Context<'a>,
+        names: &'a [&'a str],
+    ) -> Result<&'a [ParamDef<'a>], E> {
+        let names = names.iter().map(|name| Given::Value(Value::Str(name)));
+        let names: Vec<Given<'a>> = names.collect();
+        let allowed = allowed::from_list(context, Kind::Str, &names).map_err(E::custom)?;
+        let latest = match allowed {
+            Allowed::Str(names) => names.last().copied(),
+            _ => None,
+        };
+        let latest = latest.ok_or_else(|| E::custom("\"versions\" is empty"))?;
+        let init = self.init_version.unwrap_or(latest);
+        Ok(context.arena.alloc_slice_copy(&[ParamDef {
+            description: "",
+            allowed,
+            ..ParamDef::new(VERSION, Value::Str(init))
+        }]))
     }
 }
 
@@ -41,9 +88,12 @@ impl<'a> Object<'a> for ModelObject<'a> {
         name: &'a str,
         map: &mut A,
     ) -> Result<(), A::Error> {
+        let names = ListOf(context, Text(context));
         match name {
             "params" => self.params = Some(List::read(context, Defs, map)?),
-            "versions" => self.versions = List::read(context, Versions, map)?,
+            "param_order" => self.param_order = map.next_value_seed(names)?,
+            "versions" => self.versions = Some(map.next_value_seed(AnyVersions(context))?),
+            "version_order" => self.version_order = map.next_value_seed(names)?,
             "init_version" => self.init_version = Some(map.next_value_seed(Text(context))?),
             _ => map.next_value_seed(Skip(context))?,
         }
@@ -51,31 +101,27 @@ impl<'a> Object<'a> for ModelObject<'a> {
     }
 
     fn finish<E: Error>(self, context: &Context<'a>) -> Result<&'a Model<'a>, E> {
-        let params = self.params.ok_or_else(|| E::custom("no \"params\""))?;
+        let (params, versions) = match (self.params, self.versions) {
+            (Some(params), _) => self.with_params(context, params)?,
+            (None, Some(Versions::Names(names))) => (self.with_versions(context, names)?, &[][..]),
+            _ => return Err(E::custom("no \"params\"")),
+        };
         let model: &'a Model<'a> = context.arena.alloc(Model {
             name: self.name,
             params,
-            versions: self.versions,
+            versions,
             init_version: self.init_version,
         });
-        let ty = Type::of(model);
         let init = |at: usize| params.get(at).map(|param| param.init);
-        if let Some(unmet) = ty.unmet(init).next() {
+        if let Some(unmet) = Type::of(model).unmet(init).next() {
             return Err(E::custom(format!("the initial values do not fit: {unmet}")));
         }
-        for version in model.versions {
-            for param in version.values {
-                let known = model.param(param.name);
-                if !known.is_some_and(|known| ty.allows(known, &param.value)) {
-                    let version = version.name;
-                    return Err(E::custom(format!(
-                        "version {version} has {param}, which is not offered"
-                    )));
-                }
-            }
-        }
+        let is_known = |init: &str| match model.bare_versions() {
+            Some(names) => names.contains(&init),
+            None => model.version(init).is_some(),
+        };
         match model.init_version {
-            Some(init) if model.version(init).is_none() => Err(E::custom(format!(
+            Some(init) if !is_known(init) => Err(E::custom(format!(
                 "\"init_version\" is {init}, which is no version"
             ))),
             _ => Ok(model),
@@ -83,59 +129,124 @@ impl<'a> Object<'a> for ModelObject<'a> {
     }
 }
 
+/// What a parameter requires of another one, as it is written.
+type RawRequirement<'a> = (&'a str, &'a [Given<'a>]);
+
+/// A parameter, without what it requires, and that as it is written.
+pub(super) type RawDef<'a> = (ParamDef<'a>, &'a [RawRequirement<'a>]);
+
+/// The parameters in declaration order, with what they require in that order too.
+fn declared<'a, E: Error>(
+    context: &Context<'a>,
+    raw: &[RawDef<'a>],
+    order: &[&'a str],
+) -> Result<&'a [ParamDef<'a>], E> {
+    let arena = context.arena;
+    let positions: HashMap<&str, usize> = raw
+        .iter()
+        .enumerate()
+        .map(|(position, (def, _))| (def.name, position))
+        .collect();
+    let mut nodes = Vec::with_capacity(raw.len());
+    for (def, requires) in raw {
+        let mut required = Vec::with_capacity(requires.len());
+        for (name, _) in *requires {
+            required.push(*positions.get(name).ok_or_else(|| {
+                context.enter(def.name);
+                context.enter("requires");
+                context.enter(name);
+                E::custom("no parameter has that name")
+            })?);
+        }
+        let name = def.name;
+        nodes.push(Node {
+            name,
+            requires: required,
+        });
+    }
+    let order = by_requirement(&nodes, &Preference::new(order)).map_err(|(one, other)| {
+        context.enter(one);
+        context.enter("requires");
+        match one == other {
+            true => E::custom("the parameter requires itself"),
+            false => E::custom(format!("{one} and {other} require each other")),
+        }
+    })?;
+    let mut params = ArenaVec::with_capacity_in(raw.len(), arena);
+    // By position in the document, the place in the order.
+    let mut places = vec![0; raw.len()];
+    for (place, &position) in order.iter().enumerate() {
+        places[position] = place;
+        let (def, written) = raw[position];
+        let mut requires: Vec<(usize, Requirement<'a>)> = Vec::with_capacity(written.len());
+        for ((name, values), &other) in written.iter().zip(&nodes[position].requires) {
+            let kind = raw[other].0.kind;
+            let allowed = allowed::from_list(context, kind, values).map_err(|problem| {
+                context.enter(def.name);
+                context.enter("requires");
+                context.enter(name);
+                E::custom(problem)
+            })?;
+            let param = *name;
+            requires.push((places[other], Requirement { param, allowed }));
+        }
+        requires.sort_by_key(|(place, _)| *place);
+        let requires = requires.into_iter().map(|(_, requirement)| requirement);
+        params.push(ParamDef {
+            requires: ArenaVec::from_iter_in(requires, arena).into_bump_slice(),
+            ..def
+        });
+    }
+    Ok(params.into_bump_slice())
+}
+
 /// What is wrong with the name of a parameter or version.
-fn check_name<E: Error>(name: &str) -> Result<(), E> {
-    match name_problem(name) {
+pub(super) fn check_name<E: Error>(name: &str) -> Result<(), E> {
+    match name_form_problem(name) {
         Some(problem) => Err(E::custom(format!("the name {problem}"))),
         None if RESERVED_NAMES.contains(&name) => Err(E::custom("the name is reserved")),
         None => Ok(()),
     }
 }
 
-/// `{"<param>": {…}, …}`, parameters in declaration order.
+/// `{"<param>": {…}, …}`
 struct Defs;
 
 impl<'a> Entry<'a> for Defs {
-    type Item = ParamDef<'a>;
+    type Item = RawDef<'a>;
 
     fn read<A: MapAccess<'a>>(
         &self,
         context: &Context<'a>,
         name: &'a str,
-        earlier: &[Self::Item],
+        _: &[Self::Item],
         map: &mut A,
     ) -> Result<Self::Item, A::Error> {
         check_name(name)?;
-        check_room(earlier)?;
-        map.next_value_seed(ObjectSeed::new(context, DefObject::new(name, earlier)))
+        map.next_value_seed(ObjectSeed::new(context, DefObject::new(name)))
     }
 }
 
 /// `{"type": …, "init_value": …, …}`
-struct DefObject<'a, 'e> {
+struct DefObject<'a> {
     name: &'a str,
-    /// The parameters declared before.
-    earlier: &'e [ParamDef<'a>],
     kind: Option<Kind>,
-    allowed: Option<&'a [Value<'a>]>,
-    minimum: Option<Value<'a>>,
-    maximum: Option<Value<'a>>,
+    values: Option<&'a [Given<'a>]>,
+    bounds: Bounds<'a>,
     description: &'a str,
     init: Option<Value<'a>>,
     off: Option<Value<'a>>,
     runtime: bool,
-    requires: &'a [Requirement<'a>],
+    requires: &'a [RawRequirement<'a>],
 }
 
-impl<'a, 'e> DefObject<'a, 'e> {
-    fn new(name: &'a str, earlier: &'e [ParamDef<'a>]) -> Self {
+impl<'a> DefObject<'a> {
+    fn new(name: &'a str) -> Self {
         Self {
             name,
-            earlier,
             kind: None,
-            allowed: None,
-            minimum: None,
-            maximum: None,
+            values: None,
+            bounds: Bounds::default(),
             description: "",
             init: None,
             off: None,
@@ -143,41 +254,10 @@ impl<'a, 'e> DefObject<'a, 'e> {
             requires: &[],
         }
     }
-
-    /// The values allowed, from the list, the bounds or both.
-    fn allowed(&self, context: &Context<'a>, kind: Kind) -> Result<Allowed<'a>, String> {
-        let bound = |value: Option<Value<'_>>, default| match value {
-            None => Ok(default),
-            Some(Value::Int(value)) if kind == Kind::Int => Ok(value),
-            Some(_) => {
-                Err("\"minimum\" and \"maximum\" are numbers, of int parameters".to_string())
-            }
-        };
-        let bounds = IntRange::new(bound(self.minimum, 0)?, bound(self.maximum, u64::MAX)?);
-        let is_bounded = self.minimum.is_some() || self.maximum.is_some();
-        match self.allowed {
-            None if is_bounded => Ok(Allowed::Int(context.arena.alloc_slice_copy(&[bounds]))),
-            None => Ok(Allowed::Any),
-            Some(values) => {
-                let allowed = allowed_values(context, kind, values)?;
-                if let Allowed::Int([first, .., last] | [first @ last]) = allowed {
-                    let agrees = self.minimum.is_none_or(|min| min == Value::Int(first.min))
-                        && self.maximum.is_none_or(|max| max == Value::Int(last.max));
-                    if !agrees {
-                        return Err(
-                            "\"minimum\" or \"maximum\" disagrees with \"allowed_values\""
-                                .to_string(),
-                        );
-                    }
-                }
-                Ok(allowed)
-            }
-        }
-    }
 }
 
-impl<'a> Object<'a> for DefObject<'a, '_> {
-    type Output = ParamDef<'a>;
+impl<'a> Object<'a> for DefObject<'a> {
+    type Output = RawDef<'a>;
 
     fn member<A: MapAccess<'a>>(
         &mut self,
@@ -185,7 +265,7 @@ impl<'a> Object<'a> for DefObject<'a, '_> {
         name: &'a str,
         map: &mut A,
     ) -> Result<(), A::Error> {
-        let value = AnyValue(context);
+        let (value, given) = (AnyValue(context), AnyGiven(context));
         match name {
             "type" => {
                 let text = map.next_value_seed(Text(context))?;
@@ -195,26 +275,39 @@ impl<'a> Object<'a> for DefObject<'a, '_> {
                     A::Error::custom(format!("{text} is none of the types bool, int and str"))
                 })?);
             }
-            "allowed_values" => self.allowed = Some(map.next_value_seed(ValueList(context))?),
-            "minimum" => self.minimum = Some(map.next_value_seed(value)?),
-            "maximum" => self.maximum = Some(map.next_value_seed(value)?),
+            "allowed_values" => self.values = Some(map.next_value_seed(ListOf(context, given))?),
+            "minimum" => self.bounds.minimum = Some(map.next_value_seed(given)?),
+            "maximum" => self.bounds.maximum = Some(map.next_value_seed(given)?),
             "description" => self.description = map.next_value_seed(Text(context))?,
             "init_value" => self.init = Some(map.next_value_seed(value)?),
             "off_value" => self.off = Some(map.next_value_seed(value)?),
             "runtime" => self.runtime = map.next_value_seed(Switch)?,
-            "requires" => {
-                self.requires = List::read(context, Requires(self.earlier), map)?;
-            }
+            "requires" => self.requires = List::read(context, Requires, map)?,
             _ => map.next_value_seed(Skip(context))?,
         }
         Ok(())
     }
 
-    fn finish<E: Error>(self, context: &Context<'a>) -> Result<ParamDef<'a>, E> {
+    fn finish<E: Error>(self, context: &Context<'a>) -> Result<RawDef<'a>, E> {
         let kind = self.kind.ok_or_else(|| E::custom("no \"type\""))?;
         let init = self.init.ok_or_else(|| E::custom("no \"init_value\""))?;
-        let allowed = self.allowed(context, kind).map_err(E::custom)?;
-        let alone = ParamDef {
+        let bounds = self.bounds.allowed(context, kind, self.values);
+        let allowed = bounds.map_err(E::custom)?;
+        for (member, value) in [("init_value", Some(init)), ("off_value", self.off)] {
+            let problem = match value {
+                Some(value) if value.kind() != kind => {
+                    Some(format!("{value} is not of type {kind}"))
+                }
+                Some(Value::Str(text)) => form_problem(text),
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                return Err(E::custom(format!("\"{member}\": {problem}")));
+            }
+        }
+        // Either value may be one that is not allowed: a new device has it, or a source that lacks the parameter, but nobody
+        // can be given it.
+        let def = ParamDef {
             name: self.name,
             description: self.description,
             kind,
@@ -224,98 +317,15 @@ impl<'a> Object<'a> for DefObject<'a, '_> {
             runtime: self.runtime,
             requires: &[],
         };
-        check_alone(&alone)?;
-        // Whoever narrows a model for a type keeps its requirements, even of what the type cannot switch off.
-        Ok(ParamDef {
-            requires: self.requires,
-            ..alone
-        })
+        Ok((def, self.requires))
     }
 }
 
-/// Applies the rules for tables to one parameter.
-fn check_alone<E: Error>(def: &ParamDef<'_>) -> Result<(), E> {
-    let alone = Model {
-        name: "example",
-        params: std::slice::from_ref(def),
-        versions: &[],
-        init_version: None,
-    };
-    match alone.problem() {
-        Some(problem) => Err(E::custom(problem)),
-        None => Ok(()),
-    }
-}
+/// `{"<other>": [value, …], …}`, as it is written: what the values mean depends on the other parameter.
+struct Requires;
 
-/// Makes sense of a list of allowed values. Integers may come in any order; ranges that overlap become one.
-fn allowed_values<'a>(
-    context: &Context<'a>,
-    kind: Kind,
-    values: &[Value<'a>],
-) -> Result<Allowed<'a>, String> {
-    let arena = context.arena;
-    let other = |value: &Value<'_>| format!("{value} is not of type {kind}");
-    match kind {
-        Kind::Bool => {
-            let mut list = ArenaVec::with_capacity_in(values.len(), arena);
-            for value in values {
-                match value {
-                    Value::Bool(value) => list.push(*value),
-                    value => return Err(other(value)),
-                }
-            }
-            Ok(Allowed::Bool(list.into_bump_slice()))
-        }
-        Kind::Str => {
-            let mut list = ArenaVec::with_capacity_in(values.len(), arena);
-            for value in values {
-                match value {
-                    Value::Str(text) => list.push(*text),
-                    value => return Err(other(value)),
-                }
-            }
-            Ok(Allowed::Str(list.into_bump_slice()))
-        }
-        Kind::Int => {
-            let mut list = ArenaVec::<IntRange>::with_capacity_in(values.len(), arena);
-            for value in values {
-                list.push(match value {
-                    Value::Int(value) => IntRange::one(*value),
-                    Value::Str(text) => int_range(text)
-                        .ok_or_else(|| format!("{text:?} is not a range like \"8-16\""))?,
-                    value => return Err(other(value)),
-                });
-            }
-            list.sort_unstable_by_key(|range| (range.min, range.max));
-            list.dedup_by(|later, earlier| {
-                let overlaps = later.min <= earlier.max;
-                if overlaps {
-                    earlier.max = earlier.max.max(later.max);
-                }
-                overlaps
-            });
-            Ok(Allowed::Int(list.into_bump_slice()))
-        }
-    }
-}
-
-/// `<min>-<max>`
-fn int_range(text: &str) -> Option<IntRange> {
-    let number = |text: &str| match parse_value(Kind::Int, text.as_bytes()) {
-        // One trailing newline would be accepted.
-        Ok(Value::Int(value)) if !text.ends_with('\n') => Some(value),
-        _ => None,
-    };
-    let (min, max) = text.split_once('-')?;
-    let (min, max) = (number(min)?, number(max)?);
-    (min <= max).then_some(IntRange::new(min, max))
-}
-
-/// `{"<other>": [value, …], …}`, with the parameters declared before.
-struct Requires<'a, 'e>(&'e [ParamDef<'a>]);
-
-impl<'a> Entry<'a> for Requires<'a, '_> {
-    type Item = Requirement<'a>;
+impl<'a> Entry<'a> for Requires {
+    type Item = RawRequirement<'a>;
 
     fn read<A: MapAccess<'a>>(
         &self,
@@ -324,59 +334,7 @@ impl<'a> Entry<'a> for Requires<'a, '_> {
         _: &[Self::Item],
         map: &mut A,
     ) -> Result<Self::Item, A::Error> {
-        let values = map.next_value_seed(ValueList(context))?;
-        let Some(other) = self.0.iter().find(|def| def.name == name) else {
-            return Err(A::Error::custom(
-                "no parameter before this one has that name",
-            ));
-        };
-        let allowed = allowed_values(context, other.kind, values).map_err(A::Error::custom)?;
-        let Some(first) = first(&allowed) else {
-            return Err(A::Error::custom("nothing would do"));
-        };
-        // The list is well formed if a parameter could have it.
-        check_alone(&ParamDef {
-            allowed,
-            ..ParamDef::new(name, first)
-        })?;
-        Ok(Requirement {
-            param: name,
-            allowed,
-        })
-    }
-}
-
-/// One of the values allowed, if they are listed.
-fn first<'a>(allowed: &Allowed<'a>) -> Option<Value<'a>> {
-    match allowed {
-        Allowed::Any => None,
-        Allowed::Bool(allowed) => allowed.first().copied().map(Value::Bool),
-        Allowed::Int(allowed) => allowed.first().map(|range| Value::Int(range.min)),
-        Allowed::Str(allowed) => allowed.first().copied().map(Value::Str),
-    }
-}
-
-/// `{"<version>": {"<param>": value, …}, …}`
-struct Versions;
-
-impl<'a> Entry<'a> for Versions {
-    type Item = Version<'a>;
-
-    fn read<A: MapAccess<'a>>(
-        &self,
-        context: &Context<'a>,
-        name: &'a str,
-        earlier: &[Self::Item],
-        map: &mut A,
-    ) -> Result<Self::Item, A::Error> {
-        check_name(name)?;
-        let values = List::read(context, Params, map)?;
-        if let Some(other) = earlier.first() {
-            let names_it = |param: &Param<'_>| other.values.iter().any(|p| p.name == param.name);
-            if values.len() != other.values.len() || !values.iter().all(names_it) {
-                return Err(A::Error::custom("versions do not name the same parameters"));
-            }
-        }
-        Ok(Version { name, values })
+        let values = map.next_value_seed(ListOf(context, AnyGiven(context)))?;
+        Ok((name, values))
     }
 }

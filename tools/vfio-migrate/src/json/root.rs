@@ -2,13 +2,14 @@
 
 //! The outermost objects: migration information, parameter lists.
 
-use migration::model::Type;
-use migration::value::{model_problem, name_problem, str_problem, Param, Value};
+use migration::model::{Type, VERSION};
+use migration::value::{model_form_problem, name_form_problem, Param, Value};
 use serde::de::{Error, MapAccess};
 
+use super::allowed::form_problem;
 use super::model::ModelObject;
 use super::strict::{AnyValue, Entry, List, Object, ObjectSeed, Skip, Text};
-use super::{Context, Info, Source, MAX_PARAMS};
+use super::{Context, Info, Source};
 
 /// `{"generation": …, "models": {…}}`
 #[derive(Default)]
@@ -30,7 +31,12 @@ impl<'a> Object<'a> for InfoObject<'a> {
         match name {
             "name" => self.name = Some(map.next_value_seed(Text(context))?),
             "generation" => self.generation = Some(map.next_value_seed(Text(context))?),
-            "models" => self.types = Some(List::read(context, Models, map)?),
+            "models" => {
+                let types = List::read(context, Models, map)?;
+                let types = context.arena.alloc_slice_copy(types);
+                types.sort_by_key(|ty| ty.model.name);
+                self.types = Some(types);
+            }
             _ => map.next_value_seed(Skip(context))?,
         }
         Ok(())
@@ -52,17 +58,9 @@ impl<'a> Object<'a> for InfoObject<'a> {
 }
 
 fn check_model<E: Error>(name: &str) -> Result<(), E> {
-    match model_problem(name) {
+    match model_form_problem(name) {
         Some(problem) => Err(E::custom(format!("the device model {problem}"))),
         None => Ok(()),
-    }
-}
-
-/// Whether a model can have one more parameter than these.
-pub(super) fn check_room<T, E: Error>(params: &[T]) -> Result<(), E> {
-    match params.len() < MAX_PARAMS {
-        true => Ok(()),
-        false => Err(E::custom("too many parameters")),
     }
 }
 
@@ -85,11 +83,12 @@ impl<'a> Entry<'a> for Models {
     }
 }
 
-/// `{"model": "<model>", "params": {…}}`
+/// `{"model": "<model>", "params": {…}}`, or `"version"` in place of `"params"` where the model is known by versions alone
 #[derive(Default)]
 pub(super) struct SourceObject<'a> {
     model: Option<&'a str>,
     params: Option<&'a [Param<'a>]>,
+    version: Option<&'a str>,
     is_info: bool,
 }
 
@@ -108,7 +107,17 @@ impl<'a> Object<'a> for SourceObject<'a> {
                 check_model(model)?;
                 self.model = Some(model);
             }
-            "params" => self.params = Some(List::read(context, Params, map)?),
+            "params" => {
+                let params = List::read(context, Params, map)?;
+                let params = context.arena.alloc_slice_copy(params);
+                params.sort_by_key(|param| param.name);
+                self.params = Some(params);
+            }
+            "version" => {
+                let version = map.next_value_seed(Text(context))?;
+                check_text(version)?;
+                self.version = Some(version);
+            }
             _ => {
                 self.is_info |= name == "models";
                 map.next_value_seed(Skip(context))?;
@@ -117,8 +126,21 @@ impl<'a> Object<'a> for SourceObject<'a> {
         Ok(())
     }
 
-    fn finish<E: Error>(self, _: &Context<'a>) -> Result<Source<'a>, E> {
-        match (self.model, self.params) {
+    fn finish<E: Error>(self, context: &Context<'a>) -> Result<Source<'a>, E> {
+        let version = self.version.map(|version| Param {
+            name: VERSION,
+            value: Value::Str(version),
+        });
+        let params = match (self.params, version) {
+            (None, Some(version)) => Some(&*context.arena.alloc_slice_copy(&[version])),
+            (Some(_), Some(_)) => {
+                return Err(E::custom(
+                    "\"version\" beside \"params\": a source is known by one of them",
+                ))
+            }
+            (params, None) => params,
+        };
+        match (self.model, params) {
             (Some(model), Some(params)) => Ok(Source { model, params }),
             _ if self.is_info => Err(E::custom(
                 "this is migration information, which describes a destination, not a parameter list",
@@ -139,19 +161,23 @@ impl<'a> Entry<'a> for Params {
         &self,
         context: &Context<'a>,
         name: &'a str,
-        earlier: &[Self::Item],
+        _: &[Self::Item],
         map: &mut A,
     ) -> Result<Self::Item, A::Error> {
-        if let Some(problem) = name_problem(name) {
+        if let Some(problem) = name_form_problem(name) {
             return Err(A::Error::custom(format!("the name {problem}")));
         }
-        check_room(earlier)?;
         let value = map.next_value_seed(AnyValue(context))?;
         if let Value::Str(text) = value {
-            if let Some(problem) = str_problem(text) {
-                return Err(A::Error::custom(format!("the value {problem}")));
-            }
+            check_text(text)?;
         }
         Ok(Param { name, value })
+    }
+}
+
+fn check_text<E: Error>(text: &str) -> Result<(), E> {
+    match form_problem(text) {
+        Some(problem) => Err(E::custom(problem)),
+        None => Ok(()),
     }
 }

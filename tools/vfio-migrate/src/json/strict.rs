@@ -58,6 +58,16 @@ impl<'a, E: Entry<'a>> List<'a, E> {
         let items = ArenaVec::new_in(context.arena);
         map.next_value_seed(ObjectSeed::new(context, Self { entry, items }))
     }
+
+    /// Takes it from an object that is being read.
+    pub(super) fn visit<A: MapAccess<'a>>(
+        context: &Context<'a>,
+        entry: E,
+        map: A,
+    ) -> Result<&'a [E::Item], A::Error> {
+        let items = ArenaVec::new_in(context.arena);
+        ObjectSeed::new(context, Self { entry, items }).visit_map(map)
+    }
 }
 
 impl<'a, E: Entry<'a>> Object<'a> for List<'a, E> {
@@ -115,7 +125,7 @@ impl<'a, O: Object<'a>> Visitor<'a> for ObjectSeed<'_, 'a, O> {
                 return Err(Error::custom("the member is there twice"));
             }
             if seen.len() == MAX_ENTRIES {
-                return Err(Error::custom("too many members"));
+                return Err(Error::custom(format!("more than {MAX_ENTRIES} members")));
             }
             seen.push(name);
             self.object.member(context, name, &mut map)?;
@@ -154,7 +164,68 @@ impl<'a> Visitor<'a> for Text<'_, 'a> {
     }
 }
 
-/// Reads a parameter's value, whose type is known only later.
+/// A parameter's value, whose type is known only later.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Given<'a> {
+    /// One that a parameter can have.
+    Value(Value<'a>),
+    /// A whole number of more than 64 bits.
+    TooLarge,
+}
+
+/// Reads a parameter's value that may be too large a number.
+#[derive(Clone, Copy)]
+pub(super) struct AnyGiven<'c, 'a>(pub(super) &'c Context<'a>);
+
+impl<'a> DeserializeSeed<'a> for AnyGiven<'_, 'a> {
+    type Value = Given<'a>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Given<'a>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for AnyGiven<'_, 'a> {
+    type Value = Given<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("true, false, a number or a string")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Given<'a>, E> {
+        Ok(Given::Value(Value::Bool(value)))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Given<'a>, E> {
+        Ok(Given::Value(Value::Int(value)))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Given<'a>, E> {
+        match u64::try_from(value) {
+            Ok(value) => Ok(Given::Value(Value::Int(value))),
+            Err(_) => Err(out_of_range()),
+        }
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Given<'a>, E> {
+        // What does not fit an integer arrives as such a number. From 2 to the 64th on all of them are whole.
+        match value >= 18_446_744_073_709_551_616.0 {
+            true => Ok(Given::TooLarge),
+            false => Err(out_of_range()),
+        }
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<Given<'a>, E> {
+        Ok(Given::Value(Value::Str(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Given<'a>, E> {
+        let text = Text(self.0).visit_str(text)?;
+        Ok(Given::Value(Value::Str(text)))
+    }
+}
+
+/// Reads a parameter's value.
 #[derive(Clone, Copy)]
 pub(super) struct AnyValue<'c, 'a>(pub(super) &'c Context<'a>);
 
@@ -162,42 +233,10 @@ impl<'a> DeserializeSeed<'a> for AnyValue<'_, 'a> {
     type Value = Value<'a>;
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Value<'a>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for AnyValue<'_, 'a> {
-    type Value = Value<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("true, false, a number or a string")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'a>, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value<'a>, E> {
-        Ok(Value::Int(value))
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value<'a>, E> {
-        match u64::try_from(value) {
-            Ok(value) => Ok(Value::Int(value)),
-            Err(_) => Err(out_of_range()),
+        match AnyGiven(self.0).deserialize(deserializer)? {
+            Given::Value(value) => Ok(value),
+            Given::TooLarge => Err(out_of_range()),
         }
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<Value<'a>, E> {
-        Err(out_of_range())
-    }
-
-    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<Value<'a>, E> {
-        Ok(Value::Str(text))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Value<'a>, E> {
-        Text(self.0).visit_str(text).map(Value::Str)
     }
 }
 
@@ -205,33 +244,36 @@ fn out_of_range<E: Error>() -> E {
     E::custom("the number is not one of 0, 1, 2 ... 18446744073709551615")
 }
 
-/// Reads a list of values.
-pub(super) struct ValueList<'c, 'a>(pub(super) &'c Context<'a>);
+/// Reads a list, whose entries are read by a seed. What it may hold is bounded by the length of the document.
+pub(super) struct ListOf<'c, 'a, S>(pub(super) &'c Context<'a>, pub(super) S);
 
-impl<'a> DeserializeSeed<'a> for ValueList<'_, 'a> {
-    type Value = &'a [Value<'a>];
+impl<'a, S: DeserializeSeed<'a> + Copy> DeserializeSeed<'a> for ListOf<'_, 'a, S>
+where
+    S::Value: 'a,
+{
+    type Value = &'a [S::Value];
 
     fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'a> Visitor<'a> for ValueList<'_, 'a> {
-    type Value = &'a [Value<'a>];
+impl<'a, S: DeserializeSeed<'a> + Copy> Visitor<'a> for ListOf<'_, 'a, S>
+where
+    S::Value: 'a,
+{
+    type Value = &'a [S::Value];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of values")
+        f.write_str("a list")
     }
 
     fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut values = ArenaVec::new_in(self.0.arena);
-        while let Some(value) = list.next_element_seed(AnyValue(self.0))? {
-            if values.len() == MAX_ENTRIES {
-                return Err(Error::custom("too many entries"));
-            }
-            values.push(value);
+        let mut items = ArenaVec::new_in(self.0.arena);
+        while let Some(item) = list.next_element_seed(self.1)? {
+            items.push(item);
         }
-        Ok(values.into_bump_slice())
+        Ok(items.into_bump_slice())
     }
 }
 

@@ -15,7 +15,8 @@ const INFO: &str = r#"{"models": {"example.org/card": {"params": {
     "depth": {"type": "int", "allowed_values": [16, 64], "init_value": 16, "off_value": 16},
     "ports": {"type": "int", "allowed_values": ["1-4"], "init_value": 1},
     "flow": {"type": "bool", "init_value": false, "off_value": false, "requires": {"ports": ["2-4"]}},
-    "label": {"type": "str", "init_value": "new", "off_value": ""}}}}}"#;
+    "label": {"type": "str", "init_value": "new", "off_value": ""}},
+    "param_order": ["depth", "ports", "flow", "label"]}}}"#;
 
 /// An instance that behaves as the driver does, in memory.
 struct Fake<'a> {

@@ -113,8 +113,8 @@ fn a_program_with_several_models_is_judged_by_the_source_s() {
     assert_eq!(
         *reasons,
         [
-            "model: source is m, this device is other",
-            "model: source is m, this device is another"
+            "model: source is m, this device is another",
+            "model: source is m, this device is other"
         ]
     );
 }
