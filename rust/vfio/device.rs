@@ -63,6 +63,11 @@ pub trait Device: Sized + Send + 'static {
     /// Writes to a region. `offset + data.len()` is within it.
     fn write(&mut self, region: Region, offset: u64, data: &[u8]);
 
+    /// Whether new instances let their user unmask INTx by an eventfd, for those that have `intx_unmask_eventfd` in sysfs
+    /// not written. A driver gives its administrator the choice by a module parameter; see `Documentation/intx.rst`.
+    fn intx_unmask_eventfd() -> bool {
+        false
+    }
     /// The interrupts that the device has. Changes only with the parameters.
     fn irqs(&self) -> Counts;
     /// Whether the INTx pin is asserted.
@@ -127,6 +132,9 @@ pub(crate) struct State<T: Device> {
     /// What the instance takes of its parent's capacity; `None` once it was removed.
     reservation: Option<Reservation>,
     pub(crate) irqs: Irqs,
+    /// Whether an eventfd may unmask INTx. No migration parameter: how the host takes an interrupt is nothing that a guest or
+    /// a state representation can tell.
+    pub(crate) intx_unmask_eventfd: bool,
     pub(crate) migration: Migration<T>,
     /// Why the last thing that was refused was refused.
     pub(crate) reason: Reason,
@@ -242,6 +250,7 @@ impl<T: Device> Instance<T> {
                     values,
                     reservation,
                     irqs: Irqs::new(),
+                    intx_unmask_eventfd: T::intx_unmask_eventfd(),
                     migration: Migration::new(),
                     reason: Reason::none(),
                     staging: None,
@@ -365,6 +374,22 @@ impl<T: Device> Instance<T> {
         Ok(())
     }
 
+    /// Lets the user unmask INTx by an eventfd, or not. `EBUSY` while the device is open: a user asks once, when it sets its
+    /// interrupts up.
+    pub(crate) fn allow_intx_unmask_eventfd(&self, allowed: bool) -> Result {
+        let mut state = self.state.lock();
+        if state.open {
+            state.reason.set(format_args!(
+                "{}: cannot change while the device is open",
+                sysfs::INTX_UNMASK_EVENTFD
+            ));
+            return Err(EBUSY);
+        }
+        state.intx_unmask_eventfd = allowed;
+        state.reason.clear();
+        Ok(())
+    }
+
     /// The instance was removed: what it took of its parent's capacity is free again.
     pub(crate) fn removed(&self) {
         let reservation = self.state.lock().reservation.take();
@@ -376,7 +401,8 @@ impl<T: Device> Instance<T> {
         let _control = self.control.lock();
         let follow_up = {
             let mut state = self.state.lock();
-            let follow_up = state.irqs.apply(request)?;
+            let allowed = state.intx_unmask_eventfd;
+            let follow_up = state.irqs.apply(request, allowed)?;
             self.settle(&mut state);
             follow_up
         };

@@ -3,7 +3,8 @@
 //! Interrupts: what `VFIO_DEVICE_GET_IRQ_INFO` reports and `VFIO_DEVICE_SET_IRQS` configures.
 //!
 //! The matrix of actions and data types, with its errnos, is that of vfio-pci: whoever drives a physical device through
-//! VFIO finds the same here. INTx is level-triggered and masks itself when it is signalled; unmasking signals it again
+//! VFIO finds the same here. There is one exception: an eventfd unmasks INTx only where the instance is told to allow that
+//! (`Documentation/intx.rst` says why). INTx is level-triggered and masks itself when it is signalled; unmasking signals it again
 //! while the device still asserts it. MSI is a message for each time a vector becomes pending.
 //!
 //! C header: `include/uapi/linux/vfio.h`.
@@ -237,20 +238,25 @@ impl Irqs {
     /// Carries a request out as far as that is possible under the device's mutex.
     ///
     /// `EINVAL` where the interrupt is not enabled, another kind of interrupt is, or start and count do not fit; `ENOTTY`
-    /// for an action or data type that this interrupt does not have; `EBADF`, `EINVAL` for a descriptor that is no
-    /// eventfd. An error leaves everything as it was.
-    pub fn apply(&mut self, request: &Request) -> Result<FollowUp> {
+    /// for an action or data type that this interrupt does not have, which unmasking by eventfd is unless `unmask_eventfd`;
+    /// `EBADF`, `EINVAL` for a descriptor that is no eventfd. An error leaves everything as it was.
+    pub fn apply(&mut self, request: &Request, unmask_eventfd: bool) -> Result<FollowUp> {
         let action = request.action.ok_or(ENOTTY)?;
         match (request.index, action) {
             (Index::Intx, Action::Trigger) => self.trigger_intx(request),
-            (Index::Intx, _) => self.mask_intx(request, action),
+            (Index::Intx, _) => self.mask_intx(request, action, unmask_eventfd),
             (Index::Msi, Action::Trigger) => self.trigger_msi(request),
             (Index::Req, Action::Trigger) => self.trigger_req(request),
             _ => Err(ENOTTY),
         }
     }
 
-    fn mask_intx(&mut self, request: &Request, action: Action) -> Result<FollowUp> {
+    fn mask_intx(
+        &mut self,
+        request: &Request,
+        action: Action,
+        unmask_eventfd: bool,
+    ) -> Result<FollowUp> {
         let Signalling::Intx { masked, .. } = &mut self.signalling else {
             return Err(EINVAL);
         };
@@ -258,11 +264,10 @@ impl Irqs {
             return Err(EINVAL);
         }
         match (&request.data, action) {
-            (Data::EventFd(fds), Action::Unmask) => Ok(if fds[0] >= 0 {
-                FollowUp::WatchUnmask(fds[0])
-            } else {
-                FollowUp::EndUnmask
-            }),
+            (Data::EventFd(fds), Action::Unmask) if fds[0] < 0 => Ok(FollowUp::EndUnmask),
+            (Data::EventFd(fds), Action::Unmask) if unmask_eventfd => {
+                Ok(FollowUp::WatchUnmask(fds[0]))
+            }
             (Data::EventFd(_), _) => Err(ENOTTY),
             (Data::Bool(0), _) => Ok(FollowUp::Done),
             _ => {

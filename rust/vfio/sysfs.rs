@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute group `migration/` of every instance.
+//! The attributes of every instance: the group `migration/`, and beside it what is no concern of a migration.
 //!
-//! One value a file, readable by all, described in `Documentation/ABI/testing/sysfs-bus-mdev-migration`. There is a file for
-//! every parameter that a type of the driver has; an instance shows those of its own type's model. The driver core creates
-//! the group after the instance was bound to the driver and removes it before it is unbound, so the instance is there
+//! One value a file, readable by all, described in `Documentation/ABI/testing/sysfs-bus-mdev-*`. In `migration/` there is a file
+//! for every parameter that a type of the driver has; an instance shows those of its own type's model. The driver core creates
+//! the groups after the instance was bound to the driver and removes them before it is unbound, so the instance is there
 //! whenever a file is used.
 //!
 //! C headers: `include/linux/device.h`, `include/linux/sysfs.h`.
@@ -13,7 +13,8 @@ use crate::device::{Change, Device, Instance};
 use crate::mdev::{Bound, Type};
 use crate::migration::session::Session;
 use ::migration::info::{Compatible, Window};
-use ::migration::model::CUSTOM_VERSION;
+use ::migration::model::{parse_value, CUSTOM_VERSION};
+use ::migration::value::{Kind, Value};
 use core::fmt::{self, Write};
 use kernel::bindings;
 use kernel::container_of;
@@ -30,6 +31,9 @@ pub(crate) const DIRECTORY: &CStr = c"migration";
 
 /// The files that tell how a migration goes on; they can be polled.
 pub(crate) const PROGRESS: [&CStr; 3] = [c"state", c"phase", c"bytes"];
+
+/// The file that says whether an eventfd may unmask INTx.
+pub(crate) const INTX_UNMASK_EVENTFD: &str = "intx_unmask_eventfd";
 
 /// What a file is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,10 +52,12 @@ enum Subject {
     Bytes,
     /// Why the last thing that was refused was refused.
     Error,
+    /// Whether an eventfd may unmask INTx.
+    IntxUnmaskEventfd,
 }
 
 impl Subject {
-    /// All but the parameters, with the names of their files.
+    /// All of `migration/` but the parameters, with the names of their files.
     const FIXED: [(&'static CStr, Subject); 6] = [
         (c"device_model", Subject::DeviceModel),
         (c"version", Subject::Version),
@@ -63,7 +69,9 @@ impl Subject {
 
     const fn mode(self) -> bindings::umode_t {
         match self {
-            Self::DeviceModel | Self::Version | Self::Parameter(_) => 0o644,
+            Self::DeviceModel | Self::Version | Self::Parameter(_) | Self::IntxUnmaskEventfd => {
+                0o644
+            }
             Self::State | Self::Phase | Self::Bytes | Self::Error => 0o444,
         }
     }
@@ -73,6 +81,7 @@ impl Subject {
         match self {
             Self::Version => !model.versions.is_empty(),
             Self::Parameter(name) => model.position(name).is_some(),
+            Self::IntxUnmaskEventfd => instance.state.lock().device.irqs().intx,
             _ => true,
         }
     }
@@ -94,6 +103,7 @@ impl Subject {
                 "" => Ok(()),
                 reason => writeln!(out, "{reason}"),
             },
+            Self::IntxUnmaskEventfd => writeln!(out, "{}", Value::Bool(state.intx_unmask_eventfd)),
         }
     }
 
@@ -105,6 +115,17 @@ impl Subject {
                 let position = instance.info.migration.model.position(name).ok_or(EINVAL)?;
                 instance.change(Change::Parameter(position, text))
             }
+            Self::IntxUnmaskEventfd => match parse_value(Kind::Bool, text) {
+                Ok(Value::Bool(allowed)) => instance.allow_intx_unmask_eventfd(allowed),
+                Ok(_) => Err(EINVAL),
+                Err(error) => {
+                    let mut state = instance.state.lock();
+                    state
+                        .reason
+                        .set(format_args!("{INTX_UNMASK_EVENTFD}: {error}"));
+                    Err(EINVAL)
+                }
+            },
             Self::State | Self::Phase | Self::Bytes | Self::Error => Err(EPERM),
         }
     }
@@ -154,12 +175,13 @@ impl Attribute {
 ///
 /// # Invariants
 ///
-/// `attributes`, `names`, `group` and the arrays of pointers are not changed once they have been made, so the pointers that
+/// `attributes`, `names`, the groups and the arrays of pointers are not changed once they have been made, so the pointers that
 /// they hold to each other's allocations are valid for as long as this value.
 pub(crate) struct Groups {
     list: KVec<*const bindings::attribute_group>,
-    _group: KBox<bindings::attribute_group>,
-    _pointers: KVec<*const bindings::attribute>,
+    _migration: KBox<bindings::attribute_group>,
+    _own: KBox<bindings::attribute_group>,
+    _pointers: [KVec<*const bindings::attribute>; 2],
     _attributes: KVec<Attribute>,
     _names: KVec<CString>,
     _bin_pointers: KVec<*const bindings::bin_attribute>,
@@ -181,22 +203,28 @@ impl Groups {
         for (name, subject) in Subject::FIXED {
             attributes.push(Attribute::new::<T>(name, subject), GFP_KERNEL)?;
         }
-        let models = types.iter().copied().flatten().map(|ty| ty.migration.model);
-        for param in models.flat_map(|model| model.params) {
-            let subject = Subject::Parameter(param.name);
-            if attributes.iter().any(|other| other.subject == subject) {
-                continue;
+        let mut add = |name: &str, subject| -> Result {
+            if attributes
+                .iter()
+                .any(|other: &Attribute| other.subject == subject)
+            {
+                return Ok(());
             }
-            let name = CString::try_from_fmt(fmt!("{}", param.name))?;
+            let name = CString::try_from_fmt(fmt!("{name}"))?;
             // The text is in an allocation of its own, which stays where it is.
             attributes.push(Attribute::new::<T>(&name, subject), GFP_KERNEL)?;
             names.push(name, GFP_KERNEL)?;
+            Ok(())
+        };
+        let models = types.iter().copied().flatten().map(|ty| ty.migration.model);
+        for param in models.flat_map(|model| model.params) {
+            add(param.name, Subject::Parameter(param.name))?;
         }
-        let mut pointers = KVec::with_capacity(attributes.len() + 1, GFP_KERNEL)?;
-        for attribute in &attributes {
-            pointers.push(&raw const attribute.raw.attr, GFP_KERNEL)?;
-        }
-        pointers.push(core::ptr::null(), GFP_KERNEL)?;
+        // Last, and not in the directory of the others.
+        add(INTX_UNMASK_EVENTFD, Subject::IntxUnmaskEventfd)?;
+        let (own, in_migration) = attributes.split_last().ok_or(EINVAL)?;
+        let pointers = terminated(in_migration.iter().map(|one| &raw const one.raw.attr))?;
+        let own_pointers = terminated([&raw const own.raw.attr])?;
 
         let compatible = KBox::new(
             bindings::bin_attribute {
@@ -212,34 +240,24 @@ impl Groups {
             },
             GFP_KERNEL,
         )?;
-        let mut bin_pointers = KVec::with_capacity(2, GFP_KERNEL)?;
-        bin_pointers.push(&raw const *compatible, GFP_KERNEL)?;
-        bin_pointers.push(core::ptr::null(), GFP_KERNEL)?;
+        let bin_pointers = terminated([&raw const *compatible])?;
 
-        let group = KBox::new(
+        let migration = KBox::new(
             bindings::attribute_group {
                 name: DIRECTORY.as_char_ptr(),
-                __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
-                    #[cfg(CONFIG_CFI)]
-                    is_visible_const: None,
-                    is_visible: Some(is_visible::<T>),
-                },
-                __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {
-                    attrs_const: pointers.as_ptr(),
-                },
                 bin_attrs: bin_pointers.as_ptr(),
-                ..pin_init::zeroed()
+                ..group::<T>(&pointers)
             },
             GFP_KERNEL,
         )?;
-        let mut list = KVec::with_capacity(2, GFP_KERNEL)?;
-        list.push(&raw const *group, GFP_KERNEL)?;
-        list.push(core::ptr::null(), GFP_KERNEL)?;
+        let own = KBox::new(group::<T>(&own_pointers), GFP_KERNEL)?;
+        let list = terminated([&raw const *migration, &raw const *own])?;
         // INVARIANT: All of it was made here.
         Ok(Self {
             list,
-            _group: group,
-            _pointers: pointers,
+            _migration: migration,
+            _own: own,
+            _pointers: [pointers, own_pointers],
             _attributes: attributes,
             _names: names,
             _bin_pointers: bin_pointers,
@@ -250,6 +268,34 @@ impl Groups {
     /// The NULL-terminated list of groups.
     pub(crate) fn as_ptr(&self) -> *const *const bindings::attribute_group {
         self.list.as_ptr()
+    }
+}
+
+/// Pointers and a null pointer at their end, as the kernel takes lists.
+fn terminated<P>(
+    pointers: impl IntoIterator<Item = *const P, IntoIter: ExactSizeIterator>,
+) -> Result<KVec<*const P>> {
+    let pointers = pointers.into_iter();
+    let mut list = KVec::with_capacity(pointers.len() + 1, GFP_KERNEL)?;
+    for pointer in pointers {
+        list.push(pointer, GFP_KERNEL)?;
+    }
+    list.push(core::ptr::null(), GFP_KERNEL)?;
+    Ok(list)
+}
+
+/// A group of the attributes in a list, which ends with a null pointer and stays where it is as long as the group is used.
+fn group<T: Device>(attributes: &[*const bindings::attribute]) -> bindings::attribute_group {
+    bindings::attribute_group {
+        __bindgen_anon_1: bindings::attribute_group__bindgen_ty_1 {
+            #[cfg(CONFIG_CFI)]
+            is_visible_const: None,
+            is_visible: Some(is_visible::<T>),
+        },
+        __bindgen_anon_2: bindings::attribute_group__bindgen_ty_2 {
+            attrs_const: attributes.as_ptr(),
+        },
+        ..pin_init::zeroed()
     }
 }
 

@@ -43,6 +43,10 @@ module! {
             default: 0,
             description: "1 adds a parent mdev_serial_old, an older implementation to test mismatches with (default 0)",
         },
+        intx_unmask_eventfd: u8 {
+            default: 0,
+            description: "1 lets KVM deliver INTx of new instances, which QEMU does not connect again after a migration (default 0)",
+        },
     },
 }
 
@@ -133,6 +137,10 @@ impl Device for SerialCard {
         }
     }
 
+    fn intx_unmask_eventfd() -> bool {
+        module_parameters::intx_unmask_eventfd.value() == 1
+    }
+
     fn intx(&self) -> bool {
         self.0.intx_asserted()
     }
@@ -195,6 +203,18 @@ impl Device for SerialCard {
     }
 }
 
+/// A module parameter that is 0 or 1.
+fn switch(name: &str, value: u8) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => {
+            pr_err!("{name}={other} is out of range: give 0 or 1\n");
+            Err(EINVAL)
+        }
+    }
+}
+
 /// The module: its parents, which refer to the driver. Unloading removes the instances, then all of it.
 struct MdevSerial {
     _old: Option<Parent<SerialCard>>,
@@ -208,14 +228,11 @@ impl kernel::Module for MdevSerial {
             pr_err!("max_ports={max_ports} is out of range: give a number from 1 to 1024\n");
             return Err(EINVAL);
         }
-        let with_old = match module_parameters::old_parent.value() {
-            0 => false,
-            1 => true,
-            other => {
-                pr_err!("old_parent={other} is out of range: give 0 or 1\n");
-                return Err(EINVAL);
-            }
-        };
+        let with_old = switch("old_parent", module_parameters::old_parent.value())?;
+        switch(
+            "intx_unmask_eventfd",
+            module_parameters::intx_unmask_eventfd.value(),
+        )?;
         let class = Class::new(SerialCard::NAME)?;
         let driver = Driver::new(&[&types::TYPES, &types::OLD_TYPES])?;
         let parent = Parent::new(

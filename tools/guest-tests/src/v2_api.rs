@@ -42,6 +42,7 @@ mod removal;
 mod round_trip;
 mod serial;
 mod states;
+mod unmask_eventfd;
 
 /// All tests. Those that unload the driver come last.
 pub fn suite() -> Suite {
@@ -51,6 +52,7 @@ pub fn suite() -> Suite {
     regions::add(&mut suite);
     irq_matrix::add(&mut suite);
     interrupts::add(&mut suite);
+    unmask_eventfd::add(&mut suite);
     serial::add(&mut suite);
     opening::add(&mut suite);
     instances::add(&mut suite);

@@ -177,27 +177,7 @@ impl Machine {
             matches!(what, What::Qmp(Message::Greeting(_)))
         })?;
         machine.execute(&qmp::qmp_capabilities { enable: None })?;
-        if spec.incoming && spec.version.protocol() == Protocol::V2 {
-            machine.reset()?;
-        }
         Ok(machine)
-    }
-
-    /// Resets the machine once more before a migration comes in.
-    ///
-    /// QEMU connects the card's INTx to an input of KVM's interrupt controller when it plugs the card in, when it resets
-    /// the card and when the guest changes the routing, but not when a migration brings the routing along (QEMU 10.0:
-    /// ich9_lpc_post_load and piix_post_load do not call pci_bus_fire_intx_routing_notifier). At the first reset the
-    /// chipset, which comes after the card, has not set its default routing yet: the card's interrupts would arrive at
-    /// input 0, and the guest would hang. At the second it has, and Linux uses no other on this machine type. QEMU 11.1 needs
-    /// this as well; with QEMU 7.2 the interrupts arrive without it.
-    fn reset(&self) -> Result<()> {
-        let from = self.timeline().position();
-        self.execute(&qmp::system_reset {})?;
-        self.wait(from, ANSWER, "the reset of the empty machine", |what| {
-            matches!(what, What::Qmp(Message::Event(qmp::Event::RESET { .. })))
-        })?;
-        Ok(())
     }
 
     /// The machine's name.

@@ -205,7 +205,7 @@ pub fn compared(name: &str, driver: Driver) -> Result<Measured> {
     live(&Scene::new(name, None)?, &here, &there, &Options::default())
 }
 
-/// Scenario b; with INTx through QEMU, where the others have it through KVM.
+/// Scenario b; with QEMU told to take INTx itself, which it does in the others too, after KVM was refused.
 pub fn iommufd(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
     let here = here.through_iommufd().without_kvm_intx();

@@ -17,6 +17,8 @@ pub const BAR0: u32 = abi::VFIO_PCI_BAR0_REGION_INDEX;
 pub const CONFIG: u32 = abi::VFIO_PCI_CONFIG_REGION_INDEX;
 /// Region of migration protocol version 1, after those of every PCI device.
 pub const MIGRATION: u32 = abi::VFIO_PCI_NUM_REGIONS;
+/// The file of an instance that says whether an eventfd may unmask its INTx.
+pub const UNMASK_EVENTFD: &str = "intx_unmask_eventfd";
 /// The numbers of ports that there are types for.
 pub const PORTS: [u32; 3] = [1, 2, 4];
 
@@ -80,7 +82,18 @@ impl Card {
 
     /// A new card with `ports` ports, opened as told, with I/O accesses enabled as firmware does.
     pub fn opened(ports: u32, access: Access) -> anyhow::Result<Self> {
+        Self::of(card_type(ports)?.create()?, ports, access)
+    }
+
+    /// As [`Card::new`]; an eventfd may unmask its INTx.
+    pub fn with_unmask_eventfd(ports: u32) -> anyhow::Result<Self> {
         let instance = card_type(ports)?.create()?;
+        instance.set_attribute(UNMASK_EVENTFD, "on")?;
+        Self::of(instance, ports, Access::Cdev)
+    }
+
+    /// An instance with `ports` ports, opened as told, with I/O accesses enabled as firmware does.
+    pub fn of(instance: Mdev, ports: u32, access: Access) -> anyhow::Result<Self> {
         let device = access.open(&instance)?;
         let card = Self {
             device,

@@ -24,10 +24,6 @@ pub(super) fn add(suite: &mut Suite) {
         intx_that_went_away_while_masked_is_not_signalled,
         intx_asserted_before_it_is_enabled_is_signalled_at_once,
         false_neither_masks_nor_unmasks_intx,
-        an_eventfd_unmasks_intx,
-        an_eventfd_signalled_before_it_is_set_unmasks_intx,
-        a_second_unmask_eventfd_is_refused_until_the_first_is_gone,
-        an_unmask_eventfd_ends_with_intx,
         every_port_shares_the_one_intx,
         intx_disabled_in_the_command_register_is_silent,
         intx_stays_configured_across_a_reset,
@@ -37,13 +33,13 @@ pub(super) fn add(suite: &mut Suite) {
 }
 
 /// Makes port `port` raise "transmitter empty".
-fn raise(card: &Card, port: u32) -> anyhow::Result<()> {
+pub(super) fn raise(card: &Card, port: u32) -> anyhow::Result<()> {
     card.port(port).set(IER, 0)?;
     card.port(port).set(IER, IER_EMPTY)
 }
 
 /// Serves "transmitter empty" of port `port`: reading its identification clears it.
-fn serve(card: &Card, port: u32) -> anyhow::Result<()> {
+pub(super) fn serve(card: &Card, port: u32) -> anyhow::Result<()> {
     equal(
         "interrupt identification",
         card.port(port).interrupt()?,
@@ -51,7 +47,8 @@ fn serve(card: &Card, port: u32) -> anyhow::Result<()> {
     )
 }
 
-fn unmask(card: &Card) -> anyhow::Result<()> {
+/// Unmasks INTx.
+pub(super) fn unmask(card: &Card) -> anyhow::Result<()> {
     card.set_irqs(&IrqSet::none(INTX, UNMASK)).named("unmask")
 }
 
@@ -157,74 +154,6 @@ fn false_neither_masks_nor_unmasks_intx() -> anyhow::Result<()> {
     card.set_irqs(&IrqSet::boolean(INTX, UNMASK, 0))
         .named("unmask with false")?;
     equal("signals while masked", event.count()?, 0)
-}
-
-fn an_eventfd_unmasks_intx() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
-    let event = card.enable(INTX)?;
-    let resample = Event::new()?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, resample.number()))
-        .named("unmask eventfd")?;
-    raise(&card, 0)?;
-    event.wait()?;
-    for _ in 0..3 {
-        resample.signal()?;
-        equal("signals after the unmask eventfd", event.wait()?, 1)?;
-    }
-    serve(&card, 0)?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, -1))
-        .named("taking the unmask eventfd away")?;
-    unmask(&card)?;
-    raise(&card, 0)?;
-    event.wait()?;
-    resample.signal()?;
-    equal(
-        "signals after the eventfd was taken away",
-        event.count()?,
-        0,
-    )
-}
-
-fn an_eventfd_signalled_before_it_is_set_unmasks_intx() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
-    let event = card.enable(INTX)?;
-    raise(&card, 0)?;
-    event.wait()?;
-    let resample = Event::new()?;
-    resample.signal()?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, resample.number()))
-        .named("unmask eventfd")?;
-    equal("signals", event.wait()?, 1)
-}
-
-fn a_second_unmask_eventfd_is_refused_until_the_first_is_gone() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
-    let _event = card.enable(INTX)?;
-    let (first, second) = (Event::new()?, Event::new()?);
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, first.number()))
-        .named("first")?;
-    let result = card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, second.number()));
-    refused("second", result, Errno::EBUSY)?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, -1))
-        .named("taking the first away")?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, second.number()))
-        .named("second, alone")
-}
-
-fn an_unmask_eventfd_ends_with_intx() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
-    let _event = card.enable(INTX)?;
-    let resample = Event::new()?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, resample.number()))
-        .named("unmask eventfd")?;
-    card.set_irqs(&IrqSet::disable(INTX)).named("disable")?;
-    let event = card.enable(INTX).named("enable again")?;
-    raise(&card, 0)?;
-    event.wait()?;
-    resample.signal()?;
-    equal("signals after the old unmask eventfd", event.count()?, 0)?;
-    card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, resample.number()))
-        .named("unmask eventfd again")
 }
 
 fn every_port_shares_the_one_intx() -> anyhow::Result<()> {

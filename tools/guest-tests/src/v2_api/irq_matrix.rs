@@ -61,8 +61,15 @@ fn name(index: u32) -> &'static str {
     }
 }
 
-/// What vfio-pci answers to a well-formed request for interrupt 0 of `index`.
-fn expected(index: u32, action: u32, data: Data, enabled: Option<u32>) -> Result<(), Errno> {
+/// What vfio-pci answers to a well-formed request for interrupt 0 of `index`, but for an eventfd that unmasks INTx where that is
+/// not allowed.
+fn expected(
+    index: u32,
+    action: u32,
+    data: Data,
+    enabled: Option<u32>,
+    unmask_eventfd: bool,
+) -> Result<(), Errno> {
     let is_enabled = enabled == Some(index);
     match index {
         // There is no interrupt 0.
@@ -75,6 +82,7 @@ fn expected(index: u32, action: u32, data: Data, enabled: Option<u32>) -> Result
         },
         INTX if !is_enabled => Err(Errno::EINVAL),
         INTX if action == MASK && data == Data::EventFd => Err(Errno::ENOTTY),
+        INTX if action == UNMASK && data == Data::EventFd && !unmask_eventfd => Err(Errno::ENOTTY),
         INTX => Ok(()),
         // Neither can be masked.
         MSI | REQ if action != TRIGGER => Err(Errno::ENOTTY),
@@ -92,7 +100,22 @@ fn expected(index: u32, action: u32, data: Data, enabled: Option<u32>) -> Result
 
 /// One index in one state: all actions and kinds of data.
 fn row(index: u32, enabled: Option<u32>) -> anyhow::Result<()> {
-    let card = Card::new(1)?;
+    let cards = [
+        (Card::new(1)?, false),
+        (Card::with_unmask_eventfd(1)?, true),
+    ];
+    cards
+        .iter()
+        .try_for_each(|(card, unmask_eventfd)| row_of(card, *unmask_eventfd, index, enabled))
+}
+
+/// The same for one card.
+fn row_of(
+    card: &Card,
+    unmask_eventfd: bool,
+    index: u32,
+    enabled: Option<u32>,
+) -> anyhow::Result<()> {
     for (action, action_name) in [(MASK, "MASK"), (UNMASK, "UNMASK"), (TRIGGER, "TRIGGER")] {
         for data in [Data::None, Data::Bool, Data::EventFd] {
             let event = enabled
@@ -107,9 +130,9 @@ fn row(index: u32, enabled: Option<u32>) -> anyhow::Result<()> {
             };
             let got = card.set_irqs(&set);
             equal(
-                format!("{action_name} with data {data:?}"),
+                format!("{action_name} with data {data:?}, unmask eventfd: {unmask_eventfd}"),
                 got,
-                expected(index, action, data, enabled),
+                expected(index, action, data, enabled, unmask_eventfd),
             )?;
             for index in [INTX, MSI, REQ] {
                 // Whatever is enabled now; the rest answers EINVAL.
@@ -353,7 +376,7 @@ fn unreadable_arguments_of_set_irqs_are_refused() -> anyhow::Result<()> {
 }
 
 fn descriptors_that_are_no_eventfd_are_refused() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
+    let card = Card::with_unmask_eventfd(1)?;
     let file = File::open("/dev/null")?;
     let pairs = [
         (i32::MAX, Errno::EBADF),

@@ -2,11 +2,11 @@
 
 //! Unloading the driver: refused while it is in use, clean otherwise. delete_module(2): a module with users is EWOULDBLOCK.
 
-use super::card::{card_type, Card};
+use super::card::{card_type, Card, UNMASK_EVENTFD};
 use super::check::{equal, refused, Named};
-use crate::ktap::Suite;
+use crate::ktap::{expect_kernel_log, Suite};
 use crate::mdev::MdevType;
-use crate::module::{load, parameters, unload, DRIVER};
+use crate::module::{load, parameters, unload, Reloaded, DRIVER};
 use crate::vfio::{Access, Errno, State};
 
 /// What it is built on.
@@ -20,6 +20,7 @@ pub(super) fn add(suite: &mut Suite) {
         the_library_cannot_be_unloaded_while_the_driver_is_there,
         unloading_the_driver_removes_its_instances,
         the_driver_can_be_unloaded_and_loaded_many_times,
+        a_module_parameter_lets_an_eventfd_unmask_intx_of_new_instances,
     );
 }
 
@@ -91,5 +92,21 @@ fn the_driver_can_be_unloaded_and_loaded_many_times() -> anyhow::Result<()> {
             free,
         )?;
     }
+    Ok(())
+}
+
+fn a_module_parameter_lets_an_eventfd_unmask_intx_of_new_instances() -> anyhow::Result<()> {
+    for (parameter, wanted) in [("1", "on"), ("0", "off")] {
+        let _loaded = Reloaded::with(&format!("intx_unmask_eventfd={parameter}"))?;
+        let instance = card_type(1)?.create()?;
+        equal(
+            format!("with the parameter {parameter}"),
+            instance.attribute(UNMASK_EVENTFD)?,
+            wanted.to_string(),
+        )?;
+    }
+    expect_kernel_log("mdev_serial: intx_unmask_eventfd=2 is out of range");
+    let refused = Reloaded::with("intx_unmask_eventfd=2").map(drop);
+    anyhow::ensure!(refused.is_err(), "the parameter 2 was taken");
     Ok(())
 }

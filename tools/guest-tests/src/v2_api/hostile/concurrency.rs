@@ -214,7 +214,7 @@ fn hostile_38_two_readers_share_a_stream_without_losing_a_byte() -> anyhow::Resu
 }
 
 fn hostile_38_interrupts_are_configured_from_many_threads() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
+    let card = Card::with_unmask_eventfd(1)?;
     let device = card.device();
     let event = card.enable(INTX)?;
     let (resample, other) = (Event::new()?, Event::new()?);
