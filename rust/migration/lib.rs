@@ -9,6 +9,7 @@
 //! | [`model`] | what a device model is: its parameters, their allowed values, its versions and types |
 //! | [`check`] | whether a source's parameter list suits a type or an instance, with all reasons |
 //! | [`info`] | what all of that looks like as JSON and as text |
+//! | [`clock`] | a device's own time, which stands still while the device does |
 //! | [`value`] | a parameter's name and value, and which of either are well formed |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
@@ -25,6 +26,7 @@
 extern crate std;
 
 pub mod check;
+pub mod clock;
 pub mod crc;
 pub mod fsm;
 pub mod info;
