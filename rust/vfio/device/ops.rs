@@ -12,20 +12,30 @@ use kernel::bindings;
 use kernel::error::{from_err_ptr, to_result};
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{Arc, Completion};
 use kernel::types::Opaque;
 use kernel::uaccess::UserPtr;
 use vfio_bindings::vfio_device;
+
+/// The part of an allocation that does not depend on the device model.
+#[repr(C)]
+struct Header {
+    vdev: Opaque<vfio_device>,
+    /// Completed when the core has released the device.
+    released: MaybeUninit<Arc<Completion>>,
+    /// Drops what the driver has in the allocation.
+    drop_instance: unsafe fn(*mut vfio_device),
+}
 
 /// The allocation that the VFIO core makes and frees.
 ///
 /// # Invariants
 ///
-/// `vdev` is initialised by the VFIO core, at offset 0, and `instance` is initialised from before the device is registered
+/// `vdev` is initialised by the VFIO core, at offset 0, and everything else is initialised from before the device is registered
 /// until the core calls `release`.
 #[repr(C)]
 pub(crate) struct VfioDevice<T: Device> {
-    vdev: Opaque<vfio_device>,
+    header: Header,
     instance: MaybeUninit<Arc<Instance<T>>>,
 }
 
@@ -34,19 +44,56 @@ impl<T: Device> VfioDevice<T> {
     ///
     /// `vdev` must be a device that [`Registration::new`] registered with the same `T`, not released during `'a`.
     pub(crate) unsafe fn instance<'a>(vdev: *mut vfio_device) -> &'a Arc<Instance<T>> {
-        const { assert!(core::mem::offset_of!(Self, vdev) == 0) };
+        const {
+            assert!(core::mem::offset_of!(Self, header) == 0);
+            assert!(core::mem::offset_of!(Header, vdev) == 0);
+        };
         // SAFETY: By contract, this is the allocation of a `VfioDevice<T>`; by its invariants the field is initialised.
         unsafe { (*vdev.cast::<Self>()).instance.assume_init_ref() }
     }
+
+    /// # Safety
+    ///
+    /// `vdev` must be the allocation of a `VfioDevice<T>` whose instance nobody uses any more; to be called once.
+    unsafe fn drop_instance(vdev: *mut vfio_device) {
+        // SAFETY: By contract; the instance is initialised by the type's invariants.
+        unsafe { (*vdev.cast::<Self>()).instance.assume_init_drop() };
+    }
 }
 
-/// A registered VFIO device. Dropping it asks its user to let go, waits for that, and unregisters it.
+/// `struct vfio_device_ops`, `release`.
+///
+/// The last reference may be given back after the core has let the driver module go: closing a character device does so. Whoever
+/// unregisters the device waits for the completion, and it is completed here, in the library's module, which stays loaded as long
+/// as the driver's: so nothing of the driver's code runs when its module may be gone.
+///
+/// # Safety
+///
+/// Called by the VFIO core when the last reference to the device is gone.
+#[inline(never)]
+unsafe extern "C" fn release(vdev: *mut vfio_device) {
+    let header = vdev.cast::<Header>();
+    // SAFETY: The allocation starts with a header, which was initialised before the device could be released.
+    let (released, drop_instance) = unsafe {
+        (
+            (*header).released.assume_init_read(),
+            (*header).drop_instance,
+        )
+    };
+    // SAFETY: The function fits the allocation, and nobody uses a device any more that is being released.
+    unsafe { drop_instance(vdev) };
+    released.complete_all();
+}
+
+/// A registered VFIO device. Dropping it asks its user to let go, waits for that, unregisters it, and waits until the core has
+/// released it: no callback of the driver's runs afterwards.
 ///
 /// # Invariants
 ///
 /// The pointer is a `VfioDevice<T>` that is registered, of which this value owns the initial reference.
 pub struct Registration<T: Device> {
     vdev: NonNull<vfio_device>,
+    released: Arc<Completion>,
     _device: PhantomData<fn(T)>,
 }
 
@@ -66,6 +113,7 @@ impl<T: Device> Registration<T> {
         instance: Arc<Instance<T>>,
     ) -> Result<Self> {
         let shared = instance.clone();
+        let released = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
         // SAFETY: `dev` is valid by contract; the size is that of a structure with `struct vfio_device` at its start, and
         // the operations are static.
         let vdev = from_err_ptr(unsafe {
@@ -78,10 +126,17 @@ impl<T: Device> Registration<T> {
         // SAFETY: The allocation is a `VfioDevice<T>` that nobody else knows yet. The migration operations must be in
         // place before registration.
         unsafe {
-            (&raw mut (*vdev.cast::<VfioDevice<T>>()).instance).write(MaybeUninit::new(instance));
+            let allocation = vdev.cast::<VfioDevice<T>>();
+            (&raw mut (*allocation).instance).write(MaybeUninit::new(instance));
+            (&raw mut (*allocation).header.released).write(MaybeUninit::new(released.clone()));
+            (&raw mut (*allocation).header.drop_instance).write(VfioDevice::<T>::drop_instance);
             (*vdev).migration_flags = v2::FLAGS;
             (*vdev).mig_ops = &v2::Callbacks::<T>::OPS;
-            (*vdev).log_ops = &log::Callbacks::<T>::OPS;
+            // Without them the core answers that there is no DMA logging. A kernel that has no iova_bitmap could start a log and
+            // never report it: its user would take the device, and fail in the middle of a migration.
+            if cfg!(CONFIG_IOMMUFD_DRIVER) {
+                (*vdev).log_ops = &log::Callbacks::<T>::OPS;
+            }
         }
         shared.state.lock().vdev = NonNull::new(vdev).map(VfioHandle);
         // SAFETY: The device is initialised and not registered.
@@ -89,11 +144,13 @@ impl<T: Device> Registration<T> {
         if let Err(error) = to_result(registered) {
             // SAFETY: The initial reference is ours; `release` drops the instance.
             unsafe { put(vdev) };
+            released.wait_for_completion();
             return Err(error);
         }
         // INVARIANT: Registered, and the reference not given away.
         Ok(Self {
             vdev: NonNull::new(vdev).ok_or(ENOMEM)?,
+            released,
             _device: PhantomData,
         })
     }
@@ -106,6 +163,7 @@ impl<T: Device> Drop for Registration<T> {
             vfio_bindings::vfio_unregister_group_dev(self.vdev.as_ptr());
             put(self.vdev.as_ptr());
         }
+        self.released.wait_for_completion();
     }
 }
 
@@ -127,7 +185,7 @@ impl<T: Device> Callbacks<T> {
         // The core only prints it. `as_char_ptr()` is not const.
         #[allow(clippy::disallowed_methods)]
         name: T::NAME.as_ptr().cast_mut().cast(),
-        release: Some(Self::release),
+        release: Some(release),
         // Without iommufd, the header has macros of these names that are NULL.
         #[cfg(CONFIG_IOMMUFD)]
         bind_iommufd: Some(vfio_bindings::vfio_iommufd_emulated_bind),
@@ -147,14 +205,6 @@ impl<T: Device> Callbacks<T> {
         request: Some(Self::request),
         ..pin_init::zeroed()
     };
-
-    /// # Safety
-    ///
-    /// Called by the VFIO core when the last reference to the device is gone.
-    unsafe extern "C" fn release(vdev: *mut vfio_device) {
-        // SAFETY: The allocation is a `VfioDevice<T>`, whose instance nobody uses any more.
-        unsafe { (*vdev.cast::<VfioDevice<T>>()).instance.assume_init_drop() };
-    }
 
     /// # Safety
     ///
