@@ -12,16 +12,15 @@ use crate::lock_class::{new_mutex, new_poll_condvar};
 use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
 use crate::migration::staging::Staging;
+use crate::progress::Progress;
 use crate::reason::Reason;
 use crate::region::Region;
-use crate::sysfs;
-use crate::timer::{self, Expire, Timer};
+use crate::timer::{self, HasTimer, Timer};
+use ::migration::clock::Clock;
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
 use core::fmt;
 use core::ptr::NonNull;
-use kernel::bindings;
-use kernel::container_of;
 use kernel::module::ModuleMetadata;
 use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
@@ -74,8 +73,9 @@ pub trait Device: Sized + Send + 'static {
     fn intx(&self) -> bool;
     /// MSI vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
-    /// Tells the time, in nanoseconds of a clock that does not run backwards: before every access, and when the time that
-    /// [`Device::wake_after_ns`] asked for is over. Not while the device is stopped.
+    /// Tells the time, in nanoseconds for which this device has run: its clock stands still while it is closed, stopped or being
+    /// loaded, and does not run backwards. Told before every access, when the time that [`Device::wake_after_ns`] asked for is
+    /// over, and when the device is about to stop, so that what is saved is of that moment.
     fn set_time(&mut self, now_ns: u64);
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
     fn wake_after_ns(&self) -> Option<u64>;
@@ -142,10 +142,15 @@ pub(crate) struct State<T: Device> {
     pub(crate) staging: Option<Staging>,
     /// Whether a user has the device open.
     pub(crate) open: bool,
-    /// The time last told to the device, in nanoseconds of the monotonic clock.
+    /// The device's clock.
+    clock: Clock,
+    /// The time last told to the device.
     now_ns: u64,
-    /// When the timer expires, if it is running.
+    /// When the timer expires by the device's clock, if it is running. By the system's it expires earlier, if the device has
+    /// been stopped since.
     wake_at_ns: Option<u64>,
+    /// What those who poll the files of `migration/` know.
+    told: Progress,
     /// The registered device; `None` before.
     pub(crate) vdev: Option<VfioHandle>,
 }
@@ -159,28 +164,41 @@ unsafe impl Send for VfioHandle {}
 impl<T: Device> State<T> {
     /// Tells the device the time, if it is open and running.
     pub(crate) fn tell_time(&mut self) {
-        if self.open && self.migration.is_running() {
-            self.now_ns = timer::now_ns();
+        self.tell_time_at(timer::now_ns());
+    }
+
+    /// Tells the device the time that it is by this time of the system, if it is open and running.
+    pub(crate) fn tell_time_at(&mut self, system_ns: u64) {
+        if self.clock.is_running() {
+            self.now_ns = self.clock.at(system_ns);
             self.device.set_time(self.now_ns);
         }
     }
 
-    /// Wakes whoever polls these files of `migration/`, while the device is open.
-    pub(crate) fn notify(&self, files: &[&CStr]) {
+    /// Lets the device's clock run from this time of the system on if the device is open and running, and stand still otherwise.
+    pub(crate) fn run_clock(&mut self, system_ns: u64) {
+        if self.open && self.migration.is_running() {
+            self.clock.start(system_ns);
+        } else {
+            self.clock.stop(system_ns);
+        }
+    }
+
+    /// Wakes whoever polls the files of `migration/` that tell how a migration goes on, while the device is open: its state, and
+    /// with it everything else, has changed.
+    pub(crate) fn notify_state(&mut self) {
         let Some(vdev) = self.vdev.as_ref().filter(|_| self.open) else {
             return;
         };
-        for file in files {
-            // SAFETY: An open device is neither released nor unregistered: `close_device` takes the mutex that the caller
-            // holds to end that. So its parent, which has the files, is registered.
-            unsafe {
-                bindings::sysfs_notify(
-                    &raw mut (*(*vdev.0.as_ptr()).dev).kobj,
-                    sysfs::DIRECTORY.as_char_ptr(),
-                    file.as_char_ptr(),
-                )
-            };
-        }
+        // SAFETY: An open device is neither released nor unregistered: `close_device` takes the mutex that the caller holds to
+        // end that. So its parent, which has the files, is registered.
+        unsafe {
+            self.told.state_changed(
+                (*vdev.0.as_ptr()).dev,
+                self.migration.progress(),
+                timer::now_ns(),
+            )
+        };
     }
 
     /// Whether the user asked for the second form of `VFIO_MIG_GET_PRECOPY_INFO` (`VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2`).
@@ -221,7 +239,9 @@ pub(crate) struct Instance<T: Device> {
     #[pin]
     pub(crate) state: Mutex<State<T>>,
     #[pin]
-    timer: Timer<Self>,
+    wake: Timer<Self, WAKE>,
+    #[pin]
+    bytes: Timer<Self, BYTES>,
     /// Wakes who polls a data file, whenever the session may have more to say.
     #[pin]
     pub(crate) progress: PollCondVar,
@@ -255,11 +275,14 @@ impl<T: Device> Instance<T> {
                     reason: Reason::none(),
                     staging: None,
                     open: false,
+                    clock: Clock::new(),
                     now_ns: 0,
                     wake_at_ns: None,
+                    told: Progress::new(),
                     vdev: None,
                 }, c"vfio_instance_state"),
-                timer <- Timer::new(),
+                wake <- Timer::new(),
+                bytes <- Timer::new(),
                 progress <- new_poll_condvar!(c"vfio_instance_progress"),
                 unmask <- WatchSlot::new(),
             }),
@@ -267,14 +290,14 @@ impl<T: Device> Instance<T> {
         )
     }
 
-    fn timer(&self) -> Pin<&Timer<Self>> {
-        // SAFETY: Instances exist only in the `Arc` that `new` pins, and the field is structurally pinned.
-        unsafe { Pin::new_unchecked(&self.timer) }
+    fn pinned(&self) -> Pin<&Self> {
+        // SAFETY: Instances exist only in the `Arc` that `new` pins.
+        unsafe { Pin::new_unchecked(self) }
     }
 
     fn unmask_slot(&self) -> Pin<&WatchSlot> {
-        // SAFETY: As in `timer`.
-        unsafe { Pin::new_unchecked(&self.unmask) }
+        // SAFETY: The instance is pinned, and the field structurally.
+        unsafe { self.pinned().map_unchecked(|instance| &instance.unmask) }
     }
 
     /// Brings what the device asserts to the user, and starts the timer where it wants to be woken.
@@ -290,8 +313,21 @@ impl<T: Device> Instance<T> {
             // A timer that expires too early finds nothing to do and comes back here.
             if state.wake_at_ns.is_none_or(|armed| due < armed) {
                 state.wake_at_ns = Some(due);
-                self.timer().start(delay_ns);
+                Timer::<Self, WAKE>::start(self.pinned(), delay_ns);
             }
+        }
+    }
+
+    /// Bytes of the session's stream were read or written, or taken back: who polls `migration/` is told.
+    pub(crate) fn stream_moved(&self, state: &mut State<T>) {
+        let progress = state.migration.progress();
+        let later = state.told.stream_moved(progress, timer::now_ns());
+        self.tell_bytes_in(later);
+    }
+
+    fn tell_bytes_in(&self, delay_ns: Option<u64>) {
+        if let Some(delay_ns) = delay_ns {
+            Timer::<Self, BYTES>::start(self.pinned(), delay_ns);
         }
     }
 
@@ -303,6 +339,7 @@ impl<T: Device> Instance<T> {
         state.device.reset();
         state.reason.clear();
         state.open = true;
+        state.run_clock(timer::now_ns());
         Ok(())
     }
 
@@ -315,13 +352,16 @@ impl<T: Device> Instance<T> {
             state.irqs = Irqs::new();
             state.migration.close();
             state.device.reset();
-            state.notify(&sysfs::PROGRESS);
+            state.notify_state();
+            state.told = Progress::new();
             // Whoever had mapped it has closed the device.
             state.staging = None;
             state.open = false;
+            state.run_clock(timer::now_ns());
             self.progress.notify_all();
         }
-        self.timer().cancel();
+        Timer::<Self, WAKE>::cancel(self.pinned());
+        Timer::<Self, BYTES>::cancel(self.pinned());
         self.state.lock().wake_at_ns = None;
     }
 
@@ -330,10 +370,11 @@ impl<T: Device> Instance<T> {
         let mut state = self.state.lock();
         state.device.reset();
         state.migration.reset();
+        state.run_clock(timer::now_ns());
         if let Some(staging) = &mut state.staging {
             staging.clear();
         }
-        state.notify(&sysfs::PROGRESS);
+        state.notify_state();
         self.progress.notify_all();
         self.settle(&mut state);
     }
@@ -418,17 +459,31 @@ impl<T: Device> Instance<T> {
     }
 }
 
-impl<T: Device> Expire for Instance<T> {
-    unsafe fn from_timer<'a>(timer: *const Timer<Self>) -> &'a Self {
-        // SAFETY: By contract, `timer` is this field of a pinned instance.
-        unsafe { &*container_of!(timer, Self, timer) }
-    }
+/// The timer that wakes the device model.
+const WAKE: u64 = 0;
+/// The timer that tells pollers of bytes.
+const BYTES: u64 = 1;
+
+// SAFETY: The field is structurally pinned and made with the instance.
+unsafe impl<T: Device> HasTimer<WAKE> for Instance<T> {
+    const OFFSET: usize = core::mem::offset_of!(Self, wake);
 
     fn expired(&self) {
         let mut state = self.state.lock();
         state.wake_at_ns = None;
         state.tell_time();
         self.settle(&mut state);
+    }
+}
+
+// SAFETY: The field is structurally pinned and made with the instance.
+unsafe impl<T: Device> HasTimer<BYTES> for Instance<T> {
+    const OFFSET: usize = core::mem::offset_of!(Self, bytes);
+
+    fn expired(&self) {
+        let mut state = self.state.lock();
+        let again = state.told.due(timer::now_ns());
+        self.tell_bytes_in(again);
     }
 }
 

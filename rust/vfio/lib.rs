@@ -44,10 +44,11 @@ pub mod irq;
 mod lock_class;
 pub mod mdev;
 pub mod migration;
+mod progress;
 pub mod reason;
 pub mod region;
 pub mod sysfs;
-pub mod timer;
+mod timer;
 
 #[cfg(CONFIG_KUNIT)]
 mod tests;

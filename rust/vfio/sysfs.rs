@@ -11,7 +11,6 @@
 
 use crate::device::{Change, Device, Instance};
 use crate::mdev::{Bound, Type};
-use crate::migration::session::Session;
 use ::migration::info::{Compatible, Window};
 use ::migration::model::{parse_value, CUSTOM_VERSION};
 use ::migration::value::{Kind, Value};
@@ -28,9 +27,6 @@ pub(crate) const DEVICE_API: &str = "vfio-pci";
 
 /// The group's directory.
 pub(crate) const DIRECTORY: &CStr = c"migration";
-
-/// The files that tell how a migration goes on; they can be polled.
-pub(crate) const PROGRESS: [&CStr; 3] = [c"state", c"phase", c"bytes"];
 
 /// The file that says whether an eventfd may unmask INTx.
 pub(crate) const INTX_UNMASK_EVENTFD: &str = "intx_unmask_eventfd";
@@ -88,7 +84,6 @@ impl Subject {
 
     fn show<T: Device>(self, instance: &Instance<T>, out: &mut PageWriter<'_>) -> fmt::Result {
         let state = instance.state.lock();
-        let session = &state.migration.session;
         match self {
             Self::DeviceModel => writeln!(out, "{}", state.values.model().name),
             Self::Version => writeln!(out, "{}", state.values.version().unwrap_or(CUSTOM_VERSION)),
@@ -97,8 +92,8 @@ impl Subject {
                 None => Err(fmt::Error),
             },
             Self::State => writeln!(out, "{}", state.migration.current.name()),
-            Self::Phase => writeln!(out, "{}", session.as_ref().map_or("none", Session::phase)),
-            Self::Bytes => writeln!(out, "{}", session.as_ref().map_or(0, Session::bytes)),
+            Self::Phase => writeln!(out, "{}", state.migration.progress().0),
+            Self::Bytes => writeln!(out, "{}", state.migration.progress().1),
             Self::Error => match state.reason.as_str() {
                 "" => Ok(()),
                 reason => writeln!(out, "{reason}"),

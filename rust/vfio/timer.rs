@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A timer that calls back in process context, for effects that a device model wants later.
+//! Timers that call back in process context, for what is to happen later.
 //!
 //! C header: `include/linux/workqueue.h` (delayed work).
 
 use crate::lock_class::lock_class;
 use core::marker::PhantomData;
 use kernel::bindings;
-use kernel::container_of;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
@@ -17,16 +16,15 @@ pub(crate) fn now_ns() -> u64 {
     unsafe { bindings::ktime_get() }.unsigned_abs()
 }
 
-/// What an expired timer calls.
-pub trait Expire: Sync {
-    /// Where the timer is embedded.
-    ///
-    /// # Safety
-    ///
-    /// An implementation must return the structure that `timer` is a field of: `timer` was pinned in a `Self`.
-    unsafe fn from_timer<'a>(timer: *const Timer<Self>) -> &'a Self
-    where
-        Self: Sized;
+/// A structure with a timer in it. One with several has an implementation for each `ID`.
+///
+/// # Safety
+///
+/// `OFFSET` bytes from the start of the structure there must be a field of type `Timer<Self, ID>`, structurally pinned, that is
+/// initialised and dropped with the structure.
+pub(crate) unsafe trait HasTimer<const ID: u64 = 0>: Sync + Sized {
+    /// Where the timer is: `offset_of!(Self, field)`.
+    const OFFSET: usize;
 
     /// The timer expired. Called from a work queue: may sleep and take locks.
     fn expired(&self);
@@ -38,27 +36,28 @@ pub trait Expire: Sync {
 ///
 /// # Invariants
 ///
-/// The work is initialised, and is not pending or running once the timer has been dropped.
+/// The work is initialised, and is not pending or running once the timer has been dropped. It has only been queued where this is
+/// the field of a pinned `T` that [`HasTimer`] names.
 #[pin_data(PinnedDrop)]
-pub struct Timer<T: Expire> {
+pub(crate) struct Timer<T, const ID: u64 = 0> {
     #[pin]
     work: Opaque<bindings::delayed_work>,
     _owner: PhantomData<fn(&T)>,
 }
 
 // SAFETY: Queueing and cancelling are synchronised by the work queue code.
-unsafe impl<T: Expire> Send for Timer<T> {}
+unsafe impl<T, const ID: u64> Send for Timer<T, ID> {}
 // SAFETY: As above.
-unsafe impl<T: Expire> Sync for Timer<T> {}
+unsafe impl<T, const ID: u64> Sync for Timer<T, ID> {}
 
-impl<T: Expire> Timer<T> {
+impl<T: HasTimer<ID>, const ID: u64> Timer<T, ID> {
     /// A timer that is not running.
-    pub fn new() -> impl PinInit<Self> {
+    pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             work <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
                 let (work_name, work_class) = lock_class!(c"vfio timer's work");
                 let (timer_name, timer_class) = lock_class!(c"vfio timer");
-                // SAFETY: `slot` is valid for writes; `Self::run` fits work that is embedded in a `Timer<T>`.
+                // SAFETY: `slot` is valid for writes; `Self::run` fits work that is embedded in a `Timer<T, ID>`.
                 unsafe {
                     bindings::init_work_with_key(
                         &raw mut (*slot).work,
@@ -85,27 +84,32 @@ impl<T: Expire> Timer<T> {
 
     /// # Safety
     ///
-    /// `work` must be the work of a pinned `Timer<T>` that lives until this function has returned.
+    /// `work` must be the work of a `Timer<T, ID>` that [`Self::start`] has started.
     unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        // SAFETY: By contract, `work` is in a delayed work, and that in a `Timer<T>`.
-        let timer = unsafe {
-            let delayed = container_of!(work, bindings::delayed_work, work);
-            container_of!(Opaque::cast_from(delayed), Self, work)
-        };
-        // SAFETY: The timer is embedded in a `T`, which outlives it: dropping the timer waits for this function.
-        unsafe { T::from_timer(timer) }.expired();
+        let delayed = core::mem::offset_of!(bindings::delayed_work, work);
+        let within = delayed + core::mem::offset_of!(Self, work) + T::OFFSET;
+        // SAFETY: By contract, the timer is the field of a `T` that `HasTimer` names. That outlives this function: dropping it
+        // drops the timer, which waits.
+        let owner = unsafe { &*work.byte_sub(within).cast_const().cast::<T>() };
+        owner.expired();
+    }
+
+    /// The timer of a structure.
+    fn of(owner: Pin<&T>) -> &Self {
+        // SAFETY: By the contract of `HasTimer`, such a field is there.
+        unsafe { &*(&raw const *owner).byte_add(T::OFFSET).cast::<Self>() }
     }
 
     /// Starts the timer, or starts it anew, to expire after at least `delay_ns` nanoseconds.
-    pub fn start(self: Pin<&Self>, delay_ns: u64) {
+    pub(crate) fn start(owner: Pin<&T>, delay_ns: u64) {
         // SAFETY: A pure computation.
         let jiffies = unsafe { bindings::nsecs_to_jiffies(delay_ns) } + 1;
-        // SAFETY: The work is initialised and pinned, and dropping the timer cancels it.
+        // SAFETY: The work is initialised, and in a structure that is pinned; dropping the timer cancels it.
         unsafe {
             bindings::mod_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as i32,
-                bindings::system_unbound_wq,
-                self.work.get(),
+                bindings::system_dfl_wq,
+                Self::of(owner).work.get(),
                 jiffies,
             )
         };
@@ -114,15 +118,16 @@ impl<T: Expire> Timer<T> {
     /// Stops the timer and waits until its callback is not running any more.
     ///
     /// Must not be called with a lock held that the callback takes.
-    pub fn cancel(self: Pin<&Self>) {
+    pub(crate) fn cancel(owner: Pin<&T>) {
         // SAFETY: The work is initialised.
-        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
+        unsafe { bindings::cancel_delayed_work_sync(Self::of(owner).work.get()) };
     }
 }
 
 #[pinned_drop]
-impl<T: Expire> PinnedDrop for Timer<T> {
+impl<T, const ID: u64> PinnedDrop for Timer<T, ID> {
     fn drop(self: Pin<&mut Self>) {
-        self.as_ref().cancel();
+        // SAFETY: The work is initialised.
+        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
 }

@@ -9,7 +9,6 @@ use crate::anon_file::{AnonFile, Mode, OpenFile, Ready};
 use crate::device::{Device, Instance};
 use crate::lock_class::new_mutex;
 use crate::migration::session::{Session, SessionId};
-use crate::sysfs::PROGRESS;
 use ::migration::fsm::State;
 use kernel::fs::File;
 use kernel::prelude::*;
@@ -68,7 +67,7 @@ impl<T: Device> AnonFile for DataFile<T> {
             if saving.remaining() == 0 && claim.start == claim.end && !to.is_empty() && !stopped {
                 return Err(ENOMSG);
             }
-            state.notify(&PROGRESS[1..]);
+            self.instance.stream_moved(&mut state);
             claim
         };
         let bytes = claim.bytes.get(claim.start..claim.end).ok_or(EIO)?;
@@ -76,6 +75,7 @@ impl<T: Device> AnonFile for DataFile<T> {
             let mut state = self.instance.state.lock();
             if let Some(saving) = state.migration.saving(self.session) {
                 saving.return_claim(&claim);
+                self.instance.stream_moved(&mut state);
             }
         })?;
         Ok(bytes.len())
@@ -103,7 +103,7 @@ impl<T: Device> AnonFile for DataFile<T> {
                 }
                 _ => return Err(ENODEV),
             }
-            state.notify(&PROGRESS[1..]);
+            self.instance.stream_moved(state);
             if from.is_empty() {
                 return Ok(count);
             }

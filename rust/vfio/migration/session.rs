@@ -9,6 +9,7 @@
 use crate::device::{Device, SavedSize};
 use crate::migration::log::DirtyLog;
 use crate::migration::v1::Window;
+use crate::progress::NO_PHASE;
 use crate::reason::Reason;
 use ::migration::check::verify;
 use ::migration::fsm::{State, Support};
@@ -63,7 +64,7 @@ pub(crate) enum Session<T: Device> {
 
 impl<T: Device> Session<T> {
     /// The phase that the stream has reached, for people; `setup` before the first record has been accepted.
-    pub(crate) fn phase(&self) -> &'static str {
+    fn phase(&self) -> &'static str {
         match self {
             Self::Saving(saving) => saving.phase.name(),
             Self::Resuming(resuming) => resuming.reader.phase().map_or("setup", Phase::name),
@@ -71,7 +72,7 @@ impl<T: Device> Session<T> {
     }
 
     /// Bytes of the stream that were handed out or taken so far.
-    pub(crate) fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         match self {
             Self::Saving(saving) => saving.bytes(),
             Self::Resuming(resuming) => resuming.reader.bytes(),
@@ -127,6 +128,14 @@ impl<T: Device> Migration<T> {
     pub(crate) fn close(&mut self) {
         self.reset();
         self.log = None;
+    }
+
+    /// The phase of the session, for people, and the bytes of its stream so far.
+    pub(crate) fn progress(&self) -> (&'static str, u64) {
+        match &self.session {
+            Some(session) => (session.phase(), session.bytes()),
+            None => (NO_PHASE, 0),
+        }
     }
 
     /// A name for a session that is about to start.

@@ -4,6 +4,7 @@
 
 use crate::device::{Device, State as DeviceState};
 use crate::migration::session::{Resuming, Saving, Session, SessionId};
+use crate::timer;
 use ::migration::fsm::{Arc as Transition, State};
 use kernel::prelude::*;
 
@@ -21,10 +22,13 @@ impl Opening for () {
 }
 
 impl<T: Device> DeviceState<T> {
-    /// Takes one arc. Nothing has changed if it fails.
+    /// Takes one arc. Nothing has changed if it fails, but that time has passed.
     pub(crate) fn step(&mut self, arc: Transition, opening: &mut impl Opening) -> Result {
         use Transition::*;
 
+        // What is saved is the device as it is on this edge, and its clock stops there.
+        let now_ns = timer::now_ns();
+        self.tell_time_at(now_ns);
         let migration = &mut self.migration;
         match arc {
             RunningToPreCopy | RunningP2pToPreCopyP2p => {
@@ -63,8 +67,14 @@ impl<T: Device> DeviceState<T> {
             RunningToStop | RunningToRunningP2p | RunningP2pToRunning | RunningP2pToStop
             | PreCopyToPreCopyP2p | PreCopyP2pToPreCopy => {}
         }
-        self.migration.current = arc.to();
+        self.enter(arc.to(), now_ns);
         Ok(())
+    }
+
+    /// The device is in another state, from this time of the system on. Its clock runs while it does.
+    pub(crate) fn enter(&mut self, state: State, now_ns: u64) {
+        self.migration.current = state;
+        self.run_clock(now_ns);
     }
 
     /// The state of the state machine.

@@ -17,7 +17,7 @@
 use crate::device::{Device, Instance, State as DeviceState};
 use crate::migration::session::{Claim, Protocol, Session, SUPPORT};
 use crate::migration::staging;
-use crate::sysfs::PROGRESS;
+use crate::timer;
 use ::migration::fsm::v1::{target, State as V1State, TargetError};
 use ::migration::fsm::{next_arc, State};
 use kernel::prelude::*;
@@ -143,7 +143,11 @@ impl<T: Device> Instance<T> {
         match field {
             Field::DeviceState => Ok(V1State::from_v2(state.current()).bits().into()),
             Field::Reserved => Ok(0),
-            Field::PendingBytes => Ok(state.acknowledge()),
+            Field::PendingBytes => {
+                let remaining = state.acknowledge();
+                self.stream_moved(state);
+                Ok(remaining)
+            }
             Field::DataOffset if state.resuming_by_region().is_ok() => Ok(staging::OFFSET as u64),
             Field::DataOffset => {
                 state.offer()?;
@@ -197,7 +201,7 @@ impl<T: Device> Instance<T> {
         state.acknowledge();
         let result = state.walk(to.v2());
         if result.is_err() && state.walk(before).is_err() {
-            state.migration.current = State::Error;
+            state.enter(State::Error, timer::now_ns());
             state.migration.session = None;
         }
         state.migration.window = Window::new();
@@ -205,7 +209,7 @@ impl<T: Device> Instance<T> {
             staging.clear();
         }
         state.migration.settle_owner(Protocol::V1);
-        state.notify(&PROGRESS);
+        state.notify_state();
         self.progress.notify_all();
         self.settle(state);
         result
@@ -226,7 +230,7 @@ impl<T: Device> Instance<T> {
         if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
             resuming.push(&state.values, &*state.device, &copy, &mut state.reason)?;
         }
-        state.notify(&PROGRESS[1..]);
+        self.stream_moved(state);
         Ok(())
     }
 }
@@ -268,11 +272,7 @@ impl<T: Device> DeviceState<T> {
                 if window.announced {
                     saving.consume(window.offered);
                 }
-                let remaining = saving.remaining() as u64;
-                if window.announced {
-                    self.notify(&PROGRESS[1..]);
-                }
-                remaining
+                saving.remaining() as u64
             }
             Err(_) => 0,
         }

@@ -9,7 +9,6 @@ use crate::device::{Device, Instance, VfioDevice};
 use crate::migration::file::DataFile;
 use crate::migration::session::{stop_copy_len, Protocol, SessionId, SUPPORT};
 use crate::migration::transition::Opening;
-use crate::sysfs::PROGRESS;
 use ::migration::fsm::{next_arc, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
@@ -67,7 +66,7 @@ impl<T: Device> Instance<T> {
             if result.is_err() {
                 break;
             }
-            state.notify(&PROGRESS);
+            state.notify_state();
             self.progress.notify_all();
         }
         if changed {

@@ -27,6 +27,7 @@ pub mod card;
 pub mod check;
 pub mod uart;
 
+mod clock;
 mod config_space;
 mod data_file;
 mod description;
@@ -37,6 +38,7 @@ mod irq_matrix;
 mod logging;
 mod module;
 mod opening;
+mod progress;
 mod regions;
 mod removal;
 mod round_trip;
@@ -60,6 +62,8 @@ pub fn suite() -> Suite {
     states::add(&mut suite);
     data_file::add(&mut suite);
     round_trip::add(&mut suite);
+    clock::add(&mut suite);
+    progress::add(&mut suite);
     logging::add(&mut suite);
     hostile::add(&mut suite);
     module::add(&mut suite);

@@ -89,6 +89,8 @@ pub const MCR_LOOP: u8 = 1 << 4;
 pub const LSR_DATA: u8 = 1 << 0;
 /// LSR: a character was lost.
 pub const LSR_OVERRUN: u8 = 1 << 1;
+/// LSR: the character is a break.
+pub const LSR_BREAK: u8 = 1 << 4;
 /// LSR: transmitter holding register (or FIFO) empty.
 pub const LSR_EMPTY: u8 = 1 << 5;
 /// LSR: transmitter idle.
