@@ -52,7 +52,8 @@ pub fn file_systems() -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {directory}"))?;
     }
     fs::write("/proc/sys/kernel/hostname", "lab").context("cannot set the host name")?;
-    Ok(())
+    // What the kernel says only once (that a work queue is deprecated, for one), it may have said of itself while it booted.
+    fs::write("/sys/kernel/debug/clear_warn_once", "1").context("cannot clear warnings")
 }
 
 /// Opens the control port, waiting for it to be announced if need be.
