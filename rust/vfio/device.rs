@@ -15,6 +15,7 @@ use crate::migration::staging::Staging;
 use crate::progress::Progress;
 use crate::reason::Reason;
 use crate::region::Region;
+use crate::sysfs;
 use crate::timer::{self, HasTimer, Timer};
 use ::migration::clock::Clock;
 use ::migration::info::Family;
