@@ -46,6 +46,8 @@ enum Subject {
     Phase,
     /// Bytes of the session's stream so far.
     Bytes,
+    /// Sessions that have begun.
+    Sessions,
     /// Why the last thing that was refused was refused.
     Error,
     /// Whether an eventfd may unmask INTx.
@@ -54,12 +56,13 @@ enum Subject {
 
 impl Subject {
     /// All of `migration/` but the parameters, with the names of their files.
-    const FIXED: [(&'static CStr, Subject); 6] = [
+    const FIXED: [(&'static CStr, Subject); 7] = [
         (c"device_model", Subject::DeviceModel),
         (c"version", Subject::Version),
         (c"state", Subject::State),
         (c"phase", Subject::Phase),
         (c"bytes", Subject::Bytes),
+        (c"sessions", Subject::Sessions),
         (c"error", Subject::Error),
     ];
 
@@ -68,7 +71,7 @@ impl Subject {
             Self::DeviceModel | Self::Version | Self::Parameter(_) | Self::IntxUnmaskEventfd => {
                 0o644
             }
-            Self::State | Self::Phase | Self::Bytes | Self::Error => 0o444,
+            Self::State | Self::Phase | Self::Bytes | Self::Sessions | Self::Error => 0o444,
         }
     }
 
@@ -94,6 +97,7 @@ impl Subject {
             Self::State => writeln!(out, "{}", state.migration.current.name()),
             Self::Phase => writeln!(out, "{}", state.migration.progress().0),
             Self::Bytes => writeln!(out, "{}", state.migration.progress().1),
+            Self::Sessions => writeln!(out, "{}", state.migration.sessions()),
             Self::Error => match state.reason.as_str() {
                 "" => Ok(()),
                 reason => writeln!(out, "{reason}"),
@@ -121,7 +125,7 @@ impl Subject {
                     Err(EINVAL)
                 }
             },
-            Self::State | Self::Phase | Self::Bytes | Self::Error => Err(EPERM),
+            Self::State | Self::Phase | Self::Bytes | Self::Sessions | Self::Error => Err(EPERM),
         }
     }
 }

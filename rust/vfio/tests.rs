@@ -5,7 +5,7 @@
 use crate::device::{Device, SavedSize};
 use crate::irq::Counts;
 use crate::mdev::Type;
-use crate::migration::session::{Migration, Resuming, Saving, SUPPORT};
+use crate::migration::session::{Migration, Resuming, Saving, Session, SUPPORT};
 use crate::reason::Reason;
 use crate::region::Region;
 use ::migration::model::{Allowed, InUse, IntRange, Model, ParamDef, Type as Offer, Values};
@@ -228,6 +228,23 @@ mod session {
         assert_eq!(result, Ok(()));
         assert_eq!(device.0, 42);
         assert_eq!(reason.as_str(), "");
+        Ok(())
+    }
+
+    #[test]
+    fn sessions_are_counted_when_they_begin() -> Result {
+        let mut migration = Migration::<Register>::new();
+        for n in 0..3 {
+            assert_eq!(migration.sessions(), n);
+            let id = migration.next_id();
+            // The same until one begins: a session that fails to is none.
+            assert_eq!(migration.next_id(), id);
+            let saving = Saving::pre_copy(id, &wide(1)?)?;
+            migration.begin(Session::Saving(saving));
+            assert!(migration.is_session(id));
+            migration.close();
+            assert!(!migration.is_session(id));
+        }
         Ok(())
     }
 

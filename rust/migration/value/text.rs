@@ -15,6 +15,7 @@ pub const RESERVED_NAMES: &[&str] = &[
     "state",
     "phase",
     "bytes",
+    "sessions",
     ".",
     "..",
     "custom",

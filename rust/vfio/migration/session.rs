@@ -42,7 +42,8 @@ pub(crate) struct Migration<T: Device> {
     owner: Option<Protocol>,
     /// Where the migration region stands in its session.
     pub(crate) window: Window,
-    last_id: u64,
+    /// How many sessions have begun since the instance was made; the last one's name.
+    sessions: u64,
 }
 
 /// The two migration protocols. They share the state machine, the session and the stream.
@@ -88,7 +89,7 @@ impl<T: Device> Migration<T> {
             log: None,
             owner: None,
             window: Window::new(),
-            last_id: 0,
+            sessions: 0,
         }
     }
 
@@ -138,10 +139,21 @@ impl<T: Device> Migration<T> {
         }
     }
 
-    /// A name for a session that is about to start.
-    pub(crate) fn next_id(&mut self) -> SessionId {
-        self.last_id += 1;
-        SessionId(self.last_id)
+    /// The name of the session that begins next.
+    pub(crate) fn next_id(&self) -> SessionId {
+        SessionId(self.sessions + 1)
+    }
+
+    /// A session begins. It has the name that [`Migration::next_id`] gave.
+    pub(crate) fn begin(&mut self, session: Session<T>) {
+        self.sessions += 1;
+        self.session = Some(session);
+    }
+
+    /// How many sessions have begun since the instance was made. Who finds more than before knows of a session that it has not
+    /// seen.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.sessions
     }
 
     /// Whether the session of this name goes on.

@@ -35,13 +35,13 @@ impl<T: Device> DeviceState<T> {
                 let id = migration.next_id();
                 let saving = Saving::pre_copy(id, &self.values)?;
                 opening.open(id, true)?;
-                migration.session = Some(Session::Saving(saving));
+                migration.begin(Session::Saving(saving));
             }
             StopToStopCopy => {
                 let id = migration.next_id();
                 let saving = Saving::stop_copy(id, &self.values, &*self.device)?;
                 opening.open(id, true)?;
-                migration.session = Some(Session::Saving(saving));
+                migration.begin(Session::Saving(saving));
             }
             PreCopyToStopCopy | PreCopyP2pToStopCopy => {
                 if let Some(Session::Saving(saving)) = &mut migration.session {
@@ -52,7 +52,7 @@ impl<T: Device> DeviceState<T> {
                 let id = migration.next_id();
                 let resuming = Resuming::new(id, &*self.device)?;
                 opening.open(id, false)?;
-                migration.session = Some(Session::Resuming(resuming));
+                migration.begin(Session::Resuming(resuming));
                 self.reason.clear();
             }
             ResumingToStop => {

@@ -148,6 +148,7 @@ fn a_new_instance_has_the_initial_values() -> Result<()> {
         equal("state", get(&instance, "state")?, "RUNNING".to_string())?;
         equal("phase", get(&instance, "phase")?, "none".to_string())?;
         equal("bytes", get(&instance, "bytes")?, "0".to_string())?;
+        equal("sessions", get(&instance, "sessions")?, "0".to_string())?;
     }
     Ok(())
 }
@@ -215,7 +216,7 @@ fn files_have_the_documented_modes() -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let mode = entry.metadata()?.permissions().mode() & 0o7777;
         let wanted = match name.as_str() {
-            "compatible" | "error" | "state" | "phase" | "bytes" => 0o444,
+            "compatible" | "error" | "state" | "phase" | "bytes" | "sessions" => 0o444,
             _ => 0o644,
         };
         equal(format!("mode of {name}"), mode, wanted)?;
@@ -229,6 +230,7 @@ fn files_have_the_documented_modes() -> Result<()> {
         "device_model",
         "error",
         "phase",
+        "sessions",
         "state",
         "version",
     ] {

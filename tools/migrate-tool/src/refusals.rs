@@ -316,7 +316,7 @@ fn unknown_versions_and_models_are_refused() -> Result<()> {
 
 fn read_only_files_are_read_only() -> Result<()> {
     let instance = any()?;
-    for name in ["state", "phase", "bytes", "error", "compatible"] {
+    for name in ["state", "phase", "bytes", "sessions", "error", "compatible"] {
         let result = set(&instance, name, "0");
         // Root may open the file for writing, and then there is nothing that takes a write.
         ensure!(

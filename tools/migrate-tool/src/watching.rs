@@ -10,15 +10,17 @@ use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::equal;
 use serde_json::Value as Json;
 use vfio_uapi::mdev::Mdev;
+use vfio_uapi::migration_v1::{Region, PRE_COPY, RUNNING, STOP};
 use vfio_uapi::State;
 
-use crate::host::{instance, name, open, run, tool};
+use crate::host::{get, instance, name, open, run, tool};
 
 pub fn add(suite: &mut Suite) {
     tests!(
         suite,
         each_step_of_a_migration_is_seen,
         a_watch_ends_with_the_migration,
+        sessions_are_counted,
         a_watch_ends_with_the_instance,
         once_shows_what_is_now,
     );
@@ -120,6 +122,35 @@ fn a_watch_ends_with_the_migration() -> Result<()> {
     equal("exit status", watcher.status()?, Some(0))?;
     drop(destination);
     Ok(())
+}
+
+fn sessions_are_counted() -> Result<()> {
+    let card = instance("mdev_serial-1")?;
+    let counted = |wanted: &str| equal("sessions", get(&card, "sessions")?, wanted.to_string());
+    counted("0")?;
+    let device = open(&card)?;
+    // Pre-copy and what follows is one session.
+    let data = device.start(State::PreCopy)?;
+    counted("1")?;
+    device.switch(State::StopCopy)?;
+    data.read_all(4096)?;
+    device.switch(State::Running)?;
+    counted("1")?;
+    // A session that loads, and one that ends with the reset that closing is.
+    drop(device.start(State::Resuming)?);
+    counted("2")?;
+    drop(device);
+    counted("2")?;
+    // Protocol v1 counts as well; who only looks does not.
+    let device = open(&card)?;
+    let region = Region::find(&device)?;
+    region.set_state(STOP)?;
+    region.set_state(RUNNING)?;
+    counted("2")?;
+    region.set_state(PRE_COPY)?;
+    counted("3")?;
+    region.set_state(RUNNING)?;
+    counted("3")
 }
 
 fn a_watch_ends_with_the_instance() -> Result<()> {

@@ -64,6 +64,7 @@ fn malformed_reserved_and_double_names_are_found() {
         "state",
         "phase",
         "bytes",
+        "sessions",
         ".",
         "..",
         "custom",
