@@ -326,9 +326,10 @@ impl Parameters for Instance {
             .write(true)
             .truncate(true)
             .open(self.file(name))?;
-        // One call: sysfs takes each for a value of its own.
-        match file.write(value.as_bytes())? {
-            len if len == value.len() => Ok(()),
+        // One call: sysfs takes each for a value of its own. With a newline: of a call without bytes a driver hears nothing.
+        let line = format!("{value}\n");
+        match file.write(line.as_bytes())? {
+            len if len == line.len() => Ok(()),
             _ => Err(io::ErrorKind::WriteZero.into()),
         }
     }

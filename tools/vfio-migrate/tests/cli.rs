@@ -372,6 +372,47 @@ fn prepare_writes_and_dry_runs_do_not() {
 }
 
 #[test]
+fn an_instance_that_has_the_values_is_not_written() {
+    let host = Host::new();
+    let source = host.file("source.json", list(json!({"ports": 1, "msi": true})));
+    let file = host.path("sys/devices/virtual/card/card0").join(FLEXIBLE);
+    let file = file.join("migration/ports");
+    // A write would leave a newline behind it.
+    fs::write(&file, "1").unwrap();
+    host.run(&["prepare", &source, FLEXIBLE])
+        .expect(0)
+        .says("it had these values already");
+    let shown = host
+        .run(&["prepare", "--dry-run", &source, FLEXIBLE])
+        .expect(0);
+    assert_eq!(shown.out, "");
+    assert_eq!(fs::read(&file).unwrap(), b"1");
+    let other = host.file("other.json", list(json!({"ports": 1})));
+    host.run(&["prepare", &other, FLEXIBLE]).expect(0);
+    assert_eq!(fs::read(&file).unwrap(), b"1\n");
+}
+
+#[test]
+fn a_value_without_text_is_written_too() {
+    let host = Host::new();
+    let card = host.path("sys/devices/virtual/card/card0");
+    let label = r#""label": {"type": "str", "init_value": "new"}, "ports""#;
+    let info = info("1, 2").replacen(r#""ports""#, label, 1);
+    fs::write(
+        card.join("mdev_supported_types/card-any/migration_info.json"),
+        info,
+    )
+    .unwrap();
+    let file = card.join(FLEXIBLE).join("migration/label");
+    fs::write(&file, "new\n").unwrap();
+    let list = list(json!({"label": "", "ports": 1, "msi": true}));
+    let source = host.file("source.json", list);
+    host.run(&["prepare", &source, FLEXIBLE]).expect(0);
+    // sysfs calls no driver for a write of no bytes.
+    assert_eq!(fs::read(&file).unwrap(), b"\n");
+}
+
+#[test]
 fn an_instance_without_the_interface_is_told() {
     let host = Host::new();
     let path = host.path("sys/devices/virtual/card/card0").join(FIXED);

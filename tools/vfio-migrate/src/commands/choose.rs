@@ -195,8 +195,12 @@ pub fn prepare(
             one_line(&refused.join("; "))
         )));
     }
-    let steps = steps(ty, &from);
+    let mut steps = steps(ty, &from);
     let changes = changes(&instance.values(&arena, ty)?, &steps);
+    if changes.is_empty() {
+        // Nothing is written then.
+        steps.clear();
+    }
     if !dry_run {
         if let Err(failure) = carry_out(&mut instance, ty, &steps)? {
             let message = format!("{}: {}", instance.uuid, one_line(&failure.to_string()));

@@ -148,6 +148,61 @@ fn a_compatible_list_is_carried_out() {
     );
 }
 
+#[test]
+fn what_is_set_up_is_not_written_again() {
+    for list in [
+        r#"{"ports": 4, "flow": true, "label": "x"}"#,
+        r#"{"ports": 1}"#,
+    ] {
+        with(list, |ty, steps| {
+            let mut fake = Fake::new(ty);
+            prepare(&mut fake, ty, steps).unwrap().unwrap();
+            fake.log.clear();
+            for in_use in [InUse::Closed, InUse::Open, InUse::Migrating] {
+                fake.in_use = in_use;
+                prepare(&mut fake, ty, steps).unwrap().unwrap();
+                assert_eq!(fake.log, [""; 0], "{in_use:?}");
+            }
+        });
+    }
+}
+
+/// Takes every write and forgets one of them, as a driver does that never hears of it.
+struct Deaf<'a>(Fake<'a>, &'static str);
+
+impl Parameters for Deaf<'_> {
+    fn read(&self, name: &str) -> Result<String> {
+        self.0.read(name)
+    }
+
+    fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
+        match format!("{name}={value}") == self.1 {
+            true => Ok(()),
+            false => self.0.write(name, value),
+        }
+    }
+
+    fn reason(&self) -> String {
+        self.0.reason()
+    }
+}
+
+#[test]
+fn a_write_that_does_not_arrive_is_a_failure() {
+    with(r#"{"ports": 4, "depth": 64}"#, |ty, steps| {
+        for (forgotten, is) in [("label=", "new"), ("ports=4", "1"), ("depth=64", "16")] {
+            let mut deaf = Deaf(Fake::new(ty), forgotten);
+            let before = deaf.0.texts();
+            let failure = prepare(&mut deaf, ty, steps).unwrap().unwrap_err();
+            let shown = failure.to_string();
+            let wanted = format!("{forgotten} was refused: it did not arrive, it is \"{is}\"; the instance is as it was");
+            assert_eq!(shown, wanted);
+            assert!(!failure.is_access());
+            assert_eq!(deaf.0.texts(), before);
+        }
+    });
+}
+
 /// Sets an instance up, then for another list, while `event` happens before each write in turn. Whatever it is, the instance
 /// ends as one list or the other has it, or is told to be otherwise.
 fn at_every_write(
