@@ -22,7 +22,9 @@ Examples:
 Exit status:
   0  yes: compatible, prepared, saved, accepted
   1  no: not compatible, refused by the driver, damaged
-  2  no answer: wrong usage, unreadable input, no permission, instance in use";
+  2  no answer: wrong usage, unreadable input, no permission, instance in use
+
+An answer stays what it is, whatever becomes of standard output.";
 
 const CHECK_HELP: &str = "\
 A SOURCE is the UUID of an instance, a file with a parameter list (params --json writes one), a
@@ -234,6 +236,28 @@ pub enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         directory: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// Whether the exit status is an answer, which holds whatever becomes of the output. Of the other commands the output is
+    /// all there is.
+    pub fn answers(&self) -> bool {
+        match self {
+            Self::Check { .. }
+            | Self::Select(_)
+            | Self::Prepare { .. }
+            | Self::Save { .. }
+            | Self::Load { .. }
+            | Self::Copy { .. }
+            | Self::Inspect { .. } => true,
+            Self::Types
+            | Self::Info { .. }
+            | Self::Params { .. }
+            | Self::Watch { .. }
+            | Self::Completions { .. }
+            | Self::Man { .. } => false,
+        }
+    }
 }
 
 /// Arguments of `select`.

@@ -4,43 +4,74 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use vfio_migrate::error::{Error, Kind};
 use vfio_migrate::sysfs::Sysfs;
+use vfio_migrate::text::visible;
 
 use cli::{Cli, Command};
 use commands::Context;
+use output::{complain, Output};
 
 mod cli;
 mod commands;
+mod output;
+
+const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = command_line();
     let mut context = Context {
         sysfs: Sysfs::at(&cli.sysfs),
         json: cli.json,
-        out: BufWriter::new(io::stdout().lock()),
+        out: Output::new(),
     };
     let result = run(&cli.command, &mut context);
-    let flushed = context.out.flush().map_err(commands::output);
-    match result.and_then(|answer| flushed.map(|()| answer)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            // Nobody reads on: nothing is wrong, and nobody is told.
-            if error.to_string() == commands::CLOSED {
-                return ExitCode::SUCCESS;
+    let lost = context.out.finish();
+    ExitCode::from(match result {
+        Ok(yes) => match lost {
+            Some(what) => {
+                complain(what);
+                match cli.command.answers() {
+                    true => u8::from(!yes),
+                    // What it had to say is all there is to it.
+                    false => FAILED,
+                }
             }
-            eprintln!("vfio-migrate: {error}");
-            ExitCode::from(match error.kind {
+            None => u8::from(!yes),
+        },
+        Err(error) => {
+            complain(&error);
+            match error.kind {
                 Kind::Refused => 1,
-                Kind::Failed => 2,
-            })
+                Kind::Failed => FAILED,
+            }
         }
-    }
+    })
+}
+
+/// The command line. Help and wrong usage end the program here.
+fn command_line() -> Cli {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(error) => error,
+    };
+    // The message repeats what is wrong, which may be the name of any file. The same words without control characters are
+    // wrong in the same way.
+    let words = std::env::args_os().map(|word| visible(&word.to_string_lossy()).into_owned());
+    let error = Cli::try_parse_from(words).err().unwrap_or(error);
+    let printed = error.print();
+    let status = match printed.err().and_then(output::lost) {
+        // Of help and the version, the output is all there is.
+        Some(what) if !error.use_stderr() => {
+            complain(what);
+            FAILED.into()
+        }
+        _ => error.exit_code(),
+    };
+    std::process::exit(status)
 }
 
 /// Whether the answer is yes.

@@ -2,32 +2,56 @@
 
 //! Text for terminals: what comes from outside is shown without its control characters.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Most characters of outside text that go into a message.
 const MAX_SHOWN: usize = 240;
 
-/// The text without what would move a cursor or end the line, and cut if it is long.
-pub fn one_line(text: &str) -> String {
-    let mut shown = String::new();
-    for (index, c) in text.chars().enumerate() {
-        if index == MAX_SHOWN {
-            shown.push('…');
-            break;
-        }
-        match c {
-            '\n' => shown.push_str("\\n"),
-            // U+2028 and U+2029 end lines, U+200E to U+2069 change the direction of text.
-            c if c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
-            {
-                // Writing to a string does not fail.
-                let _ = write!(shown, "\\u{{{:x}}}", u32::from(c));
-            }
-            c => shown.push(c),
+/// Whether the character would do something to a terminal in place of being shown there: move the cursor, end the line, or
+/// change the direction of the text around it.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn replaced(text: &str, escape: impl Fn(char) -> Option<String>) -> Cow<'_, str> {
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_control(c).then(|| escape(c)).flatten() {
+            Some(escaped) => shown.push_str(&escaped),
+            None => shown.push(c),
         }
     }
-    shown
+    Cow::Owned(shown)
+}
+
+/// The text as one line that a terminal shows whole: control characters are spelt out.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    replaced(text, |c| match c {
+        '\n' => Some("\\n".to_string()),
+        c => Some(format!("\\u{{{:x}}}", u32::from(c))),
+    })
+}
+
+/// A JSON document with the control characters in its strings spelt out: the same document. Newlines are between its tokens.
+pub fn json_visible(document: &str) -> Cow<'_, str> {
+    // None of them is beyond U+FFFF.
+    replaced(document, |c| {
+        (c != '\n').then(|| format!("\\u{:04x}", u32::from(c)))
+    })
+}
+
+/// The text without what would move a cursor or end the line, and cut if it is long.
+pub fn one_line(text: &str) -> String {
+    let text = visible(text);
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
 }
 
 /// Bytes for people: `999 B`, `1.2 KiB`, `3.4 MiB`.
@@ -98,6 +122,34 @@ mod tests {
             "a\\u{1b}[2Jb\\nc\\u{202e}d"
         );
         assert_eq!(one_line(&"x".repeat(300)).chars().count(), MAX_SHOWN + 1);
+        // Every way there is to put a terminal or a reader wrong; and what is only unusual stays.
+        for c in ('\0'..' ')
+            .chain('\u{7f}'..'\u{a0}')
+            .chain("\u{61c}\u{200e}\u{2028}\u{2066}".chars())
+        {
+            assert!(!visible(&format!("a{c}b")).contains(c), "{c:?}");
+        }
+        assert_eq!(
+            visible("\u{e9}\u{200b}\u{fffd}\u{a0}"),
+            "\u{e9}\u{200b}\u{fffd}\u{a0}"
+        );
+    }
+
+    #[test]
+    fn a_json_document_stays_the_same_without_control_characters() {
+        let document =
+            serde_json::json!({"a\u{9b}2J\n\t\u{7f}": ["\u{202e}\u{2028}\\u001b", "\x1b"]});
+        for text in [document.to_string(), format!("{document:#}")] {
+            let shown = json_visible(&text);
+            assert!(
+                !shown.contains(|c: char| is_control(c) && c != '\n'),
+                "{shown:?}"
+            );
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+                document
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use vfio_migrate::text::one_line;
 
 use super::{count, json_value, Context};
 use crate::cli::Select;
+use crate::output::complain;
 
 /// `name=old -> new` for what is to be changed.
 fn change_text((now, then): &(Param<'_>, Param<'_>)) -> String {
@@ -55,12 +56,12 @@ pub fn check(context: &mut Context<'_>, source: &str, destination: &str) -> Resu
                 let prepared = pending.as_ref().map(Vec::is_empty);
                 let changes: Vec<_> = pending.iter().flatten().map(json_change).collect();
                 let document = json!({"compatible": true, "reasons": [], "prepared": prepared, "changes": changes});
-                context.document(&document)?;
+                context.document(&document);
                 return Ok(true);
             }
             match pending.as_deref() {
-                None => context.line("compatible")?,
-                Some([]) => context.line("compatible, and prepared")?,
+                None => context.line("compatible"),
+                Some([]) => context.line("compatible, and prepared"),
                 Some(changes) => {
                     let changes: Vec<String> = changes.iter().map(change_text).collect();
                     context.line(format_args!(
@@ -68,21 +69,21 @@ pub fn check(context: &mut Context<'_>, source: &str, destination: &str) -> Resu
                         one_line(source),
                         one_line(destination),
                         changes.join(", ")
-                    ))?;
+                    ));
                 }
             }
             Ok(true)
         }
         Verdict::Refused(reasons) => {
             if context.json {
-                context.document(&json!({"compatible": false, "reasons": reasons}))?;
+                context.document(&json!({"compatible": false, "reasons": reasons}));
             } else {
                 context.line(format_args!(
                     "not compatible: {}",
                     count(reasons.len(), "reason")
-                ))?;
+                ));
                 for reason in reasons {
-                    context.line(format_args!("  {}", one_line(reason)))?;
+                    context.line(format_args!("  {}", one_line(reason)));
                 }
             }
             Ok(false)
@@ -120,7 +121,7 @@ pub fn select(context: &mut Context<'_>, arguments: &Select) -> Result<bool> {
     let judged = selection.finish();
     for candidate in &judged {
         if let Verdict::Unreadable(why) = &candidate.verdict {
-            eprintln!("vfio-migrate: {why}");
+            complain(why);
         }
     }
     let is_compatible = |judged: &&Judged| matches!(judged.verdict, Verdict::Compatible(_));
@@ -134,7 +135,7 @@ pub fn select(context: &mut Context<'_>, arguments: &Select) -> Result<bool> {
         .map_or(judged.len(), |best| best.min(compatible));
     for (index, candidate) in judged.iter().take(shown).enumerate() {
         if context.json {
-            context.line(json_candidate(candidate, index))?;
+            context.out.json(json_candidate(candidate, index));
             continue;
         }
         match &candidate.verdict {
@@ -142,15 +143,15 @@ pub fn select(context: &mut Context<'_>, arguments: &Select) -> Result<bool> {
                 "yes  {}  ({} to change)",
                 candidate.name,
                 count(rank.changes, "parameter")
-            ))?,
+            )),
             Verdict::Refused(reasons) => {
                 context.line(format_args!(
                     "no   {}  {}",
                     candidate.name,
                     one_line(&reasons.join("; "))
-                ))?;
+                ));
             }
-            Verdict::Unreadable(_) => context.line(format_args!("?    {}", candidate.name))?,
+            Verdict::Unreadable(_) => context.line(format_args!("?    {}", candidate.name)),
         }
     }
     if unreadable > 0 {
@@ -215,7 +216,7 @@ pub fn prepare(
             |params: &[Param<'_>]| -> Vec<String> { params.iter().map(Param::to_string).collect() };
         let changes: Vec<_> = changes.iter().map(json_change).collect();
         let document = json!({"prepared": !dry_run, "writes": list(&steps), "changes": changes});
-        context.document(&document)?;
+        context.document(&document);
     } else if dry_run {
         for step in &steps {
             let path = instance.file(step.name);
@@ -223,13 +224,13 @@ pub fn prepare(
                 "echo {} > {}",
                 quoted(&step.value.to_string()),
                 path.display()
-            ))?;
+            ));
         }
     } else if changes.is_empty() {
-        context.line("prepared: it had these values already")?;
+        context.line("prepared: it had these values already");
     } else {
         let changes: Vec<String> = changes.iter().map(change_text).collect();
-        context.line(format_args!("prepared: {}", changes.join(", ")))?;
+        context.line(format_args!("prepared: {}", changes.join(", ")));
     }
     Ok(true)
 }

@@ -78,18 +78,18 @@ pub fn types(context: &mut Context<'_>) -> Result<bool> {
         lines.extend(uuids.iter().map(|uuid| format!("{uuid}  {name}")));
     }
     if context.json {
-        context.document(&json!({ "types": list }))?;
+        context.document(&json!({ "types": list }));
         return Ok(true);
     }
     if types.is_empty() {
-        context
-            .line("no mdev parent device is here: load a driver, as in `modprobe mdev_serial`")?;
+        context.line("no mdev parent device is here: load a driver, as in `modprobe mdev_serial`");
         return Ok(true);
     }
-    context.print(table)?;
+    context.out.lines(table);
     if !lines.is_empty() {
-        context.line("\nInstances:")?;
-        lines.iter().try_for_each(|line| context.line(line))?;
+        context.line("");
+        context.line("Instances:");
+        lines.iter().for_each(|line| context.line(line));
     }
     Ok(true)
 }
@@ -99,24 +99,24 @@ pub fn info(context: &mut Context<'_>, what: &str) -> Result<bool> {
     let arena = Bump::new();
     let destination = operand::destination(&arena, &context.sysfs, what)?;
     if context.json {
-        context.print(MigrationInfo {
+        context.out.json(MigrationInfo {
             generation: destination.generation,
             types: destination.types,
-        })?;
+        });
         return Ok(true);
     }
     for (index, ty) in destination.types.iter().enumerate() {
         if index > 0 {
-            context.line("")?;
+            context.line("");
         }
-        describe(context, ty)?;
+        describe(context, ty);
     }
     Ok(true)
 }
 
 /// Prints what is offered of a model.
-fn describe(context: &mut Context<'_>, ty: &Type<'_>) -> Result<()> {
-    context.line(format_args!("model {}", one_line(ty.model.name)))?;
+fn describe(context: &mut Context<'_>, ty: &Type<'_>) {
+    context.line(format_args!("model {}", one_line(ty.model.name)));
     let mut table = Table::new(&[
         "PARAMETER",
         "TYPE",
@@ -136,7 +136,7 @@ fn describe(context: &mut Context<'_>, ty: &Type<'_>) -> Result<()> {
             notes(def),
         ]);
     }
-    context.print(table)?;
+    context.out.lines(table);
     for version in ty.versions() {
         let values: Vec<String> = version.values.iter().map(Param::to_string).collect();
         let mark = if ty.init_version() == Some(version.name) {
@@ -148,9 +148,8 @@ fn describe(context: &mut Context<'_>, ty: &Type<'_>) -> Result<()> {
             "version {}{mark}: {}",
             version.name,
             values.join(" ")
-        )))?;
+        )));
     }
-    Ok(())
 }
 
 /// The description and what else there is to know.
@@ -176,16 +175,16 @@ pub fn params(context: &mut Context<'_>, uuid: &str) -> Result<bool> {
     let values = instance.values(&arena, ty)?;
     if context.json {
         let list: Vec<Param<'_>> = in_effect(ty, &values).collect();
-        context.print(ParameterList {
+        context.out.json(ParameterList {
             model: ty.model.name,
             params: list.iter().copied(),
-        })?;
+        });
         return Ok(true);
     }
-    context.line(format_args!("type {}", instance.mdev_type()?.full_name()))?;
-    context.line(format_args!("model {}", ty.model.name))?;
+    context.line(format_args!("type {}", instance.mdev_type()?.full_name()));
+    context.line(format_args!("model {}", ty.model.name));
     if let Some(version) = instance.version() {
-        context.line(format_args!("version {}", one_line(&version)))?;
+        context.line(format_args!("version {}", one_line(&version)));
     }
     let mut table = Table::new(&[
         "PARAMETER",
@@ -211,6 +210,6 @@ pub fn params(context: &mut Context<'_>, uuid: &str) -> Result<bool> {
             notes(def),
         ]);
     }
-    context.print(table)?;
+    context.out.lines(table);
     Ok(true)
 }

@@ -17,7 +17,8 @@ use vfio_migrate::operand::{self, STANDARD};
 use vfio_migrate::state::{Opened, Protocol, Saved};
 use vfio_migrate::text::{one_line, size, Table};
 
-use super::{count, json_value, output, Context};
+use super::{count, json_value, Context};
+use crate::output::tell;
 
 /// How long a transfer takes before its progress is shown.
 const LONG: Duration = Duration::from_millis(500);
@@ -134,13 +135,15 @@ pub fn save(
     let mut bar = Bar::new();
     let mut progress = |bytes, total| bar.at(bytes, total);
     let saved = if to_standard {
+        let out = context.out.state();
+        let lost = |error| Error::file(Path::new("standard output"), &error);
         let saved = opened.save(
             protocol,
             pre_copy,
-            &mut |bytes| context.out.write_all(bytes).map_err(output),
+            &mut |bytes| out.write_all(bytes).map_err(lost),
             &mut progress,
         )?;
-        context.out.flush().map_err(output)?;
+        out.flush().map_err(lost)?;
         saved
     } else {
         let mut new = NewFile::create(Path::new(file))?;
@@ -155,11 +158,11 @@ pub fn save(
     };
     drop(bar);
     if to_standard {
-        eprintln!("saved {}", describe(&saved));
+        tell(format_args!("saved {}", describe(&saved)));
     } else if context.json {
-        context.document(&json!({"saved": true, "pre_copy_bytes": saved.pre_copy, "stop_copy_bytes": saved.stop_copy}))?;
+        context.document(&json!({"saved": true, "pre_copy_bytes": saved.pre_copy, "stop_copy_bytes": saved.stop_copy}));
     } else {
-        context.line(format_args!("saved {}", describe(&saved)))?;
+        context.line(format_args!("saved {}", describe(&saved)));
     }
     Ok(true)
 }
@@ -207,12 +210,12 @@ pub fn load(context: &mut Context<'_>, uuid: &str, file: &str, protocol: Protoco
         .and_then(|()| loading.finish())
         .map_err(|error| advice(error, file, uuid))?;
     if context.json {
-        context.document(&json!({"accepted": true, "bytes": bytes}))?;
+        context.document(&json!({"accepted": true, "bytes": bytes}));
     } else {
         context.line(format_args!(
             "accepted: {}, and the device runs with it",
             size(bytes)
-        ))?;
+        ));
     }
     Ok(true)
 }
@@ -267,13 +270,13 @@ pub fn copy(
             "stop_copy_bytes": saved.stop_copy,
             "microseconds": u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             "content_verified": contents.is_some(),
-        }))?;
+        }));
     } else {
         let millis = took.as_micros() / 1000;
         context.line(format_args!(
             "copied {} in {millis} ms{found}",
             describe(&saved)
-        ))?;
+        ));
     }
     Ok(true)
 }
@@ -290,9 +293,9 @@ pub fn inspect(context: &mut Context<'_>, file: &str) -> Result<bool> {
     let contents = take_apart(&mut *input).map_err(|error| Error::file(Path::new(name), &error))?;
     if context.json {
         let document = json_contents(&contents);
-        context.document(&document)?;
+        context.document(&document);
     } else {
-        print_contents(context, &contents)?;
+        print_contents(context, &contents);
     }
     match contents.damage {
         None => Ok(true),
@@ -302,7 +305,7 @@ pub fn inspect(context: &mut Context<'_>, file: &str) -> Result<bool> {
     }
 }
 
-fn print_contents(context: &mut Context<'_>, contents: &Contents) -> Result<()> {
+fn print_contents(context: &mut Context<'_>, contents: &Contents) {
     let mut shown = None;
     let mut table = Table::new(&["OFFSET", "BYTES", "PHASE", "RECORD"]);
     for (offset, record) in &contents.records {
@@ -315,10 +318,10 @@ fn print_contents(context: &mut Context<'_>, contents: &Contents) -> Result<()> 
                 len,
             } => {
                 if shown.is_none() {
-                    context.line(format_args!("format {version}"))?;
-                    context.line(format_args!("model {}", one_line(model)))?;
+                    context.line(format_args!("format {version}"));
+                    context.line(format_args!("model {}", one_line(model)));
                     for OwnedParam { name, text, .. } in params {
-                        context.line(format_args!("  {}={}", one_line(name), one_line(text)))?;
+                        context.line(format_args!("  {}={}", one_line(name), one_line(text)));
                     }
                     shown = Some(());
                 }
@@ -354,14 +357,13 @@ fn print_contents(context: &mut Context<'_>, contents: &Contents) -> Result<()> 
             }
         }
     }
-    context.print(table)?;
+    context.out.lines(table);
     if contents.damage.is_none() {
         context.line(format_args!(
             "{} bytes, complete, all checksums right",
             contents.bytes
-        ))?;
+        ));
     }
-    Ok(())
 }
 
 fn json_contents(contents: &Contents) -> serde_json::Value {

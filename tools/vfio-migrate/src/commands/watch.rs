@@ -2,15 +2,15 @@
 
 //! `watch`: a migration in progress on one line.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use serde_json::json;
 use vfio_migrate::error::Result;
 use vfio_migrate::operand;
-use vfio_migrate::text::{one_line, size};
+use vfio_migrate::text::size;
 use vfio_migrate::watch::{Sample, Watch, NO_PHASE};
 
-use super::{output, Context};
+use super::Context;
 
 /// `watch`
 pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool) -> Result<bool> {
@@ -22,23 +22,27 @@ pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool)
     loop {
         let Some(sample) = watch.sample()? else {
             if terminal {
-                context.line("")?;
+                context.line("");
             }
             context.line(if context.json {
                 "null"
             } else {
                 "the instance was removed"
-            })?;
+            });
             return Ok(true);
         };
         if last.as_ref() != Some(&sample) {
-            show(context, &sample, terminal)?;
+            show(context, &sample, terminal);
+            // Nobody reads on.
+            if !context.out.is_open() {
+                return Ok(true);
+            }
         }
         let busy = sample.phase != NO_PHASE;
         seen_one |= busy;
         if once || (until_end && seen_one && !busy) {
             if terminal {
-                context.line("")?;
+                context.line("");
             }
             return Ok(true);
         }
@@ -47,25 +51,23 @@ pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool)
     }
 }
 
-fn show(context: &mut Context<'_>, sample: &Sample, terminal: bool) -> Result<()> {
+fn show(context: &mut Context<'_>, sample: &Sample, terminal: bool) {
     let Sample {
         state,
         phase,
         bytes,
     } = sample;
     if context.json {
-        context.line(json!({"state": state, "phase": phase, "bytes": bytes}))?;
+        context
+            .out
+            .json(json!({"state": state, "phase": phase, "bytes": bytes}));
     } else {
-        let text = one_line(&format!(
-            "state {state:<13} phase {phase:<14} {}",
-            size(*bytes)
-        ));
+        let text = format!("state {state:<13} phase {phase:<14} {}", size(*bytes));
         match terminal {
-            // Over the line before, and what is left of it cleared.
-            true => context.print(format_args!("\r{text}\x1b[K"))?,
-            false => context.line(text)?,
+            true => context.out.replace_line(text),
+            false => context.line(text),
         }
     }
     // Each change is to be seen when it is there.
-    context.out.flush().map_err(output)
+    context.out.flush();
 }

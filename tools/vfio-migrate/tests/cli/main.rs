@@ -3,178 +3,15 @@
 //! The program, run on a tree that is laid out as sysfs is.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use serde_json::{json, Value as Json};
 use tempfile::TempDir;
 
-const FIXED: &str = "5f0c8a51-7a1e-4b8a-9d5c-0c1f5a7e0001";
-const FLEXIBLE: &str = "5f0c8a51-7a1e-4b8a-9d5c-0c1f5a7e0002";
-const MODEL: &str = "example.org/pci/card";
+use host::{info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
 
-/// Migration information of a card that allows these numbers of ports.
-fn info(ports: &str) -> String {
-    let init = ports.split(',').next().unwrap();
-    format!(
-        r#"{{"generation": "g", "models": {{"{MODEL}": {{"params": {{
-            "ports": {{"type": "int", "allowed_values": [{ports}], "init_value": {init}, "description": "How many\u001b[31m ports"}},
-            "msi": {{"type": "bool", "init_value": true, "off_value": false}}}},
-            "versions": {{"v1": {{"msi": false}}, "v2": {{"msi": true}}}}, "init_version": "v2"}}}}}}"#
-    )
-}
-
-/// A tree with one parent, two types and an instance of each.
-struct Host {
-    directory: TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let host = Self {
-            directory: TempDir::new().unwrap(),
-        };
-        let parent = host.path("sys/devices/virtual/card/card0");
-        for directory in ["sys/class/mdev_bus", "sys/bus/mdev/devices"] {
-            fs::create_dir_all(host.path(directory)).unwrap();
-        }
-        for (ty, ports, uuid) in [("card-1", "1", FIXED), ("card-any", "1, 2, 4", FLEXIBLE)] {
-            let path = parent.join("mdev_supported_types").join(ty);
-            fs::create_dir_all(&path).unwrap();
-            for (name, text) in [
-                ("migration_info.json", info(ports)),
-                ("name", format!("Card {ty}\n")),
-                ("available_instances", "7\n".to_string()),
-                ("device_api", "vfio-pci\n".to_string()),
-            ] {
-                fs::write(path.join(name), text).unwrap();
-            }
-            let instance = parent.join(uuid);
-            fs::create_dir_all(instance.join("migration")).unwrap();
-            for (name, text) in [
-                ("device_model", MODEL),
-                ("version", "v2"),
-                ("ports", "1"),
-                ("msi", "on"),
-                ("error", ""),
-            ] {
-                fs::write(instance.join("migration").join(name), format!("{text}\n")).unwrap();
-            }
-            symlink(
-                format!("../mdev_supported_types/{ty}"),
-                instance.join("mdev_type"),
-            )
-            .unwrap();
-            let link = host.path("sys/bus/mdev/devices").join(uuid);
-            symlink(format!("../../../devices/virtual/card/card0/{uuid}"), link).unwrap();
-        }
-        symlink(
-            "../../devices/virtual/card/card0",
-            host.path("sys/class/mdev_bus/card0"),
-        )
-        .unwrap();
-        host
-    }
-
-    fn path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        fs::write(self.path(name), content).unwrap();
-        self.path(name).display().to_string()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-migrate"));
-        command
-            .arg("--sysfs")
-            .arg(self.path("sys"))
-            .args(arguments)
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.command(arguments).output().unwrap())
-    }
-
-    fn run_with(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        let mut child = self
-            .command(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut pipe = child.stdin.take().unwrap();
-        let input = input.to_vec();
-        let writer = std::thread::spawn(move || {
-            // A program that has seen enough does not read on.
-            let _ = pipe.write_all(&input);
-        });
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        Ran::of(output)
-    }
-
-    fn value(&self, uuid: &str, name: &str) -> String {
-        let path = self
-            .path("sys/bus/mdev/devices")
-            .join(uuid)
-            .join("migration")
-            .join(name);
-        fs::read_to_string(path).unwrap().trim_end().to_string()
-    }
-}
-
-#[derive(Debug)]
-struct Ran {
-    status: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: Output) -> Self {
-        Self {
-            status: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// An answer: this status, and a failure is one line.
-    #[track_caller]
-    fn expect(self, status: i32) -> Self {
-        assert_eq!(self.status, status, "{self:?}");
-        if status == 2 {
-            assert_eq!(self.err.lines().count(), 1, "{self:?}");
-            assert!(self.err.starts_with("vfio-migrate: "), "{self:?}");
-        }
-        self
-    }
-
-    #[track_caller]
-    fn says(self, words: &str) -> Self {
-        assert!(
-            self.out.contains(words) || self.err.contains(words),
-            "{words:?} is not in {self:?}"
-        );
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Json {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-fn list(params: Json) -> String {
-    json!({"model": MODEL, "params": params}).to_string()
-}
+mod host;
+mod output;
 
 #[test]
 fn what_is_here_is_shown() {
@@ -481,29 +318,6 @@ fn wrong_usage_is_status_2() {
     host.run(&["info", "nothing"])
         .expect(2)
         .says("types are card0/card-1, card0/card-any");
-}
-
-#[test]
-fn a_reader_that_goes_away_is_no_failure() {
-    let host = Host::new();
-    let source = host.file("source.json", list(json!({"ports": 2})));
-    let mut child = host
-        .command(&["select", &source, "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let line = info("2").replace('\n', " ") + "\n";
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(line.repeat(2000).as_bytes())
-        .unwrap();
-    let ran = Ran::of(child.wait_with_output().unwrap());
-    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
 }
 
 #[test]
