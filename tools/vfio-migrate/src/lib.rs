@@ -9,6 +9,7 @@
 
 pub mod error;
 pub mod exercise;
+pub mod input;
 pub mod inspect;
 pub mod json;
 pub mod operand;

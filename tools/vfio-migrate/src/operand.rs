@@ -5,7 +5,6 @@
 //! A UUID is an instance. `-` is standard input. What exists as a file is that file. Anything else is the name of a type,
 //! `TYPE` or `PARENT/TYPE`.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use migration::value::Param;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::input;
 use crate::json::{read_info, read_source, Bump, Info, Source};
 use crate::sysfs::{read_bounded, Instance, Sysfs};
 
@@ -33,10 +33,7 @@ pub fn open(word: &str) -> Result<Box<dyn Read>> {
     if word == STANDARD {
         return Ok(Box::new(io::stdin()));
     }
-    match File::open(word) {
-        Ok(file) => Ok(Box::new(file)),
-        Err(error) => Err(Error::file(Path::new(word), &error)),
-    }
+    input::named(Path::new(word))
 }
 
 /// How messages call the operand.
@@ -109,7 +106,7 @@ pub fn destination<'a>(arena: &'a Bump, sysfs: &Sysfs, word: &str) -> Result<Des
             instance: Some(instance),
         });
     }
-    let info: Info<'a> = if word == STANDARD || Path::new(word).exists() {
+    let info: Info<'a> = if word == STANDARD || input::is_there(Path::new(word))? {
         let bytes: &'a [u8] = arena.alloc_slice_copy(&document(word)?);
         read_info(arena, bytes)
             .map_err(|error| Error::failed(format!("{}:{error}", display(word))))?

@@ -132,7 +132,7 @@ impl<'s> Selection<'s> {
     /// Judges the candidate in a file, or those in all `.json` files of a directory.
     pub fn path(&mut self, path: &Path) -> Result<()> {
         if !path.is_dir() {
-            return self.file(path);
+            return self.file(path, crate::input::named(path)?);
         }
         let error = |error: io::Error| Error::file(path, &error);
         let mut files: Vec<PathBuf> = Vec::new();
@@ -146,12 +146,15 @@ impl<'s> Selection<'s> {
             }
         }
         files.sort();
-        files.iter().try_for_each(|file| self.file(file))
+        files.iter().try_for_each(|file| {
+            // Nobody has named these one by one.
+            let opened = crate::input::regular(file).map_err(|error| Error::file(file, &error))?;
+            self.file(file, opened)
+        })
     }
 
-    fn file(&mut self, path: &Path) -> Result<()> {
+    fn file(&mut self, path: &Path, file: impl Read) -> Result<()> {
         let name = path.display().to_string();
-        let file = fs::File::open(path).map_err(|error| Error::file(path, &error))?;
         let text = crate::sysfs::read_bounded(file).map_err(|error| Error::file(path, &error))?;
         self.document(&name, 0, || name.clone(), &text);
         Ok(())

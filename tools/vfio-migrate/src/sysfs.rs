@@ -14,6 +14,7 @@ use migration::value::{Param, Value};
 use uuid::Uuid;
 
 use crate::error::{describe, Error, Result};
+use crate::input::{self, is_there};
 use crate::json::{read_info, Bump, Info, Source, MAX_DOCUMENT};
 
 /// Where sysfs is: `/sys`, or a copy of another host's.
@@ -59,6 +60,7 @@ impl Sysfs {
 
     /// All types of all parents, by parent and name.
     pub fn types(&self) -> Result<Vec<MdevType>> {
+        self.check()?;
         let parents = self.root.join("class/mdev_bus");
         let mut types = Vec::new();
         for parent in names(&parents)? {
@@ -115,11 +117,25 @@ impl Sysfs {
     /// The instance of this name.
     pub fn instance(&self, uuid: Uuid) -> Result<Instance> {
         let path = self.root.join("bus/mdev/devices").join(uuid.to_string());
-        match path.exists() {
-            true => Ok(Instance { path, uuid }),
-            false => Err(Error::failed(format!(
-                "{uuid}: no such mdev instance: `vfio-migrate types` lists what is here"
+        if is_there(&path)? {
+            return Ok(Instance { path, uuid });
+        }
+        self.check()?;
+        Err(Error::failed(format!(
+            "{uuid}: no such mdev instance: `vfio-migrate types` lists what is here"
+        )))
+    }
+
+    /// Fails if there is no such tree.
+    fn check(&self) -> Result<()> {
+        match fs::metadata(&self.root) {
+            Ok(root) if root.is_dir() => Ok(()),
+            Ok(root) => Err(Error::failed(format!(
+                "{}: {}, not the directory of a sysfs",
+                self.root.display(),
+                input::noun(root.file_type())
             ))),
+            Err(error) => Err(Error::file(&self.root, &error)),
         }
     }
 }
@@ -150,7 +166,7 @@ pub fn read_bounded(reader: impl Read) -> io::Result<Vec<u8>> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    read_bounded(fs::File::open(path)?)
+    read_bounded(input::regular(path)?)
 }
 
 /// A line of text without its newline.
@@ -188,13 +204,13 @@ impl MdevType {
     }
 
     /// Whether it tells about migration.
-    pub fn has_info(&self) -> bool {
-        self.path.join("migration_info.json").exists()
+    pub fn has_info(&self) -> Result<bool> {
+        is_there(&self.path.join("migration_info.json"))
     }
 
     /// What it offers.
     pub fn info<'a>(&self, arena: &'a Bump) -> Result<Info<'a>> {
-        if !self.has_info() {
+        if !self.has_info()? {
             return Err(Error::failed(format!(
                 "{}: the type has no migration_info.json: its driver does not support the migration interface",
                 self.full_name()
@@ -227,7 +243,7 @@ impl Instance {
 
     /// Fails unless it has the files in `migration/`.
     pub fn check_migratable(&self) -> Result<()> {
-        match self.path.join("migration").is_dir() {
+        match is_there(&self.path.join("migration"))? {
             true => Ok(()),
             false => Err(Error::failed(format!(
                 "{}: the instance has no migration/ directory: its driver does not support the migration interface",
@@ -322,10 +338,7 @@ impl Parameters for Instance {
     }
 
     fn write(&mut self, name: &str, value: &str) -> io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .truncate(true)
-            .open(self.file(name))?;
+        let mut file = input::regular_to_write(&self.file(name))?;
         // One call: sysfs takes each for a value of its own. With a newline: of a call without bytes a driver hears nothing.
         let line = format!("{value}\n");
         match file.write(line.as_bytes())? {

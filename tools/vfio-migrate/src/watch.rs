@@ -13,6 +13,7 @@ use rustix::fd::OwnedFd;
 use rustix::net::{bind, netlink, socket_with, AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Error, Result};
+use crate::input::regular;
 use crate::sysfs::Instance;
 
 /// The files, in the order of [`Sample`].
@@ -60,7 +61,7 @@ impl Watch {
         instance.check_migratable()?;
         let open = |name| {
             let path = instance.file(name);
-            File::open(&path).map_err(|error| Error::file(&path, &error))
+            regular(&path).map_err(|error| Error::file(&path, &error))
         };
         let [state, phase, bytes] = FILES;
         // Before the first look, so that nothing is missed between the two.

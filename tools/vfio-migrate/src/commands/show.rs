@@ -6,13 +6,14 @@ use migration::info::{MigrationInfo, ParameterList};
 use migration::model::{ParamDef, Type};
 use migration::value::Param;
 use serde_json::json;
-use vfio_migrate::error::Result;
+use vfio_migrate::error::{Error, Result};
 use vfio_migrate::json::Bump;
 use vfio_migrate::operand;
-use vfio_migrate::sysfs::in_effect;
+use vfio_migrate::sysfs::{in_effect, MdevType};
 use vfio_migrate::text::{one_line, Table};
 
-use super::Context;
+use super::{count, Context};
+use crate::output::complain;
 
 /// `types`
 pub fn types(context: &mut Context<'_>) -> Result<bool> {
@@ -31,17 +32,13 @@ pub fn types(context: &mut Context<'_>) -> Result<bool> {
     let mut table = Table::new(&["TYPE", "FREE", "IN USE", "MODEL", "DESCRIPTION"]);
     let mut list = Vec::new();
     let mut lines = Vec::new();
+    let mut problems: Vec<String> = Vec::new();
     for ty in &types {
         let arena = Bump::new();
-        let models: Vec<String> = match ty.has_info() {
-            true => {
-                let info = ty.info(&arena)?;
-                info.types
-                    .iter()
-                    .map(|ty| ty.model.name.to_string())
-                    .collect()
-            }
-            false => Vec::new(),
+        // One that cannot be read does not hide the others.
+        let (models, problem) = match models(&arena, ty) {
+            Ok(models) => (models, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let name = ty.full_name();
         let uuids: Vec<&String> = of_type
@@ -59,14 +56,18 @@ pub fn types(context: &mut Context<'_>) -> Result<bool> {
                 "device_api": attribute("device_api"),
                 "available_instances": free,
                 "models": models,
+                "error": problem,
                 "instances": uuids,
             }));
+            problems.extend(problem);
             continue;
         }
-        let models = match models.is_empty() {
-            true => "(no migration interface)".to_string(),
-            false => models.join(" "),
+        let models = match (&problem, models.is_empty()) {
+            (Some(_), _) => "(unreadable)".to_string(),
+            (None, true) => "(no migration interface)".to_string(),
+            (None, false) => models.join(" "),
         };
+        problems.extend(problem);
         let (free, description) = (attribute("available_instances"), attribute("name"));
         table.row([
             name.clone(),
@@ -77,13 +78,27 @@ pub fn types(context: &mut Context<'_>) -> Result<bool> {
         ]);
         lines.extend(uuids.iter().map(|uuid| format!("{uuid}  {name}")));
     }
+    for problem in &problems {
+        complain(problem);
+    }
+    let answer = match problems.len() {
+        0 => Ok(true),
+        some => Err(Error::failed(format!(
+            "{} of {} could not be read: see above",
+            count(some, "type"),
+            types.len()
+        ))),
+    };
     if context.json {
         context.document(&json!({ "types": list }));
-        return Ok(true);
+        return answer;
     }
     if types.is_empty() {
-        context.line("no mdev parent device is here: load a driver, as in `modprobe mdev_serial`");
-        return Ok(true);
+        context.line(match context.sysfs.is_live() {
+            true => "no mdev parent device is here: load a driver, as in `modprobe mdev_serial`",
+            false => "no mdev parent device is in this copy of a sysfs: it has no class/mdev_bus, or an empty one",
+        });
+        return answer;
     }
     context.out.lines(table);
     if !lines.is_empty() {
@@ -91,7 +106,17 @@ pub fn types(context: &mut Context<'_>) -> Result<bool> {
         context.line("Instances:");
         lines.iter().for_each(|line| context.line(line));
     }
-    Ok(true)
+    answer
+}
+
+/// The models that a type offers; none if it has not the interface.
+fn models(arena: &Bump, ty: &MdevType) -> Result<Vec<String>> {
+    if !ty.has_info()? {
+        return Ok(Vec::new());
+    }
+    let info = ty.info(arena)?;
+    let models = info.types.iter().map(|ty| ty.model.name.to_string());
+    Ok(models.collect())
 }
 
 /// `info`

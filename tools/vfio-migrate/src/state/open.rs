@@ -12,6 +12,7 @@ use vfio_uapi::open::{bind, Group};
 use vfio_uapi::{Device, Errno};
 
 use crate::error::{describe, Error, Result};
+use crate::input::is_there;
 use crate::sysfs::Instance;
 
 /// The file that makes address spaces.
@@ -19,7 +20,7 @@ const IOMMUFD: &str = "/dev/iommu";
 
 /// Opens the device: by its own file and an iommufd where the kernel has both, else by its group and a type1 container.
 pub(super) fn open(instance: &Instance) -> Result<Device> {
-    match (cdev(instance), Path::new(IOMMUFD).exists()) {
+    match (cdev(instance)?, is_there(Path::new(IOMMUFD))?) {
         (Some(path), true) => by_cdev(instance, &path),
         _ => by_group(instance),
     }
@@ -33,11 +34,18 @@ fn in_use(instance: &Instance) -> Error {
 }
 
 /// The instance's own device file, if the kernel gives devices such files.
-fn cdev(instance: &Instance) -> Option<PathBuf> {
-    let mut entries = std::fs::read_dir(instance.path().join("vfio-dev")).ok()?;
-    let name = entries.next()?.ok()?.file_name();
-    let path = Path::new("/dev/vfio/devices").join(name);
-    path.exists().then_some(path)
+fn cdev(instance: &Instance) -> Result<Option<PathBuf>> {
+    let directory = instance.path().join("vfio-dev");
+    if !is_there(&directory)? {
+        return Ok(None);
+    }
+    let failed = |error| Error::file(&directory, &error);
+    let mut entries = std::fs::read_dir(&directory).map_err(failed)?;
+    let Some(entry) = entries.next() else {
+        return Ok(None);
+    };
+    let path = Path::new("/dev/vfio/devices").join(entry.map_err(failed)?.file_name());
+    Ok(is_there(&path)?.then_some(path))
 }
 
 fn by_cdev(instance: &Instance, path: &Path) -> Result<Device> {

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use host::{info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
 
 mod host;
+mod inputs;
 mod output;
 
 #[test]
@@ -44,7 +45,9 @@ fn what_is_here_is_shown() {
         .arg("types")
         .output()
         .unwrap();
-    Ran::of(ran).expect(0).says("load a driver");
+    Ran::of(ran)
+        .expect(0)
+        .says("no mdev parent device is in this copy");
 }
 
 #[test]
