@@ -26,6 +26,7 @@ mod files;
 mod host;
 mod mdevctl;
 mod old_parent;
+mod outputs;
 mod protocols;
 mod refusals;
 mod set_up;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     capacity::add(&mut suite);
     setup_record::add(&mut suite);
     tool::add(&mut suite);
+    outputs::add(&mut suite);
     protocols::add(&mut suite);
     set_up::add(&mut suite);
     watching::add(&mut suite);

@@ -62,6 +62,8 @@ Device state lives while the device is open: a device that nobody has open is in
 and that is what is saved. --exercise puts content into a serial card first. The stream is the same
 by either protocol.
 
+A file is for its owner only, and takes its name when it is complete.
+
 Examples:
   vfio-migrate save --exercise UUID state
   vfio-migrate save --protocol v1 --pre-copy UUID state   as QEMU 5.2 to 7.2

@@ -18,6 +18,7 @@ use output::{complain, Output};
 mod cli;
 mod commands;
 mod output;
+mod state_file;
 
 const FAILED: u8 = 2;
 

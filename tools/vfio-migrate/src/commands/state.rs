@@ -2,9 +2,9 @@
 
 //! `save`, `load`, `copy` and `inspect`: device state without a virtual machine.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,6 +19,7 @@ use vfio_migrate::text::{one_line, size, Table};
 
 use super::{count, json_value, Context};
 use crate::output::tell;
+use crate::state_file::Target;
 
 /// How long a transfer takes before its progress is shown.
 const LONG: Duration = Duration::from_millis(500);
@@ -69,49 +70,6 @@ impl Drop for Bar {
     }
 }
 
-/// A file that is there as a whole or not at all.
-struct NewFile {
-    path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
-    complete: bool,
-}
-
-impl NewFile {
-    fn create(path: &Path) -> Result<Self> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let partial = PathBuf::from(name);
-        let file = File::create_new(&partial).map_err(|error| Error::file(&partial, &error))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            partial,
-            file: BufWriter::new(file),
-            complete: false,
-        })
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let flushed = self
-            .file
-            .flush()
-            .and_then(|()| self.file.get_ref().sync_all());
-        flushed.map_err(|error| Error::file(&self.partial, &error))?;
-        fs::rename(&self.partial, &self.path).map_err(|error| Error::file(&self.path, &error))?;
-        self.complete = true;
-        Ok(())
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if !self.complete {
-            // Nothing more can be done about a file that stays.
-            let _ = fs::remove_file(&self.partial);
-        }
-    }
-}
-
 /// `save`
 pub fn save(
     context: &mut Context<'_>,
@@ -128,33 +86,33 @@ pub fn save(
         ));
     }
     let instance = operand::instance(&context.sysfs, uuid)?;
+    // Before the device is opened: that may be kept waiting for the reader of a FIFO.
+    let target = match to_standard {
+        true => None,
+        false => Some(Target::open(Path::new(file))?),
+    };
     let opened = Opened::open(&context.sysfs, instance)?;
     if exercise {
         exercise::fill(&opened)?;
     }
     let mut bar = Bar::new();
     let mut progress = |bytes, total| bar.at(bytes, total);
-    let saved = if to_standard {
-        let out = context.out.state();
-        let lost = |error| Error::file(Path::new("standard output"), &error);
-        let saved = opened.save(
-            protocol,
-            pre_copy,
-            &mut |bytes| out.write_all(bytes).map_err(lost),
-            &mut progress,
-        )?;
-        out.flush().map_err(lost)?;
-        saved
-    } else {
-        let mut new = NewFile::create(Path::new(file))?;
-        let mut sink = |bytes: &[u8]| {
-            new.file
-                .write_all(bytes)
-                .map_err(|error| Error::file(Path::new(file), &error))
-        };
-        let saved = opened.save(protocol, pre_copy, &mut sink, &mut progress)?;
-        new.finish()?;
-        saved
+    let name = if to_standard { "standard output" } else { file };
+    let lost = |error: io::Error| Error::file(Path::new(name), &error);
+    let saved = match target {
+        None => {
+            let out = context.out.state();
+            let mut sink = |bytes: &[u8]| out.write_all(bytes).map_err(lost);
+            let saved = opened.save(protocol, pre_copy, &mut sink, &mut progress)?;
+            out.flush().map_err(lost)?;
+            saved
+        }
+        Some(mut target) => {
+            let mut sink = |bytes: &[u8]| target.write(bytes).map_err(lost);
+            let saved = opened.save(protocol, pre_copy, &mut sink, &mut progress)?;
+            target.finish().map_err(lost)?;
+            saved
+        }
     };
     drop(bar);
     if to_standard {
