@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use vfio_migrate::state;
@@ -228,7 +229,7 @@ pub enum Command {
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell
-        #[arg(value_parser = parse_shell, value_name = "bash|zsh|fish")]
+        #[arg(value_parser = shells(), value_name = "bash|zsh|fish")]
         shell: Shell,
     },
     /// Print the manual page, or write one for every command into a directory
@@ -298,13 +299,9 @@ impl From<Protocol> for state::Protocol {
     }
 }
 
-fn parse_shell(word: &str) -> Result<Shell, String> {
-    match word {
-        "bash" => Ok(Shell::Bash),
-        "zsh" => Ok(Shell::Zsh),
-        "fish" => Ok(Shell::Fish),
-        _ => Err("give bash, zsh or fish".to_string()),
-    }
+/// The shells whose completions are known to work.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|word| word.parse::<Shell>())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use host::{info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
 
+mod completion;
 mod host;
 mod inputs;
 mod output;
