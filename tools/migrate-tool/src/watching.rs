@@ -8,6 +8,9 @@ use std::process::{Child, ChildStdout, Stdio};
 use anyhow::{bail, Context, Result};
 use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::equal;
+use nix::sys::signal::{kill, Signal};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::Pid;
 use serde_json::Value as Json;
 use vfio_uapi::mdev::Mdev;
 use vfio_uapi::migration_v1::{Region, PRE_COPY, RUNNING, STOP};
@@ -20,6 +23,7 @@ pub fn add(suite: &mut Suite) {
         suite,
         each_step_of_a_migration_is_seen,
         a_watch_ends_with_the_migration,
+        a_session_that_nobody_saw_ends_a_watch,
         sessions_are_counted,
         a_watch_ends_with_the_instance,
         once_shows_what_is_now,
@@ -65,6 +69,24 @@ impl Watcher {
             }
             seen.push(sample);
         }
+    }
+
+    /// Keeps it from running.
+    fn stop(&self) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        kill(process, Signal::SIGSTOP)?;
+        // Stopped in fact, not only told to.
+        let status = waitpid(process, Some(WaitPidFlag::WUNTRACED))?;
+        equal(
+            "watch",
+            status,
+            WaitStatus::Stopped(process, Signal::SIGSTOP),
+        )
+    }
+
+    fn go_on(&self) -> Result<()> {
+        let process = Pid::from_raw(self.child.id().try_into()?);
+        Ok(kill(process, Signal::SIGCONT)?)
     }
 
     fn status(mut self) -> Result<Option<i32>> {
@@ -121,6 +143,27 @@ fn a_watch_ends_with_the_migration() -> Result<()> {
     watcher.until("RUNNING", "none", 0)?;
     equal("exit status", watcher.status()?, Some(0))?;
     drop(destination);
+    Ok(())
+}
+
+fn a_session_that_nobody_saw_ends_a_watch() -> Result<()> {
+    let source = instance("mdev_serial-1")?;
+    let destination = instance("mdev_serial-1")?;
+    let mut watchers = Vec::new();
+    for card in [&source, &destination] {
+        let mut watcher = Watcher::start(card, &["--until-end"])?;
+        watcher.until("RUNNING", "none", 0)?;
+        watcher.stop()?;
+        watchers.push(watcher);
+    }
+    run(["copy", &name(&source), &name(&destination)])?.expect(0)?;
+    for mut watcher in watchers {
+        watcher.go_on()?;
+        let last = watcher.next()?;
+        equal("phase", last["phase"].clone(), "none".into())?;
+        equal("sessions", last["sessions"].clone(), 1.into())?;
+        equal("exit status", watcher.status()?, Some(0))?;
+    }
     Ok(())
 }
 

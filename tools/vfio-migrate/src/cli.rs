@@ -85,7 +85,7 @@ Examples:
 
 const WATCH_HELP: &str = "\
 Shows protocol state, phase and bytes on one line, and each change as a line of its own if standard
-output is no terminal. Ends when the instance is removed or on Ctrl-C.
+output is no terminal. Ends when the instance is removed, when nobody reads on, or on Ctrl-C.
 
 Examples:
   vfio-migrate watch UUID

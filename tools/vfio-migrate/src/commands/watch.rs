@@ -8,7 +8,7 @@ use serde_json::json;
 use vfio_migrate::error::Result;
 use vfio_migrate::operand;
 use vfio_migrate::text::size;
-use vfio_migrate::watch::{Sample, Watch, NO_PHASE};
+use vfio_migrate::watch::{End, Sample, Wake, Watch};
 
 use super::Context;
 
@@ -18,7 +18,7 @@ pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool)
     let watch = Watch::new(instance)?;
     let terminal = std::io::stdout().is_terminal() && !context.json && !once;
     let mut last: Option<Sample> = None;
-    let mut seen_one = false;
+    let mut end = End::default();
     loop {
         let Some(sample) = watch.sample()? else {
             if terminal {
@@ -38,16 +38,16 @@ pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool)
                 return Ok(true);
             }
         }
-        let busy = sample.phase != NO_PHASE;
-        seen_one |= busy;
-        if once || (until_end && seen_one && !busy) {
+        if once || (end.is_reached(&sample) && until_end) {
             if terminal {
                 context.line("");
             }
             return Ok(true);
         }
         last = Some(sample);
-        watch.wait()?;
+        if watch.wait(std::io::stdout())? == Wake::NoReader {
+            return Ok(true);
+        }
     }
 }
 
@@ -56,13 +56,17 @@ fn show(context: &mut Context<'_>, sample: &Sample, terminal: bool) {
         state,
         phase,
         bytes,
+        sessions,
     } = sample;
     if context.json {
-        context
-            .out
-            .json(json!({"state": state, "phase": phase, "bytes": bytes}));
+        let line = json!({"state": state, "phase": phase, "bytes": bytes, "sessions": sessions});
+        context.out.json(line);
     } else {
-        let text = format!("state {state:<13} phase {phase:<14} {}", size(*bytes));
+        let count = sessions.map_or(String::new(), |count| format!("  sessions {count}"));
+        let text = format!(
+            "state {state:<13} phase {phase:<14} {}{count}",
+            size(*bytes)
+        );
         match terminal {
             true => context.out.replace_line(text),
             false => context.line(text),

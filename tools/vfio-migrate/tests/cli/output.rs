@@ -3,6 +3,7 @@
 //! Where the output goes, and what may be in it.
 
 use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -126,6 +127,26 @@ fn a_pipeline_has_the_answer() {
     bash.args(["-c", script, "bash", env!("CARGO_BIN_EXE_vfio-migrate")]);
     let ran = Ran::of(bash.args(["check", &source, &one]).output().unwrap());
     assert_eq!((ran.out, ran.err), ("1\n".repeat(100), String::new()));
+}
+
+#[test]
+fn a_watch_ends_with_its_reader() {
+    let host = Host::new();
+    let instance = host.path("sys/bus/mdev/devices").join(FIXED);
+    for (name, text) in [("state", "RUNNING"), ("phase", "none"), ("bytes", "0")] {
+        fs::write(instance.join("migration").join(name), text).unwrap();
+    }
+    let mut watch = host.command(&["watch", FIXED]);
+    let child = watch.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "state RUNNING       phase none           0 B\n");
+    // Nothing changes any more.
+    drop(out);
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    assert_eq!((ran.status, ran.err.as_str()), (0, ""));
 }
 
 #[test]
