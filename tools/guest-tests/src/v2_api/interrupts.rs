@@ -7,7 +7,7 @@ use super::check::{equal, refused, Named};
 use super::uart::{IER, IER_EMPTY, IIR, IIR_EMPTY};
 use crate::ktap::Suite;
 use crate::vfio::interrupt::{INTX, MASK, MSI, TRIGGER, UNMASK};
-use crate::vfio::{Access, Errno, Event, IrqSet};
+use crate::vfio::{Access, Errno, IrqSet};
 
 pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(
