@@ -136,7 +136,7 @@ fn a_stream_with_an_unknown_parameter_is_refused() -> Result<()> {
         "mdev_serial-1",
         MODEL,
         &params,
-        &["flow: source has hardware"],
+        &["flow: source has \"hardware\""],
     )
 }
 
