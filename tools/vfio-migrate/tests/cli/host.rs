@@ -6,8 +6,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use rustix::process::{kill_process, Pid, Signal};
 use serde_json::{json, Value as Json};
 use tempfile::TempDir;
 
@@ -128,6 +132,23 @@ impl Host {
             .join(name);
         fs::read_to_string(path).unwrap().trim_end().to_string()
     }
+}
+
+/// A run that has not ended after this long hangs.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Waits for the end of a run.
+#[track_caller]
+pub fn end(child: Child) -> Ran {
+    let process = Pid::from_child(&child);
+    let (sender, ended) = mpsc::channel();
+    let waiter = thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = ended.recv_timeout(LONG).unwrap_or_else(|_| {
+        kill_process(process, Signal::KILL).unwrap();
+        panic!("the program hangs");
+    });
+    waiter.join().unwrap().unwrap();
+    Ran::of(output.unwrap())
 }
 
 #[derive(Debug)]

@@ -8,16 +8,11 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
 
-use rustix::process::{geteuid, kill_process, Pid, Signal};
+use rustix::process::geteuid;
 use serde_json::json;
 
-use crate::host::{info, list, Host, Ran, FIXED, FLEXIBLE};
-
-/// A run that is known to hang after this long.
-const LONG: Duration = Duration::from_secs(60);
+use crate::host::{end, info, list, Host, Ran, FIXED, FLEXIBLE};
 
 fn make_fifo(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status().unwrap();
@@ -30,16 +25,7 @@ impl Host {
     fn run_at_once(&self, arguments: &[&str]) -> Ran {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = child.spawn().unwrap();
-        let process = Pid::from_child(&child);
-        let (sender, ended) = mpsc::channel();
-        let waiter = std::thread::spawn(move || sender.send(child.wait_with_output()));
-        let output = ended.recv_timeout(LONG).unwrap_or_else(|_| {
-            kill_process(process, Signal::KILL).unwrap();
-            panic!("{arguments:?} hangs");
-        });
-        waiter.join().unwrap().unwrap();
-        Ran::of(output.unwrap())
+        end(child.spawn().unwrap())
     }
 }
 

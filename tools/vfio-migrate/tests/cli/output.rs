@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::host::{info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
+use crate::host::{end, info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
 
 /// A saved state that is sound.
 const STATE: &str = concat!(
@@ -145,7 +145,7 @@ fn a_watch_ends_with_its_reader() {
     assert_eq!(line, "state RUNNING       phase none           0 B\n");
     // Nothing changes any more.
     drop(out);
-    let ran = Ran::of(child.wait_with_output().unwrap());
+    let ran = end(child);
     assert_eq!((ran.status, ran.err.as_str()), (0, ""));
 }
 
