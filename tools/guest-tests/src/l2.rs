@@ -7,6 +7,7 @@ pub mod by_hand;
 pub mod card;
 pub mod config_space;
 pub mod line;
+pub mod port;
 pub mod record;
 pub mod tty;
 

@@ -4,34 +4,29 @@
 //! the loop-back at the far end returns, for ever.
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
-//! [`WINDOW`]); `lab.by-hand=1`, that it sets up the ports itself as 16550A ([`guest_tests::l2::by_hand`]). What it prints and
-//! the commands it takes are in [`guest_tests::l2::line`].
+//! [`WINDOW`]); `lab.flow-control=1`, that the ports use RTS and CTS; `lab.by-hand=1`, that it sets up the ports itself as 16550A
+//! ([`guest_tests::l2::by_hand`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure, Context, Result};
-use guest_tests::l2::card::{self, text};
-use guest_tests::l2::line::{CardReport, Command, Interrupt, Line, PortReport};
-use guest_tests::l2::record::{Checker, Sender};
-use guest_tests::l2::{by_hand, tty, CARDS};
+use anyhow::{ensure, Context, Result};
+use guest_tests::l2::by_hand;
+use guest_tests::l2::card::{self, lines_of, Card};
+use guest_tests::l2::line::{CardReport, Command, Interrupt, Line};
+use guest_tests::l2::port::{Port, Use};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::mount::{mount, MountFlags};
 use rustix::system::{reboot, RebootCommand};
-use rustix::termios::{
-    tcgetattr, tcsetattr, ControlModes, LocalModes, OptionalActions, OutputModes,
-};
+use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions, OutputModes};
 
 /// Bytes of a port that may be under way at once. More than two FIFOs full: some always wait at the far end.
 const WINDOW: u64 = 96;
 /// Time between two `count` lines.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
-/// Where the 8250 driver shows what it counted.
-const STATISTICS: &str = "/proc/tty/driver/serial_8250";
 /// A report gives up on bytes that did not come back when none came for this long.
 const SILENCE: Duration = Duration::from_secs(30);
 
@@ -54,25 +49,27 @@ fn run() -> Result<std::convert::Infallible> {
             .with_context(|| format!("{place} could not be mounted"))?;
     }
     let console = Console::open()?;
-    let window = option("lab.window")?.unwrap_or(WINDOW);
-    let by_hand = option("lab.by-hand")?.is_some_and(|value| value != 0);
-    let (cards, mut ports) = open_ports(by_hand)?;
-    let interrupt = cards[0].interrupt;
-    ensure!(
-        cards.iter().all(|card| card.interrupt == interrupt),
-        "some cards use MSI and some INTx"
-    );
+    let mut cards = Cards {
+        usage: Use {
+            window: option("lab.window")?.unwrap_or(WINDOW),
+            flow_control: option("lab.flow-control")?.is_some_and(|value| value != 0),
+        },
+        by_hand: option("lab.by-hand")?.is_some_and(|value| value != 0),
+        list: Vec::new(),
+        next_by_hand: None,
+    };
+    cards.take_up()?;
     println!(
         "{}",
         Line::Ready {
-            ports: ports.len(),
-            cards: cards.len(),
-            interrupt,
-            uart: ports[0].uart.clone()
+            ports: cards.ports().count(),
+            cards: cards.list.len(),
+            interrupt: cards.interrupt()?,
+            uart: cards.list[0].ports[0].uart()?,
         }
     );
 
-    // What was asked for, and since when it waits for the ports to be drained.
+    // What was asked for, and since when it waits for the ports to be drained, or held.
     let mut asked: Option<(Command, Instant)> = None;
     let mut next_count = Instant::now();
     loop {
@@ -80,36 +77,42 @@ fn run() -> Result<std::convert::Infallible> {
         if now >= next_count {
             println!(
                 "{}",
-                Line::Count(ports.iter().map(|port| port.checker.verified()).collect())
+                Line::Count(cards.ports().map(Port::verified).collect())
             );
             next_count = now + COUNT_EVERY;
         }
+        let held = cards.ports().all(Port::is_held);
         if let Some((command, since)) = asked {
-            let moved = ports.iter().filter_map(|port| port.moved).max();
-            let quiet = moved
-                .max(Some(since))
-                .is_none_or(|at| at.elapsed() > SILENCE);
-            if quiet || ports.iter().all(|port| port.is_drained()) {
-                if command == Command::Look {
-                    look(&cards, &mut ports, by_hand)?;
-                } else {
-                    for port in &ports {
-                        println!("{}", Line::Report(port.report(&cards)?));
-                    }
+            let done = match command {
+                Command::Hold if held => cards.report_held(since)?,
+                Command::TakeUp => cards.take_up_what_came()?,
+                _ if !cards.are_drained() && !cards.are_quiet(since) => false,
+                Command::Hold => {
+                    ensure!(cards.are_drained(), "not everything came back");
+                    cards.ports_mut().for_each(|port| port.hold(true));
+                    false
                 }
+                _ => {
+                    cards.obey(command)?;
+                    true
+                }
+            };
+            if done {
                 asked = None;
             }
         }
-        let draining = asked.is_some();
+        let draining = match asked {
+            Some((Command::Hold, _)) => !cards.ports().all(Port::is_held),
+            Some((Command::TakeUp, _)) | None => false,
+            Some(_) => true,
+        };
 
         let mut waiting = vec![PollFd::new(&console.input, PollFlags::IN)];
-        for port in &ports {
-            let out = if port.wants_to_send(window, draining) {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
-            waiting.push(PollFd::new(&port.file, PollFlags::IN | out));
+        for port in cards.ports() {
+            let mut events = PollFlags::empty();
+            events.set(PollFlags::IN, port.wants_to_receive());
+            events.set(PollFlags::OUT, port.wants_to_send(draining));
+            waiting.push(PollFd::new(port.file()?, events));
         }
         let left = next_count.saturating_duration_since(Instant::now());
         let left = Timespec {
@@ -121,22 +124,23 @@ fn run() -> Result<std::convert::Infallible> {
 
         if ready[0].contains(PollFlags::IN) {
             match console.command()? {
-                Some(command @ (Command::Report | Command::Look)) => {
-                    asked = Some((command, Instant::now()));
-                }
                 Some(Command::Reboot) => {
                     println!("{}", Line::Rebooting);
                     reboot(RebootCommand::Restart).context("reboot")?;
                 }
+                Some(Command::Read) => cards.ports_mut().for_each(|port| port.hold(false)),
+                Some(command) => asked = Some((command, Instant::now())),
                 None => {}
             }
+            // The ports may be other ones than those that were waited for.
+            continue;
         }
-        for (port, flags) in ports.iter_mut().zip(&ready[1..]) {
+        for (port, flags) in cards.ports_mut().zip(&ready[1..]) {
             if flags.contains(PollFlags::IN) {
                 port.receive()?;
             }
             if flags.contains(PollFlags::OUT) {
-                port.send(window, draining)?;
+                port.send(draining)?;
             }
         }
     }
@@ -189,296 +193,202 @@ impl Console {
     }
 }
 
-/// A PCI card.
-struct Card {
-    /// Its directory in sysfs.
-    place: PathBuf,
-    interrupt: Interrupt,
-    irq: u32,
+/// A card in use, with its ports.
+struct InUse {
+    card: Card,
+    ports: Vec<Port>,
 }
 
-/// A port and what went through it.
-struct Port {
-    number: u8,
-    card: usize,
-    /// `N` of ttySN.
-    line: u32,
-    uart: String,
-    file: File,
-    sender: Sender,
-    checker: Checker,
-    faults: u32,
-    /// When the last byte came.
-    moved: Option<Instant>,
+/// The cards in use, in the order of bus address or, if they came later, in that in which they came.
+struct Cards {
+    usage: Use,
+    /// The ports are set up by hand.
+    by_hand: bool,
+    list: Vec<InUse>,
+    /// The ttySN after the last that was set up by hand.
+    next_by_hand: Option<u32>,
 }
 
-impl Port {
-    fn outstanding(&self) -> u64 {
-        self.sender.bytes().saturating_sub(self.checker.bytes())
+impl Cards {
+    /// All ports, in the order of their numbers.
+    fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.list.iter().flat_map(|card| &card.ports)
     }
 
-    fn is_drained(&self) -> bool {
-        self.sender.rest().is_empty() && self.outstanding() == 0
+    fn ports_mut(&mut self) -> impl Iterator<Item = &mut Port> {
+        self.list.iter_mut().flat_map(|card| &mut card.ports)
     }
 
-    fn wants_to_send(&self, window: u64, draining: bool) -> bool {
-        self.outstanding() < window && !(draining && self.sender.rest().is_empty())
+    /// How the cards interrupt, which must be the same way.
+    fn interrupt(&self) -> Result<Interrupt> {
+        let first = self.list.first().context("there is no card")?;
+        let interrupt = first.card.interrupt();
+        ensure!(
+            self.list
+                .iter()
+                .all(|card| card.card.interrupt() == interrupt),
+            "some cards use MSI and some INTx"
+        );
+        Ok(interrupt)
     }
 
-    fn send(&mut self, window: u64, draining: bool) -> Result<()> {
-        while self.wants_to_send(window, draining) {
-            let room = usize::try_from(window - self.outstanding())?;
-            let bytes = self.sender.peek();
-            let bytes = &bytes[..bytes.len().min(room)];
-            match self.file.write(bytes) {
-                Ok(count) => self.sender.advance(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => {
-                    return Err(error).with_context(|| format!("write to ttyS{}", self.line))
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<()> {
-        let mut bytes = [0; 512];
-        let size = match self.file.read(&mut bytes) {
-            Ok(size) => size,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("read from ttyS{}", self.line))
-            }
-        };
-        self.moved = Some(Instant::now());
-        let (number, faults) = (self.number, &mut self.faults);
-        self.checker.take(&bytes[..size], |fault| {
-            *faults += 1;
-            println!(
-                "{}",
-                Line::Fault {
-                    port: number,
-                    what: fault.to_string()
-                }
-            );
-        });
-        if self.checker.bytes() > self.sender.bytes() {
-            bail!(
-                "port {number} returned {} bytes after {} were sent",
-                self.checker.bytes(),
-                self.sender.bytes()
-            );
-        }
-        Ok(())
-    }
-
-    /// Has the driver detect anew what the port is; nothing may be under way.
-    fn detect(&mut self) -> Result<()> {
-        // The driver does so for its only user, who has to open the port anew afterwards to use it.
-        self.file = File::open("/dev/null").context("/dev/null")?;
-        let file = open_raw(self.line)?;
-        tty::detect(&file).with_context(|| format!("detection of ttyS{}", self.line))?;
-        drop(file);
-        self.file = open_raw(self.line)?;
-        Ok(())
-    }
-
-    fn report(&self, cards: &[Card]) -> Result<PortReport> {
-        Ok(PortReport {
-            port: self.number,
-            sent: self.sender.records(),
-            verified: self.checker.verified(),
-            faults: self.faults,
-            outstanding: self.outstanding(),
-            uart_errors: uart_errors(self.line)?,
-            interrupts: interrupts(cards[self.card].irq)?,
+    /// Which cards are in use.
+    fn using(&self) -> Result<Line> {
+        Ok(Line::Using {
+            ports: self.ports().count(),
+            cards: self.list.len(),
+            interrupt: self.interrupt()?,
         })
     }
-}
 
-/// Looks at the cards as they are now, and prints what is seen. Ports that the driver detected are detected anew.
-fn look(cards: &[Card], ports: &mut [Port], by_hand: bool) -> Result<()> {
-    for (number, this) in cards.iter().enumerate() {
-        let (mut uarts, mut fifo) = (Vec::new(), 0);
-        for port in ports.iter_mut().filter(|port| port.card == number) {
-            if !by_hand {
-                port.detect()?;
+    fn are_drained(&self) -> bool {
+        self.ports().all(Port::is_drained)
+    }
+
+    /// Nothing came for long, since then.
+    fn are_quiet(&self, since: Instant) -> bool {
+        let moved = self.ports().filter_map(Port::moved).max();
+        moved
+            .max(Some(since))
+            .is_none_or(|at| at.elapsed() > SILENCE)
+    }
+
+    /// Does what waited for the ports to be drained, or for nothing to come any more.
+    fn obey(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Look => return self.look(),
+            Command::Rebind => self.rebind()?,
+            Command::LetGo => self.let_go()?,
+            _ => return self.report(),
+        }
+        println!("{}", self.using()?);
+        Ok(())
+    }
+
+    /// Prints the account of each port.
+    fn report(&self) -> Result<()> {
+        for card in &self.list {
+            let interrupts = card.card.interrupts()?;
+            for port in &card.ports {
+                println!("{}", Line::Report(port.report(interrupts)?));
             }
-            let settings = tty::settings(&port.file);
-            let settings = settings.with_context(|| format!("ttyS{}", port.line))?;
-            fifo = u32::try_from(settings.xmit_fifo_size)?;
-            port.uart = uart_field(port.line, "uart")?.unwrap_or_else(|| "unknown".into());
-            uarts.push(port.uart.clone());
         }
-        let bar0 = card::bar0(&this.place)?;
-        let report = CardReport {
-            card: number,
-            id: (hex(&this.place, "vendor"), hex(&this.place, "device")),
-            bar0: bar0.end - bar0.start,
-            capabilities: card::capabilities(&this.place)?,
-            uarts,
-            fifo,
-        };
-        println!("{}", Line::Card(report));
+        Ok(())
     }
-    Ok(())
-}
 
-/// Finds the serial ports of all known cards, or sets them up, and opens them in raw mode, in the order of bus address and
-/// port.
-fn open_ports(by_hand: bool) -> Result<(Vec<Card>, Vec<Port>)> {
-    let mut places: Vec<PathBuf> = entries("/sys/bus/pci/devices")?;
-    places.retain(|place| CARDS.contains(&(hex(place, "vendor"), hex(place, "device"))));
-    ensure!(
-        !places.is_empty(),
-        "there is no card of a known kind on the PCI bus"
-    );
+    /// Prints what is where once flow control holds every transmitter, which was asked for at `since`.
+    fn report_held(&self, since: Instant) -> Result<bool> {
+        let reports: Result<Vec<_>> = self.ports().map(Port::held_report).collect();
+        let reports = reports?;
+        if !reports.iter().all(|(held, _)| *held) {
+            ensure!(
+                since.elapsed() < SILENCE,
+                "flow control does not hold every transmitter: {reports:?}"
+            );
+            return Ok(false);
+        }
+        for (_, report) in reports {
+            println!("{}", Line::Held(report));
+        }
+        Ok(true)
+    }
 
-    let mut cards: Vec<Card> = Vec::new();
-    let mut ports = Vec::new();
-    for place in &places {
-        let lines = if by_hand {
-            by_hand::set_up(place, ports.last().map(|port: &Port| port.line + 1))?
-        } else {
-            lines_of(place)?
+    /// Looks at the cards as they are now, and prints what is seen. Ports that the driver detected are detected anew.
+    fn look(&mut self) -> Result<()> {
+        for (number, InUse { card, ports }) in self.list.iter_mut().enumerate() {
+            let (mut uarts, mut fifo) = (Vec::new(), 0);
+            for port in ports {
+                if !self.by_hand {
+                    port.detect()?;
+                }
+                fifo = u32::try_from(port.settings()?.xmit_fifo_size)?;
+                uarts.push(port.uart()?);
+            }
+            let bar0 = card::bar0(card.place())?;
+            let report = CardReport {
+                card: number,
+                id: card.numbers(),
+                bar0: bar0.end - bar0.start,
+                capabilities: card::capabilities(card.place())?,
+                uarts,
+                fifo,
+            };
+            println!("{}", Line::Card(report));
+        }
+        Ok(())
+    }
+
+    /// Has the driver let go of each card and take it anew.
+    fn rebind(&mut self) -> Result<()> {
+        ensure!(self.are_drained(), "not everything came back");
+        for InUse { card, ports } in &mut self.list {
+            ports.iter_mut().for_each(Port::close);
+            let lines = card.rebind()?;
+            ensure!(
+                lines.len() == ports.len(),
+                "{} ports became {}",
+                ports.len(),
+                lines.len()
+            );
+            for (port, line) in ports.iter_mut().zip(lines) {
+                port.reopen(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the ports of the last card.
+    fn let_go(&mut self) -> Result<()> {
+        ensure!(self.are_drained(), "not everything came back");
+        self.list.pop();
+        Ok(())
+    }
+
+    /// As [`Cards::take_up`], if there is a card that is not in use and the driver has made all its ports.
+    fn take_up_what_came(&mut self) -> Result<bool> {
+        let mut came = Card::places()?;
+        came.retain(|place| !self.list.iter().any(|card| card.card.place() == place));
+        let Some(place) = came.first() else {
+            return Ok(false);
         };
+        let registers = card::bar0(place)?;
+        let ports = (registers.end - registers.start) / by_hand::PORT_BYTES;
+        if lines_of(place)?.len() as u64 != ports {
+            return Ok(false);
+        }
+        self.take_up()?;
+        println!("{}", self.using()?);
+        Ok(true)
+    }
+
+    /// Finds the serial ports of cards that are not in use, or sets them up, and opens them in raw mode.
+    fn take_up(&mut self) -> Result<()> {
+        for place in Card::places()? {
+            if self.list.iter().any(|card| card.card.place() == place) {
+                continue;
+            }
+            let lines = if self.by_hand {
+                by_hand::set_up(&place, self.next_by_hand)?
+            } else {
+                lines_of(&place)?
+            };
+            let first = lines.first().copied();
+            let first = first.with_context(|| {
+                format!("the guest's driver made no port of {}", place.display())
+            })?;
+            self.next_by_hand = lines.last().map(|line| line + 1);
+            let mut ports = Vec::new();
+            for line in lines {
+                let number = u8::try_from(self.ports().count() + ports.len())?;
+                ports.push(Port::open(number, line, self.usage)?);
+            }
+            let card = Card::at(place, first)?;
+            self.list.push(InUse { card, ports });
+        }
         ensure!(
-            !lines.is_empty(),
-            "the guest's driver made no port of {}",
-            place.display()
+            !self.list.is_empty(),
+            "there is no card of a known kind on the PCI bus"
         );
-        let irq = text(Path::new(&format!("/sys/class/tty/ttyS{}/irq", lines[0])))?
-            .parse()
-            .context("irq")?;
-        // The directory lists the vectors of a card whose driver asked for messages.
-        let msi = place.join("msi_irqs").join(format!("{irq}")).exists();
-        cards.push(Card {
-            place: place.clone(),
-            interrupt: if msi { Interrupt::Msi } else { Interrupt::Intx },
-            irq,
-        });
-        for line in lines {
-            let number = u8::try_from(ports.len())?;
-            ports.push(Port {
-                number,
-                card: cards.len() - 1,
-                line,
-                uart: String::new(),
-                file: open_raw(line)?,
-                sender: Sender::new(number),
-                checker: Checker::new(number),
-                faults: 0,
-                moved: None,
-            });
-        }
+        Ok(())
     }
-    for port in &mut ports {
-        port.uart = uart_field(port.line, "uart")?.unwrap_or_else(|| "unknown".into());
-    }
-    Ok((cards, ports))
-}
-
-/// Numbers of the ttyS that the guest's driver made of the card at `place` in sysfs, in the order of its ports.
-fn lines_of(place: &Path) -> Result<Vec<u32>> {
-    let device = place
-        .canonicalize()
-        .with_context(|| place.display().to_string())?;
-    let mut lines = Vec::new();
-    for tty in entries("/sys/class/tty")? {
-        let name = tty
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let Some(line) = name
-            .strip_prefix("ttyS")
-            .and_then(|line| line.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        if tty
-            .canonicalize()
-            .is_ok_and(|path| path.starts_with(&device))
-        {
-            lines.push(line);
-        }
-    }
-    lines.sort_unstable();
-    Ok(lines)
-}
-
-/// Opens ttyS`line` without blocking and with every byte passing unchanged.
-fn open_raw(line: u32) -> Result<File> {
-    let path = format!("/dev/ttyS{line}");
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(true)
-        .custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32);
-    let file = options.open(&path).with_context(|| path.clone())?;
-    let mut settings = tcgetattr(&file).with_context(|| path.clone())?;
-    settings.make_raw();
-    settings
-        .control_modes
-        .insert(ControlModes::CLOCAL | ControlModes::CREAD);
-    settings.set_speed(115_200).with_context(|| path.clone())?;
-    tcsetattr(&file, OptionalActions::Now, &settings).with_context(|| path.clone())?;
-    Ok(file)
-}
-
-/// The paths in a directory, sorted.
-fn entries(directory: &str) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(directory).context(directory.to_string())? {
-        paths.push(entry?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// A number in sysfs such as `0x1b36`; 0, which no card has, if there is none.
-fn hex(place: &Path, name: &str) -> u16 {
-    let number = text(&place.join(name)).ok();
-    number
-        .and_then(|number| u16::from_str_radix(number.trim_start_matches("0x"), 16).ok())
-        .unwrap_or(0)
-}
-
-/// Field `name:` of ttyS`line` in the driver's own statistics.
-fn uart_field(line: u32, name: &str) -> Result<Option<String>> {
-    let table = text(Path::new(STATISTICS))?;
-    let prefix = format!("{line}: ");
-    let row = table
-        .lines()
-        .find_map(|row| row.trim_start().strip_prefix(&prefix));
-    let row = row.with_context(|| format!("ttyS{line} is not in {STATISTICS}"))?;
-    let value = row
-        .split(' ')
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix(':'));
-    Ok(value.map(str::to_string))
-}
-
-/// All receive errors that the driver counted on ttyS`line`; it prints only those that occurred.
-fn uart_errors(line: u32) -> Result<u32> {
-    let mut sum = 0;
-    for name in ["oe", "fe", "pe", "brk"] {
-        sum += uart_field(line, name)?
-            .map_or(Ok(0), |count| count.parse::<u32>())
-            .context("uart error count")?;
-    }
-    Ok(sum)
-}
-
-/// How often the guest's kernel handled interrupt `irq`, on all processors.
-fn interrupts(irq: u32) -> Result<u64> {
-    let table = text(Path::new("/proc/interrupts"))?;
-    let prefix = format!("{irq}:");
-    let row = table
-        .lines()
-        .find_map(|row| row.trim_start().strip_prefix(&prefix));
-    let row = row.with_context(|| format!("interrupt {irq} is not in /proc/interrupts"))?;
-    Ok(row
-        .split_ascii_whitespace()
-        .map_while(|word| word.parse::<u64>().ok())
-        .sum())
 }

@@ -23,7 +23,7 @@ pub const OPTIONS: &str = " initcall_blacklist=serial_pci_driver_init lab.by-han
 /// The first ttyS that the kernel keeps for no port of its own.
 const FIRST_LINE: u32 = 4;
 /// Registers of a port, in bytes.
-const PORT_BYTES: u64 = 8;
+pub const PORT_BYTES: u64 = 8;
 /// The clock of a 16550A on a PC, as a rate in baud.
 const BAUD_BASE: i32 = 115_200;
 

@@ -29,6 +29,18 @@ impl fmt::Display for Interrupt {
     }
 }
 
+impl FromStr for Interrupt {
+    type Err = NotALine;
+
+    fn from_str(text: &str) -> Result<Self, NotALine> {
+        match text {
+            "intx" => Ok(Interrupt::Intx),
+            "msi" => Ok(Interrupt::Msi),
+            _ => Err(NotALine),
+        }
+    }
+}
+
 /// What the guest knows about one port since it booted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortReport {
@@ -114,6 +126,19 @@ impl fmt::Display for CardReport {
     }
 }
 
+/// A port that the guest's program does not read from, so that flow control holds its transmitter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldReport {
+    /// Number of the port, counted over all cards.
+    pub port: u8,
+    /// The card's "clear to send" input, read now.
+    pub clear_to_send: bool,
+    /// Bytes that the driver wrote into the card and did not get back.
+    pub in_card: u64,
+    /// Bytes that the driver writes at once into the port.
+    pub fifo: u32,
+}
+
 /// A line of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -141,6 +166,18 @@ pub enum Line {
     Report(PortReport),
     /// The answer to [`Command::Look`], one line a card.
     Card(CardReport),
+    /// Which cards the program uses from now on, and how they interrupt: the answer to [`Command::Rebind`],
+    /// [`Command::LetGo`] and [`Command::TakeUp`].
+    Using {
+        /// Number of ports on all cards.
+        ports: usize,
+        /// Number of cards.
+        cards: usize,
+        /// How the cards interrupt.
+        interrupt: Interrupt,
+    },
+    /// The answer to [`Command::Hold`], one line a port.
+    Held(HeldReport),
     /// The program reboots the guest.
     Rebooting,
     /// The program cannot go on.
@@ -171,6 +208,14 @@ impl fmt::Display for Line {
                 report.interrupts
             ),
             Line::Card(report) => write!(f, "card {report}"),
+            Line::Using { ports, cards, interrupt } => {
+                write!(f, "using ports={ports} cards={cards} interrupt={interrupt}")
+            }
+            Line::Held(report) => write!(
+                f,
+                "held port={} clear_to_send={} in_card={} fifo={}",
+                report.port, report.clear_to_send, report.in_card, report.fifo
+            ),
             Line::Rebooting => f.write_str("rebooting"),
             Line::Failed(why) => write!(f, "failed {}", why.replace('\n', " ")),
         }
@@ -209,11 +254,7 @@ impl FromStr for Line {
             "ready" => Ok(Line::Ready {
                 ports: field(fields, "ports")?,
                 cards: field(fields, "cards")?,
-                interrupt: match field::<String>(fields, "interrupt")?.as_str() {
-                    "intx" => Interrupt::Intx,
-                    "msi" => Interrupt::Msi,
-                    _ => return Err(NotALine),
-                },
+                interrupt: field(fields, "interrupt")?,
                 uart: field(fields, "uart")?,
             }),
             "count" => {
@@ -237,6 +278,17 @@ impl FromStr for Line {
                 interrupts: field(fields, "interrupts")?,
             })),
             "card" => CardReport::parse(fields).map(Line::Card),
+            "using" => Ok(Line::Using {
+                ports: field(fields, "ports")?,
+                cards: field(fields, "cards")?,
+                interrupt: field(fields, "interrupt")?,
+            }),
+            "held" => Ok(Line::Held(HeldReport {
+                port: field(fields, "port")?,
+                clear_to_send: field(fields, "clear_to_send")?,
+                in_card: field(fields, "in_card")?,
+                fifo: field(fields, "fifo")?,
+            })),
             "rebooting" => Ok(Line::Rebooting),
             "failed" => Ok(Line::Failed(fields.to_string())),
             _ => Err(NotALine),
@@ -252,8 +304,34 @@ pub enum Command {
     Report,
     /// As [`Command::Report`], but have the driver detect its ports anew and print one [`Line::Card`] a card.
     Look,
+    /// As [`Command::Report`] up to the wait; then have the driver let go of every card and take it anew, open the ports again,
+    /// print [`Line::Using`], and go on with the next record.
+    Rebind,
+    /// As [`Command::Report`]; then close the ports of the last card, print [`Line::Using`], and go on with the others.
+    LetGo,
+    /// Once a card has come and the driver has made its ports, open them, whose records begin at 0, and print [`Line::Using`].
+    TakeUp,
+    /// As [`Command::Report`] up to the wait, unless this was asked for before; then read no port from now on and send into each
+    /// without end, until flow control holds every transmitter; print one [`Line::Held`] a port.
+    Hold,
+    /// End [`Command::Hold`].
+    Read,
     /// Reboot at once, with records in flight.
     Reboot,
+}
+
+impl Command {
+    /// All of them.
+    const ALL: [Command; 8] = [
+        Command::Report,
+        Command::Look,
+        Command::Rebind,
+        Command::LetGo,
+        Command::TakeUp,
+        Command::Hold,
+        Command::Read,
+        Command::Reboot,
+    ];
 }
 
 impl fmt::Display for Command {
@@ -261,6 +339,11 @@ impl fmt::Display for Command {
         f.write_str(match self {
             Command::Report => "report",
             Command::Look => "look",
+            Command::Rebind => "rebind",
+            Command::LetGo => "let-go",
+            Command::TakeUp => "take-up",
+            Command::Hold => "hold",
+            Command::Read => "read",
             Command::Reboot => "reboot",
         })
     }
@@ -270,12 +353,9 @@ impl FromStr for Command {
     type Err = NotALine;
 
     fn from_str(text: &str) -> Result<Self, NotALine> {
-        match text.trim() {
-            "report" => Ok(Command::Report),
-            "look" => Ok(Command::Look),
-            "reboot" => Ok(Command::Reboot),
-            _ => Err(NotALine),
-        }
+        let word = text.trim();
+        let named = |command: &Command| command.to_string() == word;
+        Command::ALL.into_iter().find(named).ok_or(NotALine)
     }
 }
 
@@ -322,6 +402,17 @@ mod tests {
                 uarts: vec!["16550A".into()],
                 fifo: 16,
             }),
+            Line::Using {
+                ports: 3,
+                cards: 2,
+                interrupt: Interrupt::Intx,
+            },
+            Line::Held(HeldReport {
+                port: 1,
+                clear_to_send: false,
+                in_card: 64,
+                fifo: 64,
+            }),
             Line::Rebooting,
             Line::Failed("no card".into()),
         ];
@@ -341,8 +432,9 @@ mod tests {
 
     #[test]
     fn commands_read_back() {
-        for command in [Command::Report, Command::Look, Command::Reboot] {
+        for command in Command::ALL {
             assert_eq!(command.to_string().parse(), Ok(command));
         }
+        assert_eq!("".parse::<Command>(), Err(NotALine));
     }
 }

@@ -54,9 +54,9 @@ pub fn record(port: u8, sequence: u32) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Sender {
     port: u8,
-    /// Number of the record after the one in progress.
+    /// Number of the record after those in progress.
     next: u32,
-    /// Bytes of the record in progress that were not sent yet.
+    /// Bytes of the records in progress that were not sent yet.
     rest: Vec<u8>,
     sent: u64,
 }
@@ -82,7 +82,17 @@ impl Sender {
         &self.rest
     }
 
-    /// The bytes that complete the record in progress; none at a border between records.
+    /// As [`Sender::peek`], but at least `size` bytes, of as many records as it takes.
+    pub fn peek_many(&mut self, size: usize) -> &[u8] {
+        while self.rest.len() < size {
+            let more = record(self.port, self.next);
+            self.rest.extend_from_slice(&more);
+            self.next = self.next.wrapping_add(1);
+        }
+        &self.rest
+    }
+
+    /// The bytes that complete the records in progress; none at a border between records.
     pub fn rest(&self) -> &[u8] {
         &self.rest
     }
@@ -437,6 +447,21 @@ mod tests {
         }
         assert!(sent.len() > 500 && whole.starts_with(&sent));
         assert_eq!(sender.bytes(), sent.len() as u64);
+    }
+
+    #[test]
+    fn many_records_are_the_same_stream_as_one_after_the_other() {
+        let mut sender = Sender::new(3);
+        let first = sender.peek()[..5].to_vec();
+        sender.advance(first.len());
+        let many = sender.peek_many(500).to_vec();
+        let whole: Vec<u8> = (0..sender.records())
+            .flat_map(|number| record(3, number))
+            .collect();
+        assert!(many.len() >= 500);
+        assert_eq!([first, many.clone()].concat(), whole);
+        sender.advance(many.len());
+        assert!(sender.rest().is_empty());
     }
 
     #[test]

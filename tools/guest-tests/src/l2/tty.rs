@@ -71,6 +71,25 @@ nix::ioctl_none_bad!(
     TIOCSERCONFIG
 );
 
+const TIOCMGET: u32 = 0x5415;
+/// In what `TIOCMGET` gives: the port is clear to send.
+const TIOCM_CTS: i32 = 0x020;
+
+nix::ioctl_read_bad!(
+    /// `TIOCMGET`.
+    get_modem_lines,
+    TIOCMGET,
+    i32
+);
+
+/// Whether the port's "clear to send" input is active, read from the port now.
+pub fn clear_to_send(tty: &File) -> io::Result<bool> {
+    let mut lines = 0;
+    // SAFETY: The kernel writes an `int` to the pointer and nothing elsewhere.
+    unsafe { get_modem_lines(tty.as_raw_fd(), &mut lines) }?;
+    Ok(lines & TIOCM_CTS != 0)
+}
+
 /// How the driver uses the port.
 pub fn settings(tty: &File) -> io::Result<Settings> {
     let mut settings = Settings {

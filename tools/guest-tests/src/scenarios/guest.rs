@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail, ensure, Result};
 
 use super::machine::Machine;
 use super::timeline::{Look, Timeline, What};
-use crate::l2::line::{CardReport, Command, Interrupt, Line, PortReport};
+use crate::l2::line::{CardReport, Command, HeldReport, Interrupt, Line, PortReport};
 
 /// How long a guest may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
@@ -151,6 +151,11 @@ impl Guest {
     pub fn settle(&mut self, machine: &Machine) -> Result<Vec<PortReport>> {
         let from = machine.timeline().position();
         machine.command(Command::Report)?;
+        self.reports(machine, from)
+    }
+
+    /// Waits for reports that were asked for at `from`, and checks them.
+    fn reports(&mut self, machine: &Machine, from: usize) -> Result<Vec<PortReport>> {
         let mut reports: Vec<PortReport> = Vec::new();
         let ports = self.counts.len();
         machine.wait_for(
@@ -192,6 +197,88 @@ impl Guest {
             );
         }
         Ok(reports)
+    }
+
+    /// Has the guest's driver let go of the cards and take them anew, once everything it sent has come back.
+    pub fn rebind(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+        self.change(machine, Command::Rebind, expected)?;
+        // The kernel may count the interrupts of a driver that came anew from 0.
+        self.interrupts.fill(0);
+        Ok(())
+    }
+
+    /// Has the guest take up cards that were plugged in: `expected` is what it uses then. They come behind those it has.
+    pub fn take_up(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+        self.change(machine, Command::TakeUp, expected)?;
+        self.counts.resize(expected.ports, 0);
+        self.interrupts.resize(expected.ports, 0);
+        self.cards = expected.cards;
+        Ok(())
+    }
+
+    /// Has the guest close the ports of its last card, after an account of all: `expected` is what it uses then.
+    pub fn let_go(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+        self.settle(machine)?;
+        self.change(machine, Command::LetGo, expected)?;
+        self.counts.truncate(expected.ports);
+        self.interrupts.truncate(expected.ports);
+        self.cards = expected.cards;
+        Ok(())
+    }
+
+    /// Gives a command that changes which cards are used, or how, and checks what the guest uses then. What it counted before
+    /// is not listened to.
+    fn change(&mut self, machine: &Machine, command: Command, expected: &View) -> Result<()> {
+        let from = machine.timeline().position();
+        machine.command(command)?;
+        let purpose = format!("the guest to use {expected:?}");
+        let (position, seen) = machine.wait_for(from, REPORT, &purpose, |what| match what {
+            What::Guest(Line::Using {
+                ports,
+                cards,
+                interrupt,
+            }) => Look::Found(View {
+                ports: *ports,
+                cards: *cards,
+                interrupt: *interrupt,
+            }),
+            _ => Look::Wait,
+        })?;
+        ensure!(
+            seen == *expected,
+            "after {command} the guest should use {expected:?} but uses {seen:?}"
+        );
+        self.position = position;
+        Ok(())
+    }
+
+    /// Has the guest read nothing and send until nothing more can be sent, until [`Guest::read`]; says what is where then.
+    pub fn hold(&self, machine: &Machine) -> Result<Vec<HeldReport>> {
+        let from = machine.timeline().position();
+        machine.command(Command::Hold)?;
+        let mut reports: Vec<HeldReport> = Vec::new();
+        let ports = self.counts.len();
+        machine.wait_for(
+            from,
+            REPORT,
+            "flow control to hold every transmitter",
+            |what| {
+                if let What::Guest(Line::Held(report)) = what {
+                    reports.push(report.clone());
+                }
+                if reports.len() == ports {
+                    Look::Found(())
+                } else {
+                    Look::Wait
+                }
+            },
+        )?;
+        Ok(reports)
+    }
+
+    /// Has the guest read again.
+    pub fn read(&self, machine: &Machine) -> Result<()> {
+        machine.command(Command::Read)
     }
 
     /// Has the guest look at its cards as they are now: it reads their configuration space, and its driver detects the ports
