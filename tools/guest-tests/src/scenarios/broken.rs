@@ -9,7 +9,10 @@ use qapi::qmp::{self, Event, MigrationCapability, MigrationStatus, RunState, Vfi
 use super::cards::{Cards, Driver};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{migration_ends, release, wait_migration_end, wait_state, Options, Scene};
+use super::scene::{
+    migration_ends, release, trickle, wait_migration_end, wait_state, Options,
+    Scene,
+};
 use super::smooth::{pair, see_through, Pair, SOME};
 use super::state::names;
 use super::timeline::What;
@@ -25,6 +28,8 @@ pub const DESTINATION_GONE: [&str; 3] = [
     "failed to save SaveStateEntry",
     "Sibling indicated error",
 ];
+/// What a source says that was at a card's state when its migration was cancelled: QEMU cancels by shutting its channels down.
+pub const SHUT_DOWN: &str = "Channel error: Input/output error";
 /// What a destination says when its stream ends too early, wherever that is.
 pub const SOURCE_GONE: [&str; 4] = [
     "load of migration failed",
@@ -55,6 +60,7 @@ pub fn hold(
         "the card's pre-copy data at the destination",
         |what| matches!(what, What::Trace(line) if line.starts_with("vfio_load_state_device_data")),
     )?;
+    trickle(source)?;
     Ok(began)
 }
 

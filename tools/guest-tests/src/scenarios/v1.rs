@@ -10,11 +10,11 @@ use qapi::qmp::{
     self, Event, MigrationCapability, MigrationStatus, RunState, VfioMigrationState as State,
 };
 
-use super::broken::{gave_up, second_try, works, DESTINATION_GONE, SOURCE_GONE};
+use super::broken::{gave_up, second_try, works, DESTINATION_GONE, SHUT_DOWN, SOURCE_GONE};
 use super::cards::{Cards, Driver};
 use super::command_line::Spec;
 use super::machine::{Machine, ANSWER};
-use super::scene::{migration_ends, wait_state, Options, Scene, MIGRATION};
+use super::scene::{migration_ends, set_capability, wait_state, Options, Scene, MIGRATION};
 use super::smooth::{pair, see_through, Pair};
 use super::state::names;
 use super::timeline::{Look, What};
@@ -201,14 +201,8 @@ pub fn cancelled_at_the_switch_over(version: Version) -> Outcome {
     goes_on(&source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
     source.provoke(&DESTINATION_GONE);
-    // QEMU cancels by shutting its channel down, and later versions say so if they were at the device's state.
-    source.provoke(&["Channel error: Input/output error"]);
-    source.execute(&qmp::migrate_set_capabilities {
-        capabilities: vec![qmp::MigrationCapabilityStatus {
-            capability: pause,
-            state: false,
-        }],
-    })?;
+    source.provoke(&[SHUT_DOWN]);
+    set_capability(&source, pause, false)?;
     second_try(&scene, source, &there, &mut guest)
 }
 
