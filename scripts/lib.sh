@@ -7,8 +7,11 @@
 #   root-<key>/            private root with the tools                        scripts/root
 #   source-<series>/       kernel source package: version and tarball         scripts/kernel-source
 #   kernel-<name>-<key>/   vmlinux, modules, and build/ to compile against    scripts/kernel-build
+#   stock-<release>-<key>/ a distribution's kernel, its modules and headers   scripts/stock-kernel
+#   headers-<release>-<key>/  build/ to compile against such headers          scripts/headers-build
 #   qemu-<version>-<key>/  one QEMU of the test machine, self-contained       scripts/qemu
 #   modules/ target/       what was built from one checkout                   scripts/modules, scripts/lab
+#   used/                  which checkout uses what                           scripts/clean
 #   cargo/ home/ lab/      downloaded crates; a home directory; what the lab keeps
 #   logs/ lock/ tmp/ mnt/  logs; lock files; entries being made; mount point of the root
 #
@@ -18,6 +21,25 @@
 set -Eeuo pipefail
 # A failure that no message was written for is a bug of these scripts; it is not to be silent.
 trap 'printf "error: %s, line %s: \"%s\" failed with status %s\n" "$0" "$LINENO" "$BASH_COMMAND" "$?" >&2' ERR
+
+# An interruption is called one, whatever step it hits, and once: by the script that a person or make started. What bash runs
+# next after a signal is the trap, before any message that the failed step would have had.
+: "${SCRIPTS_OUTERMOST:=$$}"
+export SCRIPTS_OUTERMOST
+# Where a function runs with its output in a log, the trap would write there.
+exec {stderr_fd}>&2
+interrupted() {
+	trap - ERR
+	trap '' INT TERM HUP
+	if [[ $SCRIPTS_OUTERMOST == "$$" ]]; then
+		[[ ! -t $stderr_fd ]] || printf '\r\033[K' >&"$stderr_fd"
+		printf '%s\n' 'error: interrupted; what was finished is kept, and the next run goes on from there' >&"$stderr_fd"
+	fi
+	exit $((128 + $1))
+}
+trap 'interrupted 1' HUP
+trap 'interrupted 2' INT
+trap 'interrupted 15' TERM
 
 # A user's may lack the system's directories.
 PATH=$PATH:/usr/sbin:/sbin
@@ -55,7 +77,7 @@ for path in "$CHECKOUT" "$CACHE"; do
 	esac
 done
 
-mkdir -p -- "$CACHE"/{cargo,home,lab,lock,logs,mnt,modules,target,tmp}
+mkdir -p -- "$CACHE"/{cargo,home,lab,lock,logs,mnt,modules,target,tmp,used}
 
 # short_hash: 12 hex digits that identify what is read from standard input
 short_hash() { sha256sum | cut -c1-12; }
@@ -153,6 +175,39 @@ remove_tree() {
 	rm -rf --one-file-system -- "$1" 2>/dev/null || as_root rm -rf --one-file-system -- "$1"
 }
 
+# private_apt DIRECTORY SUITE…: prepares a private apt configuration in DIRECTORY, which reaches these Debian suites with
+# signatures checked, and lets apt use it in this process. The system's own need not have the suites and is not touched.
+private_apt() {
+	local directory=$1
+	shift
+	mkdir -p -- "$directory"/{lists,archives}/partial "$directory/none"
+	: >"$directory/status"
+	"$CHECKOUT/scripts/debian-sources" "$@" >"$directory/sources.list"
+	cat >"$directory/apt.conf" <<EOF
+Dir::State "$directory";
+Dir::State::status "$directory/status";
+Dir::Cache "$directory";
+Dir::Etc::sourcelist "$directory/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "$directory/none";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+APT::Architecture "amd64";
+APT::Architectures { "amd64"; };
+APT::Sandbox::User "root";
+EOF
+	export APT_CONFIG=$directory/apt.conf LC_ALL=C
+}
+
+# use_entry ENTRY: notes that this checkout uses a cache entry, and since when (scripts/clean keeps such entries)
+use_entry() {
+	local directory=$CACHE/used/$CHECKOUT_KEY
+	mkdir -p -- "$directory"
+	[[ -f $directory/path ]] || printf '%s\n' "$CHECKOUT" >"$directory/path"
+	: >"$directory/${1##*/}"
+}
+
 # publish TMP ENTRY: makes a finished directory the cache entry, on disk before it gets its name
 publish() {
 	sync -f "$1"
@@ -180,9 +235,18 @@ without_progress() {
 
 # run_logged LOG CMD…: runs a command with its output in a log file
 run_logged() {
-	local log=$1
+	local log=$1 status=0
 	shift
-	"$@" >"$log" 2>&1 </dev/null
+	"$@" >"$log" 2>&1 </dev/null || status=$?
+	unless_interrupted "$status"
+}
+
+# unless_interrupted STATUS: returns it, unless it is that of a command which one of these signals ended
+unless_interrupted() {
+	case $1 in
+	129 | 130 | 143) interrupted $(($1 - 128)) ;;
+	esac
+	return "$1"
 }
 
 # progress LABEL STEPS LOG CMD…: runs a command with its output in LOG and tells how far it is, counted in lines of the form
@@ -191,8 +255,10 @@ run_logged() {
 progress() {
 	local label=$1 steps=$2 log=$3
 	shift 3
+	local status=0
 	: >"$log"
-	"$@" 2>&1 </dev/null | show_progress "$label" "$steps" "$log"
+	"$@" 2>&1 </dev/null | show_progress "$label" "$steps" "$log" || status=$?
+	unless_interrupted "$status"
 }
 
 show_progress() {
