@@ -7,29 +7,31 @@
 MAKEFLAGS += --no-print-directory
 
 # For the scripts, whether given on the command line or in the environment.
-export KDIR KERNEL_SRC QEMU DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
+export KDIR KERNEL KERNEL_SRC QEMU DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
 
 scripts := $(CURDIR)/scripts
 
-.PHONY: help setup demo test shell bench check modules clean distclean
+.PHONY: help setup demo test test-stock shell bench check modules clean clean-cache distclean
 
 help:
 	@echo 'Live-migratable VFIO devices in Rust, with the test machine they run in.'
 	@echo
 	@echo '  make demo      a virtual machine with our serial card is live-migrated before your eyes'
 	@echo '  make test      every test; results and logs in results/    (ARGS="--help": choose some)'
+	@echo '  make test-stock  what of it Debian'"'"'s own kernel can run, unmodified: no kernel is built for it'
 	@echo '  make shell     a prompt in the test machine'
 	@echo '  make bench     measurements'
 	@echo '  make modules   the kernel modules only                     (KDIR=: against another kernel)'
 	@echo '  make check     formatting, lints, documentation, licences'
 	@echo '  make setup     only what the others do first: tools, test kernel and QEMUs, kept in a cache'
-	@echo '  make clean     remove what was built from this checkout; distclean: the whole cache too'
+	@echo '  make clean     remove what was built from this checkout; clean-cache: what nobody uses any more; distclean: the whole cache'
 	@echo
 	@echo 'On Debian 12 or 13 (x86-64), as root or with sudo. Nothing of the system is removed or replaced: the tools'
 	@echo 'live in a private directory tree under $${XDG_CACHE_HOME:-~/.cache}/rust-vfio-mdev.'
 	@echo
 	@echo '  QEMU=VERSION     which QEMU the demonstration shows: 7.2 (migration protocol v1), 10.0 (v2; the default) or 11.1 (v2)'
-	@echo '  KDIR=DIR         a ready kernel build tree, instead of the test kernel'
+	@echo '  KERNEL=stock     Debian'"'"'s own kernel instead of the test kernel, for demo and shell'
+	@echo '  KDIR=DIR         a ready kernel build tree instead of the test kernel, or Debian'"'"'s headers for "make modules"'
 	@echo '  KERNEL_SRC=PATH  source of the test kernel: a directory or a tarball, instead of the Debian package'
 	@echo '  ARGS="..."       more arguments for demo, test, shell and bench'
 
@@ -45,6 +47,9 @@ bench:
 test:
 	@$(scripts)/test $(ARGS)
 
+test-stock:
+	@$(scripts)/test-stock $(ARGS)
+
 check:
 	@$(scripts)/check
 
@@ -53,6 +58,9 @@ modules:
 
 clean:
 	@$(scripts)/clean
+
+clean-cache:
+	@$(scripts)/clean --old
 
 distclean:
 	@$(scripts)/clean --cache

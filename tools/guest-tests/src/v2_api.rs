@@ -18,8 +18,21 @@ macro_rules! tests {
 macro_rules! tests_both_ways {
     ($suite:expr, $($name:ident),+ $(,)?) => {
         for access in $crate::vfio::Access::ALL {
-            $($suite.test(format!("{}_{}", stringify!($name), access.name()), move || $name(access));)+
+            $($suite.test(format!("{}_{}", stringify!($name), access.name()), move || {
+                $crate::kernel::needs_access(access)?;
+                $name(access)
+            });)+
         }
+    };
+}
+
+/// Adds functions as tests of the same name, to be skipped where the kernel lacks an option.
+macro_rules! tests_with {
+    ($suite:expr, $option:expr, $($name:ident),+ $(,)?) => {
+        $($suite.test(stringify!($name), || {
+            $crate::kernel::needs($option)?;
+            $name()
+        });)+
     };
 }
 

@@ -9,13 +9,20 @@ use clap::Args;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the kernel build gives that tests need beside our own modules: the mdev core and the C sample to compare with.
-const KERNEL_MODULES: [&str; 2] = ["drivers/vfio/mdev/mdev.ko", "samples/vfio-mdev/mtty.ko"];
+/// What the machine's kernel can be called: an ELF image, which starts at its PVH entry, or a distribution's, as it is installed.
+const KERNELS: [&str; 2] = ["vmlinux", "vmlinuz"];
+
+/// The module of the kernel's own that ours cannot do without.
+const MDEV: &str = "mdev";
+
+/// File with the names of modules that the machine loads before anything else, because what they are for is built into the
+/// test kernel and not into a distribution's.
+const BOOT_MODULES: &str = "boot-modules";
 
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Environment {
-    /// Directory of the test kernel: vmlinux and, somewhere below, mdev.ko and mtty.ko
+    /// Directory of the machine's kernel: vmlinux or vmlinuz, its configuration as config, and, somewhere below, its modules
     #[arg(
         long,
         env = "LAB_KERNEL",
@@ -106,13 +113,36 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// The kernel image.
-    pub fn vmlinux(&self) -> Result<PathBuf> {
-        let path = given(&self.kernel, "LAB_KERNEL")?.join("vmlinux");
+    /// The kernel image. Its name tells how it is started.
+    pub fn kernel_image(&self) -> Result<PathBuf> {
+        let directory = given(&self.kernel, "LAB_KERNEL")?;
+        let places = KERNELS.map(|name| directory.join(name));
+        let found = places.into_iter().find(|path| path.is_file());
+        found.with_context(|| {
+            format!(
+                "{} has neither {}: build the test kernel first",
+                directory.display(),
+                KERNELS.join(" nor ")
+            )
+        })
+    }
+
+    /// The kernel's configuration, if it is there.
+    pub fn kernel_config(&self) -> Option<PathBuf> {
+        let path = self.kernel.join("config");
+        path.is_file().then_some(path)
+    }
+
+    /// Modules that the machine loads first, each after those it depends on.
+    pub fn boot_modules<'a>(&self, all: &'a [Module]) -> Result<Vec<&'a Module>> {
+        let path = self.kernel.join(BOOT_MODULES);
         if !path.is_file() {
-            bail!("{} is missing: build the test kernel first", path.display());
+            return Ok(vec![]);
         }
-        Ok(path)
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let names: Vec<&str> = text.lines().map(str::trim).collect();
+        modules::load_order(all, &names)
     }
 
     /// The directory of guest programs.
@@ -127,33 +157,38 @@ impl Environment {
         Ok(path.to_owned())
     }
 
+    /// The modules `wanted` and those they depend on, in order, but those that the machine has loaded at its start.
+    pub fn modules_to_load<'a>(
+        &self,
+        all: &'a [Module],
+        wanted: &[&str],
+    ) -> Result<Vec<&'a Module>> {
+        let there = self.boot_modules(all)?;
+        let mut order = modules::load_order(all, wanted)?;
+        order.retain(|module| !there.contains(module));
+        Ok(order)
+    }
+
     /// Every kernel module there is: the kernel's first, then those under test.
     pub fn all_modules(&self) -> Result<Vec<Module>> {
-        self.vmlinux()?;
-        let kernel = &self.kernel;
-        let mut paths = Vec::new();
-        for module in KERNEL_MODULES {
-            let usual = kernel.join(module);
-            if usual.is_file() {
-                paths.push(usual);
-                continue;
-            }
-            let name = usual.file_name();
-            let found = modules::find(kernel)?
-                .into_iter()
-                .find(|path| path.file_name() == name);
-            paths.push(found.with_context(|| {
-                format!(
-                    "{} has no {module}: build the test kernel's modules",
-                    kernel.display()
-                )
-            })?);
+        self.kernel_image()?;
+        let mut all = read_modules(&self.kernel)?;
+        if all.iter().all(|module| module.name != MDEV) {
+            bail!(
+                "{} has no {MDEV}.ko: build the test kernel's modules",
+                self.kernel.display()
+            );
         }
         if let Some(directory) = &self.modules {
-            paths.extend(modules::find(directory)?);
+            all.extend(read_modules(directory)?);
         }
-        paths.iter().map(|path| Module::read(path)).collect()
+        Ok(all)
     }
+}
+
+fn read_modules(directory: &Path) -> Result<Vec<Module>> {
+    let paths = modules::find(directory)?;
+    paths.iter().map(|path| Module::read(path)).collect()
 }
 
 fn given<'a>(path: &'a Path, variable: &str) -> Result<&'a Path> {
@@ -161,4 +196,63 @@ fn given<'a>(path: &'a Path, variable: &str) -> Result<&'a Path> {
         bail!("{variable} is not set: run the lab through make, or set it (see lab --help)");
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        env: Environment,
+    }
+
+    fn environment(kernel: &Path) -> Environment {
+        Line::parse_from(["lab".as_ref(), "--kernel".as_ref(), kernel.as_os_str()]).env
+    }
+
+    fn module(name: &str, depends: &[&str]) -> Module {
+        Module {
+            name: name.to_owned(),
+            path: PathBuf::new(),
+            depends: depends.iter().map(|name| name.to_string()).collect(),
+            kunit_suites: 0,
+        }
+    }
+
+    #[test]
+    fn a_kernel_is_found_by_either_name_and_none_is_an_error_that_has_both() {
+        let place = tempfile::tempdir().unwrap();
+        let env = environment(place.path());
+        let error = env.kernel_image().unwrap_err().to_string();
+        assert!(error.contains("vmlinux nor vmlinuz"), "{error}");
+        fs::write(place.path().join("vmlinuz"), "x").unwrap();
+        assert!(env.kernel_image().unwrap().ends_with("vmlinuz"));
+        fs::write(place.path().join("vmlinux"), "x").unwrap();
+        assert!(env.kernel_image().unwrap().ends_with("vmlinux"));
+    }
+
+    #[test]
+    fn modules_for_the_boot_come_with_what_they_depend_on_and_one_that_is_missing_is_an_error() {
+        let place = tempfile::tempdir().unwrap();
+        let env = environment(place.path());
+        let all = [
+            module("kvm_amd", &["kvm"]),
+            module("kvm", &["irqbypass"]),
+            module("irqbypass", &[]),
+            module("mdev", &[]),
+        ];
+        assert_eq!(env.boot_modules(&all).unwrap(), Vec::<&Module>::new());
+        fs::write(place.path().join(BOOT_MODULES), "kvm_amd\n").unwrap();
+        let order = env.boot_modules(&all).unwrap();
+        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["irqbypass", "kvm", "kvm_amd"]);
+        // Nor is one loaded twice.
+        let later = env.modules_to_load(&all, &["mdev", "kvm"]).unwrap();
+        assert_eq!(later, [&all[3]]);
+        fs::write(place.path().join(BOOT_MODULES), "kvm_amd\nconfigfs\n").unwrap();
+        assert!(env.boot_modules(&all).is_err());
+    }
 }

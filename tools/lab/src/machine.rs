@@ -121,7 +121,7 @@ impl Machine {
         command.args(["-smp", &env.cpus.to_string(), "-m", &env.memory.to_string()]);
         command
             .arg("-kernel")
-            .arg(env.vmlinux()?)
+            .arg(env.kernel_image()?)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{INITRD_FD}"));
         let clock = clock::tsc_khz().map_or(String::new(), |khz| {

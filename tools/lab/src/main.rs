@@ -25,6 +25,7 @@ use image::Image;
 use lab_protocol::{Ending, ModuleAction, Program};
 use modules::Module;
 use plan::Plan;
+use report::saved::{self, Earlier};
 use report::{junit, libtest, Outcome, Suite, Totals};
 use screen::Screen;
 use session::{Run, RunEnd, Session, Stream};
@@ -112,6 +113,9 @@ struct TestArgs {
     /// What `cargo test` printed, to be counted with the rest
     #[arg(long, value_name = "FILE", num_args = 1..)]
     host_tests: Vec<PathBuf>,
+    /// Results of an earlier run, the suites.json that it wrote, to be counted with the rest under this name
+    #[arg(long, value_name = "NAME=FILE")]
+    with: Vec<Earlier>,
     /// Machines to use at a time
     #[arg(long, env = "LAB_MACHINES", value_name = "N")]
     machines: Option<usize>,
@@ -121,9 +125,9 @@ fn main() -> ExitCode {
     let Cli { env, action } = Cli::parse();
     let done = match action {
         Action::Image => prepare(&env),
-        Action::Run(args) if !args.tests.is_empty() => test(&env, &args.tests, &[], args.machines),
+        Action::Run(args) if !args.tests.is_empty() => test(&env, &args.tests, &[], &[], args.machines),
         Action::Run(args) => command(&env, &args),
-        Action::Test(args) => test(&env, &[], &args.host_tests, args.machines),
+        Action::Test(args) => test(&env, &[], &args.host_tests, &args.with, args.machines),
         Action::Shell(args) => shell(&env, &args),
         Action::Demo { timeout, qemu } => demo(&env, Duration::from_secs(timeout), qemu),
         Action::Bench { timeout } => bench(&env, Duration::from_secs(timeout)),
@@ -148,6 +152,7 @@ fn test(
     env: &Environment,
     only: &[String],
     host_tests: &[PathBuf],
+    with: &[Earlier],
     machines: Option<usize>,
 ) -> Result<ExitCode> {
     let started = Instant::now();
@@ -156,12 +161,13 @@ fn test(
     let image = Image::build(env, &all, |version| plan.needs_qemu(version))?;
     let results = runner::prepare_results(env)?;
     let screen = Screen::default();
-    let mut suites = host_suites(host_tests, &screen)?;
+    let mut suites = host_suites(host_tests, with, &screen)?;
     let machines = machines
         .unwrap_or_else(machines_at_a_time)
         .clamp(1, plan.jobs.len().max(1));
     suites.extend(runner::run(env, &plan, &image, machines, &screen));
     junit::write(&results.join("junit.xml"), &suites)?;
+    saved::write(&results, &suites)?;
 
     let totals = Totals::of(&suites);
     let failures = suites
@@ -190,8 +196,8 @@ fn test(
     })
 }
 
-/// The suites of the tests that ran on the host; those that passed are summed up in a line.
-fn host_suites(files: &[PathBuf], screen: &Screen) -> Result<Vec<Suite>> {
+/// The suites of the tests that ran on the host, and of earlier runs; those that passed are summed up in a line.
+fn host_suites(files: &[PathBuf], with: &[Earlier], screen: &Screen) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
     for file in files {
         let text = fs::read(file)
@@ -203,11 +209,16 @@ fn host_suites(files: &[PathBuf], screen: &Screen) -> Result<Vec<Suite>> {
             .into_owned();
         suites.extend(libtest::read(&name, &String::from_utf8_lossy(&text)));
     }
-    for suite in &suites {
+    // What an earlier run has to tell of its cases, it has told.
+    let told = suites.len();
+    for earlier in with {
+        suites.extend(earlier.read()?);
+    }
+    for (index, suite) in suites.iter().enumerate() {
         for case in suite
             .cases
             .iter()
-            .filter(|case| case.outcome != Outcome::Passed)
+            .filter(|case| index < told && case.outcome != Outcome::Passed)
         {
             screen.case(&suite.name, case);
         }
@@ -237,7 +248,7 @@ fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
         session.boot_time().as_secs_f64(),
         results.join("logs").display()
     );
-    for (module, parameters) in wanted(&all, load)? {
+    for (module, parameters) in wanted(env, &all, load)? {
         if let Some(why) = session.module(&module.name, ModuleAction::Load(parameters)) {
             bail!(
                 "{why}: see {}",
@@ -253,7 +264,11 @@ fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
 }
 
 /// Modules to be loaded, in order, with their parameters.
-fn wanted<'a>(all: &'a [Module], load: &LoadArgs) -> Result<Vec<(&'a Module, String)>> {
+fn wanted<'a>(
+    env: &Environment,
+    all: &'a [Module],
+    load: &LoadArgs,
+) -> Result<Vec<(&'a Module, String)>> {
     let asked: Vec<_> = load
         .load
         .iter()
@@ -272,7 +287,8 @@ fn wanted<'a>(all: &'a [Module], load: &LoadArgs) -> Result<Vec<(&'a Module, Str
             .find(|(asked, _)| *asked == name)
             .map_or("", |(_, parameters)| parameters)
     };
-    Ok(modules::load_order(all, &names)?
+    Ok(env
+        .modules_to_load(all, &names)?
         .into_iter()
         .map(|module| (module, parameters(&module.name).to_owned()))
         .collect())

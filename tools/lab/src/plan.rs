@@ -3,7 +3,7 @@
 //! What a test run consists of.
 
 use crate::environment::Environment;
-use crate::modules::{self, Module};
+use crate::modules::Module;
 use anyhow::{bail, Context, Result};
 use std::path::Path;
 use std::process::Command;
@@ -54,7 +54,8 @@ pub struct Plan {
 impl Plan {
     /// The plan for the tests named in `only`, or for all of them.
     pub fn new(env: &Environment, all: &[Module], only: &[String]) -> Result<Self> {
-        let modules = modules::load_order(all, &MODULES)?
+        let modules = env
+            .modules_to_load(all, &MODULES)?
             .into_iter()
             .cloned()
             .collect();

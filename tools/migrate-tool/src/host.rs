@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{bail, ensure, Context, Result};
+use guest_tests::kernel;
 use serde_json::Value as Json;
 use vfio_uapi::mdev::{Mdev, MdevType};
-use vfio_uapi::{Access, Device, Errno};
+use vfio_uapi::{Device, Errno};
 
 /// The device model of every type.
 pub const MODEL: &str = "rust-vfio-mdev.example/pci/serial";
@@ -29,7 +30,7 @@ pub fn any() -> Result<Mdev> {
 
 /// Opens the device of an instance.
 pub fn open(instance: &Mdev) -> Result<Device> {
-    Access::Cdev.open(instance)
+    kernel::usual_access().open(instance)
 }
 
 /// Writes a file in `migration/` with one system call.

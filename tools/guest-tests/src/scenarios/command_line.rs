@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::version::Version;
 
-/// The guest's kernel (bootable by PVH) and root file system.
-const KERNEL: &str = "/guest/vmlinux";
+/// The guest's kernels that there may be, each with the memory in MiB that a guest with it needs: the test kernel (bootable by
+/// PVH), and a distribution's, which unpacks itself and brings more along.
+const KERNELS: [(&str, &str); 2] = [("/guest/vmlinux", "96"), ("/guest/vmlinuz", "256")];
+/// Its root file system.
 const INITRAMFS: &str = "/guest/initramfs.cpio";
 /// Environment variable that overrides the usual machine type.
 pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
@@ -76,13 +78,21 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
     ]);
     // Family 5: from family 6 on the guest's kernel tries performance counters that KVM here does not offer, and KVM
     // complains of that in the machine's log. Newer QEMUs complain that a processor so old had none.
-    add(&["-accel", "kvm", "-cpu", "host,family=5,pmu=off", "-m", "96"]);
+    let (kernel, memory) = kernel();
+    add(&[
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host,family=5,pmu=off",
+        "-m",
+        memory,
+    ]);
     let window = spec
         .window
         .map_or(String::new(), |bytes| format!(" lab.window={bytes}"));
     add(&[
         "-kernel",
-        KERNEL,
+        kernel,
         "-initrd",
         INITRAMFS,
         "-append",
@@ -134,6 +144,14 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         add(&["-S"]);
     }
     list
+}
+
+/// The guest's kernel and its memory; where there is none, QEMU says so.
+fn kernel() -> (&'static str, &'static str) {
+    let there = KERNELS
+        .into_iter()
+        .find(|(path, _)| Path::new(path).exists());
+    there.unwrap_or(KERNELS[0])
 }
 
 /// Arguments as one would type them.

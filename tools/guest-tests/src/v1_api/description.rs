@@ -4,11 +4,12 @@
 
 use super::bench::card;
 use super::region::*;
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::v2_api::card::{Card, PORTS};
 use crate::v2_api::check::{equal, refused, Named};
 use crate::vfio::abi::{self, Bytes};
-use crate::vfio::{Access, Errno};
+use crate::vfio::Errno;
 
 /// Bytes in a page of x86.
 const PAGE: u64 = 4096;
@@ -25,7 +26,7 @@ pub(super) fn add(suite: &mut Suite) {
 }
 
 fn the_migration_region_is_found_by_its_type_in_both_ways_to_open_a_card() -> anyhow::Result<()> {
-    for access in Access::ALL {
+    for access in kernel::accesses() {
         for ports in PORTS {
             let card = Card::opened(ports, access)?;
             let region = Region::find(&card)?;

@@ -10,6 +10,7 @@ use super::bench::*;
 use super::client::{Carrier, Client};
 use super::mapping::Mapping;
 use super::region::*;
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::v2_api::card::{Card, BAR0};
 use crate::v2_api::check::{equal, refused, same_bytes, Named};
@@ -169,7 +170,7 @@ fn a_mapping_outlives_sessions_and_resets() -> anyhow::Result<()> {
 }
 
 fn a_mapping_outlives_the_file_it_was_made_of() -> anyhow::Result<()> {
-    for access in Access::ALL {
+    for access in kernel::accesses() {
         let card = Card::opened(1, access)?;
         let region = Region::find(&card)?;
         let mapping = Mapping::of_data(&region).named("mmap")?;

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::check::Named;
 use super::uart::{Line, Port};
+use crate::kernel;
 use crate::mdev::{Mdev, MdevType};
 use crate::vfio::{self, abi, Access, Device, Event, State};
 
@@ -75,13 +76,14 @@ pub struct Card {
 }
 
 impl Card {
-    /// A new card with `ports` ports, opened by its own file, with I/O accesses enabled as firmware does.
+    /// A new card with `ports` ports, opened by its own file where the kernel has such files, with I/O accesses enabled as firmware does.
     pub fn new(ports: u32) -> anyhow::Result<Self> {
-        Self::opened(ports, Access::Cdev)
+        Self::opened(ports, kernel::usual_access())
     }
 
     /// A new card with `ports` ports, opened as told, with I/O accesses enabled as firmware does.
     pub fn opened(ports: u32, access: Access) -> anyhow::Result<Self> {
+        kernel::needs_access(access)?;
         Self::of(card_type(ports)?.create()?, ports, access)
     }
 
@@ -89,7 +91,7 @@ impl Card {
     pub fn with_unmask_eventfd(ports: u32) -> anyhow::Result<Self> {
         let instance = card_type(ports)?.create()?;
         instance.set_attribute(UNMASK_EVENTFD, "on")?;
-        Self::of(instance, ports, Access::Cdev)
+        Self::of(instance, ports, kernel::usual_access())
     }
 
     /// An instance with `ports` ports, opened as told, with I/O accesses enabled as firmware does.
@@ -125,6 +127,7 @@ impl Card {
 
     /// Closes the device and opens it again.
     pub fn reopen(self, access: Access) -> anyhow::Result<Self> {
+        kernel::needs_access(access)?;
         let ports = self.ports;
         let instance = self.close();
         let device = access.open(&instance)?;

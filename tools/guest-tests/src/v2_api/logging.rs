@@ -5,7 +5,8 @@
 use super::card::Card;
 use super::check::{equal, refused, Named};
 use super::uart::FCR_TRIGGER_8;
-use crate::ktap::Suite;
+use crate::kernel;
+use crate::ktap::{self, Suite};
 use crate::vfio::abi;
 use crate::vfio::interrupt::INTX;
 use crate::vfio::logging::{Logging, Report, MOST_RANGES};
@@ -15,6 +16,11 @@ pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(suite, logging_can_be_probed_started_reported_and_stopped);
     tests!(
         suite,
+        logging_is_not_offered_where_the_kernel_cannot_report,
+    );
+    tests_with!(
+        suite,
+        kernel::LOGGING,
         a_report_only_sets_bits_and_this_card_sets_none,
         the_page_size_that_comes_back_can_be_used,
         a_report_may_use_another_page_size,
@@ -26,16 +32,20 @@ pub(super) fn add(suite: &mut Suite) {
 
 const GIB: u64 = 1 << 30;
 
+/// The parts of logging, with the method of each.
+const FEATURES: [u32; 3] = [
+    abi::VFIO_DEVICE_FEATURE_SET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+    abi::VFIO_DEVICE_FEATURE_SET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
+    abi::VFIO_DEVICE_FEATURE_GET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+];
+
 /// What QEMU asks for: memory below 4 GiB, above, and the PCI hole.
 const QEMU: [(u64, u64); 3] = [(0, 2 * GIB), (4 * GIB, 8 * GIB), (1 << 39, GIB)];
 
 fn logging_can_be_probed_started_reported_and_stopped(access: Access) -> anyhow::Result<()> {
+    kernel::needs(kernel::LOGGING)?;
     let card = Card::opened(1, access)?;
-    for feature in [
-        abi::VFIO_DEVICE_FEATURE_SET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
-        abi::VFIO_DEVICE_FEATURE_SET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-        abi::VFIO_DEVICE_FEATURE_GET | abi::VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
-    ] {
+    for feature in FEATURES {
         card.feature(abi::VFIO_DEVICE_FEATURE_PROBE | feature, &mut [])
             .named(format!("probe of {feature:#x}"))?;
     }
@@ -60,6 +70,24 @@ fn logging_can_be_probed_started_reported_and_stopped(access: Access) -> anyhow:
         );
     }
     card.stop_logging().named("stop")
+}
+
+/// What QEMU goes by: without an answer to the probes it knows from the start that there is no log.
+fn logging_is_not_offered_where_the_kernel_cannot_report() -> anyhow::Result<()> {
+    if kernel::has(kernel::LOGGING) {
+        return ktap::skip("this kernel can report");
+    }
+    let card = Card::new(1)?;
+    for feature in FEATURES {
+        let probe = card.feature(abi::VFIO_DEVICE_FEATURE_PROBE | feature, &mut []);
+        refused(
+            format!("probe of {feature:#x}"),
+            probe.map(drop),
+            Errno::ENOTTY,
+        )?;
+    }
+    let start = card.start_logging(&Logging::of(&QEMU));
+    refused("start", start.map(drop), Errno::ENOTTY)
 }
 
 fn a_report_only_sets_bits_and_this_card_sets_none() -> anyhow::Result<()> {

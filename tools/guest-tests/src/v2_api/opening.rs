@@ -9,6 +9,7 @@ use nix::sys::mman::MapFlags;
 use super::card::{card_type, config, Card, BAR0, CONFIG, MIGRATION};
 use super::check::{equal, refused, same_bytes, Named};
 use super::uart::{FCR_TRIGGER_8, LSR, LSR_DATA, SCR};
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::vfio::abi::{self, Argument, Bytes};
 use crate::vfio::interrupt::INTX;
@@ -133,6 +134,7 @@ fn the_last_close_ends_interrupts(access: Access) -> anyhow::Result<()> {
 }
 
 fn a_device_can_be_opened_by_group_and_cdev_in_turn() -> anyhow::Result<()> {
+    kernel::needs_access(Access::Cdev)?;
     let mut card = Card::new(1)?;
     for access in [
         Access::Group,
@@ -154,6 +156,7 @@ fn a_device_can_be_opened_by_group_and_cdev_in_turn() -> anyhow::Result<()> {
 }
 
 fn a_cdev_cannot_be_bound_while_the_group_is_open() -> anyhow::Result<()> {
+    kernel::needs_access(Access::Cdev)?;
     let card = Card::opened(1, Access::Group)?;
     let file = open::open_cdev(&card.instance)?;
     refused("bind", open::bind(file).map(drop), Errno::EBUSY)?;
@@ -221,6 +224,7 @@ fn two_files_of_one_group_share_the_device_until_both_are_closed() -> anyhow::Re
 }
 
 fn an_unbound_cdev_gives_no_access() -> anyhow::Result<()> {
+    kernel::needs_access(Access::Cdev)?;
     let instance = card_type(1)?.create()?;
     let file = open::open_cdev(&instance)?;
     let mut info = Bytes::new().word(16).word(0).word(0).word(0);

@@ -5,6 +5,7 @@
 use super::card::{config, Card, PORTS};
 use super::check::{equal, equal_hex, refused, same_bytes, Named};
 use super::uart::*;
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::stream_forge::{Record, Stream, PRE_COPY, STOP_COPY};
 use crate::vfio::interrupt::{INTX, MSI, UNMASK};
@@ -136,7 +137,7 @@ fn characters_in_every_place_arrive_in_order() -> anyhow::Result<()> {
         FIFO + 256,
         FIFO + 256 + 1,
     ] {
-        let (source, destination) = pair(2, Access::Cdev)?;
+        let (source, destination) = pair(2, kernel::usual_access())?;
         let (from, to) = (source.enable(INTX)?, destination.enable(INTX)?);
         let sent = fill(&source, &from, count - 1)?;
         migrate(&source, &destination)?;
@@ -154,7 +155,7 @@ fn characters_in_every_place_arrive_in_order() -> anyhow::Result<()> {
 }
 
 fn registers_arrive_as_they_were() -> anyhow::Result<()> {
-    let (source, destination) = pair(4, Access::Cdev)?;
+    let (source, destination) = pair(4, kernel::usual_access())?;
     let values = [0x03, 0x1b, 0x06, 0x1f];
     for (number, port) in (0_u16..).zip(source.each_port()) {
         port.set_divisor(0x1230 + number)?;
@@ -187,7 +188,7 @@ fn registers_arrive_as_they_were() -> anyhow::Result<()> {
 }
 
 fn the_configuration_space_arrives_as_it_was() -> anyhow::Result<()> {
-    let (source, destination) = pair(2, Access::Cdev)?;
+    let (source, destination) = pair(2, kernel::usual_access())?;
     source.enable_msi()?;
     source.set_command(config::COMMAND_IO | config::COMMAND_MASTER | config::COMMAND_INTX_OFF)?;
     source.set_config(config::BAR0, &0x0000_c050_u32.to_le_bytes())?;
@@ -204,7 +205,7 @@ fn the_configuration_space_arrives_as_it_was() -> anyhow::Result<()> {
 }
 
 fn changes_of_modem_lines_not_seen_yet_arrive() -> anyhow::Result<()> {
-    let (source, destination) = pair(1, Access::Cdev)?;
+    let (source, destination) = pair(1, kernel::usual_access())?;
     let event = destination.enable(INTX)?;
     source.port(0).get(MSR)?;
     source.port(0).set(MCR, MCR_RTS)?;
@@ -223,7 +224,7 @@ fn changes_of_modem_lines_not_seen_yet_arrive() -> anyhow::Result<()> {
 fn a_character_time_out_not_seen_yet_arrives() -> anyhow::Result<()> {
     // Raised before the migration, and due after it: four characters at 9600 baud take 4 ms.
     for raised in [true, false] {
-        let (source, destination) = pair(1, Access::Cdev)?;
+        let (source, destination) = pair(1, kernel::usual_access())?;
         let (from, to) = (source.enable(INTX)?, destination.enable(INTX)?);
         let port = source.port(0);
         port.set_up(FCR_TRIGGER_8)?;
@@ -251,7 +252,7 @@ fn a_character_time_out_not_seen_yet_arrives() -> anyhow::Result<()> {
 }
 
 fn an_asserted_intx_is_signalled_on_the_destination() -> anyhow::Result<()> {
-    let (source, destination) = pair(1, Access::Cdev)?;
+    let (source, destination) = pair(1, kernel::usual_access())?;
     let (from, to) = (source.enable(INTX)?, destination.enable(INTX)?);
     source.port(0).set(IER, IER_EMPTY)?;
     from.wait()?;
@@ -273,7 +274,7 @@ fn an_asserted_intx_is_signalled_on_the_destination() -> anyhow::Result<()> {
 }
 
 fn an_intx_not_enabled_before_running_is_signalled_when_it_is() -> anyhow::Result<()> {
-    let (source, destination) = pair(1, Access::Cdev)?;
+    let (source, destination) = pair(1, kernel::usual_access())?;
     source.port(0).set(IER, IER_EMPTY)?;
     migrate(&source, &destination)?;
     let event = destination.enable(INTX)?;
@@ -281,7 +282,7 @@ fn an_intx_not_enabled_before_running_is_signalled_when_it_is() -> anyhow::Resul
 }
 
 fn a_message_not_acknowledged_is_signalled_on_the_destination() -> anyhow::Result<()> {
-    let (source, destination) = pair(1, Access::Cdev)?;
+    let (source, destination) = pair(1, kernel::usual_access())?;
     source.enable_msi()?;
     let from = source.enable(MSI)?;
     source.port(0).set(IER, IER_EMPTY)?;
@@ -298,7 +299,7 @@ fn a_message_not_acknowledged_is_signalled_on_the_destination() -> anyhow::Resul
 }
 
 fn what_happens_in_pre_copy_is_part_of_the_state() -> anyhow::Result<()> {
-    let (source, destination) = pair(1, Access::Cdev)?;
+    let (source, destination) = pair(1, kernel::usual_access())?;
     let (from, to) = (source.enable(INTX)?, destination.enable(INTX)?);
     let line = source.line(0, &from);
     line.port.set_up(0)?;
@@ -340,7 +341,7 @@ fn a_state_goes_there_and_back_many_times() -> anyhow::Result<()> {
 }
 
 fn a_state_loaded_over_another_replaces_all_of_it() -> anyhow::Result<()> {
-    let (source, destination) = pair(2, Access::Cdev)?;
+    let (source, destination) = pair(2, kernel::usual_access())?;
     let plain = source.stop_and_save()?;
     let event = destination.enable(INTX)?;
     fill(&destination, &event, 200)?;
@@ -369,7 +370,7 @@ fn a_loaded_card_can_be_saved_for_a_third() -> anyhow::Result<()> {
 }
 
 fn a_state_is_the_same_in_either_form() -> anyhow::Result<()> {
-    let (source, destination) = pair(2, Access::Cdev)?;
+    let (source, destination) = pair(2, kernel::usual_access())?;
     let event = source.enable(INTX)?;
     fill(&source, &event, 30)?;
     let mut lengths = Vec::new();
@@ -400,7 +401,7 @@ fn a_state_is_the_same_in_either_form() -> anyhow::Result<()> {
 
 fn the_stream_is_framed_as_documented() -> anyhow::Result<()> {
     for ports in PORTS {
-        let (source, destination) = pair(ports, Access::Cdev)?;
+        let (source, destination) = pair(ports, kernel::usual_access())?;
         let bytes = migrate(&source, &destination)?;
         let stream = Stream::parse(&bytes)?;
         let phases: Vec<u8> = stream
@@ -438,7 +439,7 @@ fn the_stream_is_framed_as_documented() -> anyhow::Result<()> {
 
 fn the_first_setup_record_is_verified_in_both_phases() -> anyhow::Result<()> {
     for state in [State::PreCopy, State::StopCopy] {
-        let (source, destination) = pair(1, Access::Cdev)?;
+        let (source, destination) = pair(1, kernel::usual_access())?;
         let data = source.start(state).named(format!("to {state:?}"))?;
         let bytes = data.read_all(1 << 16).named("read")?;
         let stream = Stream::parse(&bytes)?;

@@ -8,9 +8,10 @@ use std::io;
 use super::card::{card_type, Card, UNMASK_EVENTFD};
 use super::check::{equal, refused, Named};
 use super::interrupts::{raise, serve, unmask};
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::vfio::interrupt::{INTX, UNMASK};
-use crate::vfio::{Access, Errno, Event, IrqSet};
+use crate::vfio::{Errno, Event, IrqSet};
 
 pub(super) fn add(suite: &mut Suite) {
     tests!(
@@ -56,8 +57,8 @@ fn the_choice_is_the_instances_and_outlives_its_users() -> anyhow::Result<()> {
         "off".to_string(),
     )?;
     instance.set_attribute(UNMASK_EVENTFD, "on\n")?;
-    let mut card = Card::of(instance, 1, Access::Cdev)?;
-    for access in [Access::Group, Access::Cdev] {
+    let mut card = Card::of(instance, 1, kernel::usual_access())?;
+    for access in kernel::accesses() {
         let _event = card.enable(INTX)?;
         watch(&card, &Event::new()?).named("an unmask eventfd")?;
         card = card.reopen(access)?;
@@ -69,7 +70,7 @@ fn the_choice_is_the_instances_and_outlives_its_users() -> anyhow::Result<()> {
         "on".to_string(),
     )?;
     instance.set_attribute(UNMASK_EVENTFD, "off")?;
-    let card = Card::of(instance, 1, Access::Cdev)?;
+    let card = Card::of(instance, 1, kernel::usual_access())?;
     let _event = card.enable(INTX)?;
     refused("turned off", watch(&card, &Event::new()?), Errno::ENOTTY)
 }

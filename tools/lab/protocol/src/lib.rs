@@ -18,6 +18,13 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 /// Name of the virtio-serial port, as `/sys/class/virtio-ports/*/name` shows it in the machine.
 pub const PORT_NAME: &str = "lab.control";
 
+/// File of the machine, relative to its root, with the names of the modules that its first process loads before all else, one a
+/// line, each after those it depends on.
+pub const BOOT_MODULES: &str = "lib/modules/lab/boot";
+
+/// File of the machine, relative to its root, with its kernel's configuration.
+pub const KERNEL_CONFIG: &str = "lib/modules/lab/config";
+
 /// Longest frame after its length field, in bytes. A longer length means that the two ends lost step.
 pub const MAX_FRAME: usize = 1 << 20;
 

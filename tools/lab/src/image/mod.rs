@@ -252,7 +252,18 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
             0o644,
         )?;
     }
-    add_file(&mut archive, "guest/vmlinux", &env.vmlinux()?, 0o644)?;
+    let boot: String = env
+        .boot_modules(modules)?
+        .iter()
+        .map(|module| format!("{}\n", module.name))
+        .collect();
+    archive.text(lab_protocol::BOOT_MODULES, 0o644, &boot)?;
+    if let Some(config) = env.kernel_config() {
+        add_file(&mut archive, lab_protocol::KERNEL_CONFIG, &config, 0o644)?;
+    }
+    let kernel = env.kernel_image()?;
+    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
+    add_file(&mut archive, &format!("guest/{name}"), &kernel, 0o644)?;
     if let Some((_, init)) = programs.iter().find(|(name, _)| name == GUEST_INIT) {
         let guest = guest_archive(init)?;
         archive.file(

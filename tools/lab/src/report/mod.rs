@@ -6,11 +6,13 @@ pub mod junit;
 pub mod kernel_log;
 pub mod ktap;
 pub mod libtest;
+pub mod saved;
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How a test case ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It passed.
     Passed,
@@ -27,7 +29,7 @@ pub const NOT_OK: &str = "not ok";
 const REASON: usize = 300;
 
 /// One test case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Case {
     /// Names of the tests it is nested in, then its own.
     pub name: String,
@@ -67,7 +69,7 @@ impl Case {
 }
 
 /// The cases of one program, crate or machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suite {
     /// Its name.
     pub name: String,

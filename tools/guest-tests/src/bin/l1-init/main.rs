@@ -30,6 +30,7 @@ const OUTBOX_LIMIT: usize = 4 << 20;
 
 fn main() -> Result<()> {
     processors::leave_the_first()?;
+    setup::boot_modules()?;
     setup::file_systems()?;
     let port = setup::control_port()?;
     let (wakeup, signals) = UnixStream::pair().context("socketpair")?;

@@ -3,7 +3,7 @@
 //! Bringing the machine up, loading modules, switching it off.
 
 use anyhow::{Context, Result};
-use lab_protocol::{ModuleAction, PORT_NAME};
+use lab_protocol::{ModuleAction, BOOT_MODULES, PORT_NAME};
 use rustix::fs::{open, Mode, OFlags};
 use rustix::mount::{mount, MountFlags};
 use rustix::net::{netlink, AddressFamily, SocketFlags, SocketType};
@@ -30,6 +30,14 @@ const MODULES: &str = "/lib/modules/lab";
 
 /// `O_NONBLOCK` as the flags of delete_module(2).
 const NONBLOCK: std::ffi::c_int = OFlags::NONBLOCK.bits() as std::ffi::c_int;
+
+/// Loads what the kernel needs for everything else, in the order of the list.
+pub fn boot_modules() -> Result<()> {
+    let list = Path::new("/").join(BOOT_MODULES);
+    let list = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
+    list.lines()
+        .try_for_each(|name| module(name, &ModuleAction::Load(String::new())))
+}
 
 /// Mounts everything in [`MOUNTS`].
 pub fn file_systems() -> Result<()> {

@@ -8,10 +8,11 @@ use super::super::bench::*;
 use super::super::client::{stream, Carrier, Client};
 use super::super::mapping::Mapping;
 use super::super::region::*;
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::v2_api::check::{equal, refused, same_bytes, Named};
 use crate::v2_api::uart::{LSR, LSR_DATA, SCR};
-use crate::vfio::{abi, Access, Errno, State};
+use crate::vfio::{abi, Errno, State};
 
 pub(super) fn add(suite: &mut Suite) {
     tests!(
@@ -241,7 +242,7 @@ fn hostile_15_a_state_change_drops_what_was_written() -> anyhow::Result<()> {
 
 fn hostile_16_close_ends_a_session_in_every_state() -> anyhow::Result<()> {
     let mut card = filled(1)?;
-    for access in Access::ALL {
+    for access in kernel::accesses() {
         for state in STATES {
             let region = Region::find(&card)?;
             reach(&region, state)?;

@@ -5,15 +5,17 @@
 use super::super::card::Card;
 use super::super::check::{equal, refused, Named};
 use super::works;
+use crate::kernel;
 use crate::ktap::Suite;
 use crate::vfio::logging::{Logging, Report, MOST_RANGES};
-use crate::vfio::{Access, Device, Errno, State};
+use crate::vfio::{Device, Errno, State};
 
 const GIB: u64 = 1 << 30;
 
 pub(super) fn add(suite: &mut Suite) {
-    tests!(
+    tests_with!(
         suite,
+        kernel::LOGGING,
         hostile_42_start_twice_is_refused,
         hostile_42_stop_without_start_does_nothing,
         hostile_42_report_without_start_is_refused,
@@ -289,7 +291,7 @@ fn hostile_46_a_bitmap_at_a_bad_address_harms_only_its_owner() -> anyhow::Result
 }
 
 fn hostile_47_the_last_close_stops_logging() -> anyhow::Result<()> {
-    for access in Access::ALL {
+    for access in kernel::accesses() {
         let card = Card::opened(1, access)?;
         card.start_logging(&first()).named("start")?;
         let card = card.reopen(access)?;

@@ -11,11 +11,12 @@ use super::super::card::{config, Card, CONFIG};
 use super::super::check::{equal, refused, same_bytes, Named};
 use super::super::uart::*;
 use super::{recover, stopped_with_content, works};
+use crate::kernel;
 use crate::ktap::{self, Suite};
 use crate::vfio::event_fd::{readable, DEADLINE};
 use crate::vfio::interrupt::{INTX, MASK, TRIGGER, UNMASK};
 use crate::vfio::migration_v1::Region;
-use crate::vfio::{Access, DataFd, Errno, IrqSet, Mapping, State};
+use crate::vfio::{DataFd, Errno, IrqSet, Mapping, State};
 
 pub(super) fn add(suite: &mut Suite) {
     tests!(
@@ -78,7 +79,7 @@ fn hostile_26_a_finished_data_file_answers_enodev() -> anyhow::Result<()> {
         is_finished(&format!("{state:?}, reset"), &data, state)?;
 
         let data = card.start(state).named(format!("to {state:?}"))?;
-        let card = card.reopen(Access::Cdev)?;
+        let card = card.reopen(kernel::usual_access())?;
         is_finished(&format!("{state:?}, closed and opened"), &data, state)?;
 
         if state != State::Resuming {
