@@ -8,11 +8,16 @@
 
 use libfuzzer_sys::fuzz_target;
 use migration::info::{MigrationInfo, ParameterList};
-use vfio_migrate::json::{read_info, read_source, Bump, ReadError};
+use vfio_migrate::json::{
+    read_candidate, read_head, read_info, read_source, Bump, Offer, ReadError,
+};
+use vfio_migrate::select::{Selection, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     migration_information(input);
     parameter_list(input);
+    candidate(input);
+    candidates(input);
 });
 
 fn is_one_short_line(error: &ReadError) {
@@ -34,6 +39,46 @@ fn migration_information(input: &[u8]) {
     let again = again.unwrap_or_else(|error| panic!("{error}: {printed}"));
     assert_eq!(again.generation, generation);
     assert_eq!(print(again.types), printed);
+}
+
+/// Whatever is read as migration information is a candidate, and of each candidate the head can be read by itself.
+fn candidate(input: &[u8]) {
+    let arena = Bump::new();
+    let info = read_info(&arena, input);
+    let candidate = match read_candidate(&arena, input) {
+        Ok(candidate) => candidate,
+        Err(error) => {
+            assert!(info.is_err(), "{error}");
+            return is_one_short_line(&error);
+        }
+    };
+    let head = read_head(&arena, input).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        (head.name, head.generation),
+        (candidate.name, candidate.generation)
+    );
+    assert!(head.is_whole);
+    match candidate.offer {
+        Offer::Models(types) => assert!(!types.is_empty()),
+        Offer::Types(types) => assert!(types.len() <= vfio_migrate::json::MAX_ENTRIES),
+    }
+}
+
+/// A stream of documents: each that can be read by itself is judged, and what is refused has a reason.
+fn candidates(input: &[u8]) {
+    let arena = Bump::new();
+    let list = br#"{"model": "example.org/pci/card", "params": {"num-ports": 2}}"#;
+    let source = read_source(&arena, list).unwrap_or_else(|error| panic!("{error}"));
+    let mut selection = Selection::new(&source);
+    let read = selection.stream("input", input);
+    read.unwrap_or_else(|error| panic!("{error}"));
+    for judged in selection.finish() {
+        match judged.verdict {
+            Verdict::Compatible { .. } => {}
+            Verdict::Refused(reasons) => assert!(!reasons.is_empty()),
+            Verdict::Unreadable(why) => assert!(why.starts_with("input:"), "{why}"),
+        }
+    }
 }
 
 fn parameter_list(input: &[u8]) {

@@ -120,7 +120,7 @@ fn mismatch(source: &Mdev, destination: &Mdev, reason: &str) -> Result<()> {
     let reasons = verdict["reasons"].as_array().context("reasons")?;
     equal("reasons", reasons.len(), 1)?;
     ensure!(
-        reasons[0] == reason,
+        reasons[0]["text"] == reason,
         "the reason is {}, expected {reason}",
         reasons[0]
     );
@@ -215,7 +215,7 @@ fn a_runtime_parameter_flipped_on_the_open_device_reaches_an_old_destination() -
     let reasons = verdict["reasons"].as_array().context("reasons")?;
     ensure!(
         reasons.len() == 1
-            && reasons[0]
+            && reasons[0]["text"]
                 .as_str()
                 .is_some_and(|r| r.starts_with("compact-state: ")),
         "{reasons:?}"

@@ -116,7 +116,13 @@ fn check_answers_by_exit_status() -> Result<()> {
     equal(
         "reasons",
         verdict["reasons"].clone(),
-        json!(["num-ports: source has 1, this device allows 4"]),
+        json!([{
+            "code": "not-allowed",
+            "parameter": "num-ports",
+            "source": 1,
+            "allowed": [4],
+            "text": "num-ports: source has 1, this device allows 4",
+        }]),
     )?;
     run(["check", &name(&one), "mdev_serial-9"])?
         .expect(2)?
@@ -180,8 +186,8 @@ fn select_puts_the_best_first() -> Result<()> {
     )?;
     equal(
         "the third",
-        lines[2]["reasons"].clone(),
-        json!(["num-ports: source has 2, this device allows 1"]),
+        lines[2]["reasons"][0]["text"].clone(),
+        json!("num-ports: source has 2, this device allows 1"),
     )?;
     let best = run(["select", "--best", "1", &name(&source), &directory])?.expect(0)?;
     equal("lines", best.out.lines().count(), 1)

@@ -107,13 +107,13 @@ fn main() {
         let started = Instant::now();
         let mut selection = Selection::new(&source);
         selection
-            .lines("candidates", lines.as_bytes())
+            .stream("candidates", lines.as_bytes())
             .expect("the candidates are not read");
         let judged = selection.finish();
         all.push(started.elapsed());
         let compatible = judged
             .iter()
-            .filter(|judged| matches!(judged.verdict, Verdict::Compatible(_)))
+            .filter(|judged| matches!(judged.verdict, Verdict::Compatible { .. }))
             .count();
         // Those with 4 and with 8 ports.
         assert_eq!((judged.len(), compatible), (CANDIDATES, CANDIDATES / 2));

@@ -12,13 +12,13 @@ use vfio_migrate::state;
 /// Examples and exit statuses, for the end of `--help`.
 const AFTER_HELP: &str = "\
 Examples:
-  vfio-migrate types                              what this host offers
-  vfio-migrate params UUID --json > source.json   keep a source's parameter list
-  vfio-migrate check source.json mdev_serial-any  can that type take it?
-  vfio-migrate select source.json hosts/          which of many can, best first
-  vfio-migrate prepare source.json UUID           set a destination up for it
+  vfio-migrate types                               what this host offers
+  vfio-migrate params UUID --json > source.json    keep a source's parameter list
+  vfio-migrate check source.json mdev_serial-any   can that type take it?
+  vfio-migrate select source.json hosts/           which of many can, best first
+  vfio-migrate prepare source.json UUID            set a destination up for it
   vfio-migrate save UUID state && vfio-migrate inspect state
-  vfio-migrate watch UUID                         follow a migration in progress
+  vfio-migrate watch UUID                          follow a migration in progress
 
 Exit status:
   0  yes: compatible, prepared, saved, accepted
@@ -27,6 +27,21 @@ Exit status:
 
 An answer stays what it is, whatever becomes of standard output.";
 
+const TYPES_HELP: &str = "\
+Examples:
+  vfio-migrate types
+  vfio-migrate types --json";
+
+const INFO_HELP: &str = "\
+Examples:
+  vfio-migrate info mdev_serial-any
+  vfio-migrate info --json mdev_serial-any > host.json   a copy for check and select";
+
+const PARAMS_HELP: &str = "\
+Examples:
+  vfio-migrate params UUID
+  vfio-migrate params --json UUID > source.json   a source for check, select and prepare";
+
 const CHECK_HELP: &str = "\
 A SOURCE is the UUID of an instance, a file with a parameter list (params --json writes one), a
 saved state, or - for standard input. A DESTINATION is the UUID of an instance, a file with
@@ -34,20 +49,35 @@ migration information (a type's migration_info.json), a type (TYPE or PARENT/TYP
 standard input. What exists as a file is taken for the file.
 
 Examples:
-  vfio-migrate check 7b0c3a1e-7c55-4a7f-9a43-0d1c3ce4c1a5 mdev_serial-any
+  vfio-migrate check UUID mdev_serial-any
   ssh host vfio-migrate info --json mdev_serial-1 | vfio-migrate check source.json -";
 
 const SELECT_HELP: &str = "\
-CANDIDATES are files with migration information, directories with such files (*.json), or - for
-JSON lines on standard input: one document a line, which may have a member \"name\" beside \"models\".
+CANDIDATES are files with migration information, directories with such files (*.json), types (TYPE
+or PARENT/TYPE), UUIDs of instances, or - for documents on standard input: one a line (JSON lines),
+or documents of several lines, one after the other. A document may have a member \"name\" beside
+\"models\". An object with \"self\" and \"compatible\", as in an instance's migration/compatible, is a
+candidate for each type that it names.
 
-Best is who needs the fewest parameters set to another value than a new instance has; among those,
-who offers the fewest values that are not needed. Exit status 0 if there is at least one, 1 if
-there is none, 2 if a candidate could not be read.
+Best is who needs the fewest parameters set to another value than it has; among those, who offers
+the fewest values that are not needed. Exit status 0 if there is at least one, 1 if there is none,
+2 if a candidate could not be read: its row says why.
+
+With --cache, a document whose \"generation\" is that of the copy in DIR is not looked at: it need
+have no more than \"name\" and \"generation\". Any other one is read and kept, and its row says so.
 
 Examples:
-  vfio-migrate select source.json host1.json host2.json
-  vfio-migrate --json select --best 1 source.json - < candidates.jsonl";
+  vfio-migrate select source.json mdev_serial-1 mdev_serial-any
+  vfio-migrate select source.json hosts/
+  vfio-migrate --json select --best 1 source.json - < candidates.jsonl
+  vfio-migrate select --cache /var/cache/vfio-migrate source.json hosts/";
+
+const CALLOUT_HELP: &str = "\
+The script is tools/integration/mdevctl-callout; mdevctl passes it these options. What is to be
+changed comes on standard input. Exit status 0: done; 1 and 2: refused.
+
+Examples:
+  vfio-migrate callout -t mdev_serial-any -e get -a attributes -s none -u UUID -p mdev_serial";
 
 const PREPARE_HELP: &str = "\
 Writes the off values of the instance's parameters in reverse declaration order, then the source's
@@ -83,6 +113,11 @@ Examples:
   vfio-migrate copy --exercise UUID1 UUID2
   vfio-migrate copy --from v1 --to v2 UUID1 UUID2   saved by one protocol, loaded by the other";
 
+const INSPECT_HELP: &str = "\
+Examples:
+  vfio-migrate inspect state
+  vfio-migrate save UUID | vfio-migrate inspect";
+
 const WATCH_HELP: &str = "\
 Shows protocol state, phase and bytes on one line, and each change as a line of its own if standard
 output is no terminal. Ends when the instance is removed, when nobody reads on, or on Ctrl-C.
@@ -99,7 +134,7 @@ Examples:
 const COMPLETIONS_HELP: &str = "\
 Examples:
   vfio-migrate completions bash > /etc/bash_completion.d/vfio-migrate
-  vfio-migrate completions zsh > \"${fpath[1]}/_vfio-migrate\"
+  vfio-migrate completions zsh > /usr/local/share/zsh/site-functions/_vfio-migrate
   vfio-migrate completions fish > ~/.config/fish/completions/vfio-migrate.fish";
 
 /// Checks, chooses, prepares and tries out destinations for the migration of VFIO devices
@@ -123,14 +158,17 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the types that can be migrated, and their instances
+    #[command(after_help = TYPES_HELP)]
     Types,
     /// Show what a type, an instance or a file offers: models, parameters, versions
+    #[command(after_help = INFO_HELP)]
     Info {
         /// Type, PARENT/TYPE, UUID of an instance, file with migration information, or -
         #[arg(value_hint = ValueHint::AnyPath)]
         what: String,
     },
     /// Show the parameters of an instance; with --json, those in effect as a list that can be kept
+    #[command(after_help = PARAMS_HELP)]
     Params {
         /// The instance
         uuid: String,
@@ -208,6 +246,7 @@ pub enum Command {
         to: Protocol,
     },
     /// Take a saved state apart: model, parameters, sections, sizes, checksums
+    #[command(after_help = INSPECT_HELP)]
     Inspect {
         /// The saved state, or - for standard input
         #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
@@ -225,6 +264,9 @@ pub enum Command {
         #[arg(long)]
         until_end: bool,
     },
+    /// Answer mdevctl, for its callout script
+    #[command(after_help = CALLOUT_HELP)]
+    Callout(Callout),
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -252,7 +294,8 @@ impl Command {
             | Self::Save { .. }
             | Self::Load { .. }
             | Self::Copy { .. }
-            | Self::Inspect { .. } => true,
+            | Self::Inspect { .. }
+            | Self::Callout(_) => true,
             Self::Types
             | Self::Info { .. }
             | Self::Params { .. }
@@ -269,12 +312,38 @@ pub struct Select {
     /// UUID of an instance, parameter list, or saved state
     #[arg(value_hint = ValueHint::AnyPath)]
     pub source: String,
-    /// Files, directories, or - for JSON lines
+    /// Files, directories, types, UUIDs of instances, or - for documents on standard input
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     pub candidates: Vec<String>,
+    /// Keep copies of migration information there, and read anew what has another generation
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub cache: Option<PathBuf>,
     /// Print no more than the N best, and nobody else
     #[arg(long, value_name = "N")]
     pub best: Option<usize>,
+}
+
+/// What mdevctl passes to a callout script.
+#[derive(Debug, Args)]
+pub struct Callout {
+    /// What happens: pre, post, get, live
+    #[arg(short)]
+    pub event: String,
+    /// What is being done: start, modify, attributes ...
+    #[arg(short)]
+    pub action: String,
+    /// How it went
+    #[arg(short, default_value = "none")]
+    pub state: String,
+    /// The instance
+    #[arg(short)]
+    pub uuid: String,
+    /// Its parent
+    #[arg(short)]
+    pub parent: String,
+    /// Its type
+    #[arg(short = 't')]
+    pub mdev_type: String,
 }
 
 /// A migration protocol, as a word.

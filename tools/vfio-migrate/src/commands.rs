@@ -2,14 +2,15 @@
 
 //! What each command prints. Every function returns whether the answer is yes.
 
-use migration::value::Value;
-use serde_json::json;
 use vfio_migrate::sysfs::Sysfs;
 
 use crate::output::Output;
 
+pub mod callout;
 pub mod choose;
 pub mod help;
+pub mod man;
+pub mod select;
 pub mod show;
 pub mod state;
 pub mod watch;
@@ -30,18 +31,9 @@ impl Context<'_> {
         self.out.line(text);
     }
 
-    /// Prints a JSON document on several lines.
+    /// Prints a JSON document on several lines, which is all that a program is told.
     pub fn document(&mut self, document: &serde_json::Value) {
-        self.out.json(format_args!("{document:#}"));
-    }
-}
-
-/// A value as JSON has it.
-pub fn json_value(value: &Value<'_>) -> serde_json::Value {
-    match value {
-        Value::Bool(value) => json!(value),
-        Value::Int(value) => json!(value),
-        Value::Str(text) => json!(text),
+        self.out.answer(document);
     }
 }
 

@@ -6,6 +6,10 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use serde_json::{json, Value as Json};
+
+use crate::note::{records, Note};
+
 /// What a failure means for the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -20,6 +24,8 @@ pub enum Kind {
 pub struct Error {
     /// What it means.
     pub kind: Kind,
+    /// What a program can be told of it, beside the text.
+    pub reasons: Vec<Note>,
     what: String,
 }
 
@@ -31,6 +37,7 @@ impl Error {
     pub fn refused(what: impl Into<String>) -> Self {
         Self {
             kind: Kind::Refused,
+            reasons: Vec::new(),
             what: what.into(),
         }
     }
@@ -39,6 +46,7 @@ impl Error {
     pub fn failed(what: impl Into<String>) -> Self {
         Self {
             kind: Kind::Failed,
+            reasons: Vec::new(),
             what: what.into(),
         }
     }
@@ -46,6 +54,29 @@ impl Error {
     /// A file could not be used.
     pub fn file(path: &Path, error: &io::Error) -> Self {
         Self::failed(format!("{}: {}", path.display(), describe(error)))
+    }
+
+    /// The same, with the reasons for programs.
+    pub fn because(mut self, reasons: Vec<Note>) -> Self {
+        self.reasons = reasons;
+        self
+    }
+
+    /// The exit status of a program that ends with it.
+    pub fn status(&self) -> u8 {
+        match self.kind {
+            Kind::Refused => 1,
+            Kind::Failed => 2,
+        }
+    }
+
+    /// The object that tells a program of it.
+    pub fn record(&self) -> Json {
+        json!({"error": {
+            "message": self.what,
+            "status": self.status(),
+            "reasons": records(&self.reasons),
+        }})
     }
 
     /// The same with more after it.

@@ -36,6 +36,8 @@ use migration::value::Param;
 use serde::de::DeserializeSeed;
 
 mod allowed;
+mod compatible;
+mod head;
 mod model;
 mod order;
 mod root;
@@ -57,6 +59,46 @@ pub struct Info<'a> {
     pub generation: Option<&'a str>,
     /// What is offered of each model.
     pub types: &'a [Type<'a>],
+}
+
+/// What a document says of itself, without what it offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    /// What a list of candidates calls it.
+    pub name: Option<&'a str>,
+    /// Differs between any two documents whose rest may differ.
+    pub generation: Option<&'a str>,
+    /// Whether it says more than that.
+    pub is_whole: bool,
+}
+
+/// A candidate: migration information, or the types that can take the state of an instance there.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// What a list of candidates calls it.
+    pub name: Option<&'a str>,
+    /// Differs between any two documents whose rest may differ.
+    pub generation: Option<&'a str>,
+    /// What it offers.
+    pub offer: Offer<'a>,
+}
+
+/// What a candidate offers.
+#[derive(Clone, Copy, Debug)]
+pub enum Offer<'a> {
+    /// What is offered of each model.
+    Models(&'a [Type<'a>]),
+    /// Types by name, in the form of the July 2020 proposal.
+    Types(&'a [NamedType<'a>]),
+}
+
+/// A type as the July 2020 form tells it. Its initial and off values are not known: those in `ty` stand for any that would do.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedType<'a> {
+    /// The type's name.
+    pub mdev_type: &'a str,
+    /// What it allows.
+    pub ty: Type<'a>,
 }
 
 /// A source: its model and its parameters in effect.
@@ -98,7 +140,18 @@ pub fn read_info<'a>(arena: &'a Bump, text: &'a [u8]) -> Result<Info<'a>, ReadEr
     read(arena, text, root::InfoObject::default)
 }
 
-/// Reads a parameter list. What it returns lives as long as `arena` and `text`.
+/// Reads what migration information says of itself. What it returns lives as long as `arena` and `text`.
+pub fn read_head<'a>(arena: &'a Bump, text: &'a [u8]) -> Result<Head<'a>, ReadError> {
+    read(arena, text, head::HeadObject::default)
+}
+
+/// Reads a candidate: migration information, or an object with `self` and `compatible`. What it returns lives as long as
+/// `arena` and `text`.
+pub fn read_candidate<'a>(arena: &'a Bump, text: &'a [u8]) -> Result<Candidate<'a>, ReadError> {
+    read(arena, text, compatible::CandidateObject::default)
+}
+
+/// Reads a parameter list, or the `self` of an object that has one. What it returns lives as long as `arena` and `text`.
 pub fn read_source<'a>(arena: &'a Bump, text: &'a [u8]) -> Result<Source<'a>, ReadError> {
     read(arena, text, root::SourceObject::default)
 }

@@ -12,6 +12,8 @@ pub mod exercise;
 pub mod input;
 pub mod inspect;
 pub mod json;
+pub mod mdevctl;
+pub mod note;
 pub mod operand;
 pub mod prepare;
 pub mod select;

@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use vfio_migrate::error::{Error, Kind};
+use vfio_migrate::error::Error;
 use vfio_migrate::sysfs::Sysfs;
 use vfio_migrate::text::visible;
 
@@ -30,6 +30,9 @@ fn main() -> ExitCode {
         out: Output::new(),
     };
     let result = run(&cli.command, &mut context);
+    if let (true, Err(error)) = (cli.json, &result) {
+        context.out.failure(error);
+    }
     let lost = context.out.finish();
     ExitCode::from(match result {
         Ok(yes) => match lost {
@@ -45,10 +48,7 @@ fn main() -> ExitCode {
         },
         Err(error) => {
             complain(&error);
-            match error.kind {
-                Kind::Refused => 1,
-                Kind::Failed => FAILED,
-            }
+            error.status()
         }
     })
 }
@@ -63,6 +63,15 @@ fn command_line() -> Cli {
     // wrong in the same way.
     let words = std::env::args_os().map(|word| visible(&word.to_string_lossy()).into_owned());
     let error = Cli::try_parse_from(words).err().unwrap_or(error);
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+        let text = error.to_string();
+        let what = text.lines().next().unwrap_or_default();
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        let mut out = Output::new();
+        out.failure(&Error::failed(what));
+        // The message says the same to people.
+        let _ = out.finish();
+    }
     let printed = error.print();
     let status = match printed.err().and_then(output::lost) {
         // Of help and the version, the output is all there is.
@@ -85,7 +94,8 @@ fn run(command: &Command, context: &mut Context<'_>) -> Result<bool, Error> {
             source,
             destination,
         } => commands::choose::check(context, source, destination),
-        Command::Select(select) => commands::choose::select(context, select),
+        Command::Select(arguments) => commands::select::select(context, arguments),
+        Command::Callout(asked) => commands::callout::callout(context, asked),
         Command::Prepare {
             source,
             instance,
@@ -127,6 +137,6 @@ fn run(command: &Command, context: &mut Context<'_>) -> Result<bool, Error> {
             until_end,
         } => commands::watch::watch(context, uuid, *once, *until_end),
         Command::Completions { shell } => commands::help::completions(context, *shell),
-        Command::Man { directory } => commands::help::man(context, directory.as_deref()),
+        Command::Man { directory } => commands::man::man(context, directory.as_deref()),
     }
 }

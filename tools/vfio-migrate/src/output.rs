@@ -8,13 +8,17 @@
 use std::fmt::Display;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use vfio_migrate::error::describe;
+use vfio_migrate::error::{describe, Error};
 use vfio_migrate::text::{json_visible, visible};
 
 /// Standard output.
 pub struct Output<'o> {
     out: BufWriter<StdoutLock<'o>>,
     failure: Option<io::Error>,
+    /// Whether a saved state goes there, which nothing else must be mixed with.
+    carries_state: bool,
+    /// Whether a program has its answer.
+    has_answered: bool,
 }
 
 impl Output<'_> {
@@ -23,6 +27,8 @@ impl Output<'_> {
         Self {
             out: BufWriter::new(io::stdout().lock()),
             failure: None,
+            carries_state: false,
+            has_answered: false,
         }
     }
 
@@ -67,7 +73,21 @@ impl Output<'_> {
 
     /// Where a saved state is written to. A state that did not arrive was not saved, so its failures are the caller's.
     pub fn state(&mut self) -> &mut dyn Write {
+        self.carries_state = true;
         &mut self.out
+    }
+
+    /// Prints the one document that is a command's whole answer.
+    pub fn answer(&mut self, document: &serde_json::Value) {
+        self.has_answered = true;
+        self.json(format_args!("{document:#}"));
+    }
+
+    /// Tells a program of a failure, unless an answer does: by an object on a line of its own.
+    pub fn failure(&mut self, error: &Error) {
+        if !self.carries_state && !self.has_answered {
+            self.json(error.record());
+        }
     }
 
     /// Lets be seen what was printed.

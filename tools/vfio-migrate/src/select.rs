@@ -6,12 +6,25 @@ use std::fs;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use migration::check::check;
+use migration::check::{check, Reason};
 use migration::model::{Allowed, Type};
+use migration::value::Param;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::json::{read_info, Bump, Source, MAX_DOCUMENT};
-use crate::prepare::steps;
+use crate::input::{is_there, named, regular};
+use crate::json::{read_candidate, read_head, Bump, NamedType, Offer, ReadError, Source};
+use crate::note::Note;
+use crate::prepare::{changes, steps};
+use crate::sysfs::{read_bounded, Sysfs};
+
+use cache::Found;
+use documents::{Document, Documents};
+
+mod cache;
+mod documents;
+
+pub use cache::{Cache, Copy, Why};
 
 /// How good a compatible destination is: less is better.
 ///
@@ -29,9 +42,14 @@ pub struct Rank {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It can take the source.
-    Compatible(Rank),
+    Compatible {
+        /// How good it is.
+        rank: Rank,
+        /// The parameters to be set to another value than it has; `None` if it does not tell what it has.
+        changes: Option<Vec<Note>>,
+    },
     /// It cannot, for these reasons.
-    Refused(Vec<String>),
+    Refused(Vec<Note>),
     /// It is not known: it could not be read.
     Unreadable(String),
 }
@@ -39,45 +57,92 @@ pub enum Verdict {
 /// A candidate and what was found about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// What its input calls it.
+    /// What its input calls it, with the characters that it has there.
     pub name: String,
+    /// The type, where one input offers several by name.
+    pub mdev_type: Option<String>,
     /// What was found.
     pub verdict: Verdict,
+    /// What became of its copy in the cache.
+    pub copy: Copy,
 }
 
 /// Judges one candidate by what it offers.
-pub fn judge<'a>(source: &'a Source<'a>, types: &'a [Type<'a>]) -> Verdict {
+pub fn judge<'a>(source: &Source<'a>, types: &'a [Type<'a>]) -> Verdict {
     let mut same_model = types.iter().filter(|ty| ty.model.name == source.model);
-    let reasons = |ty| check(source.model, source.params.iter().copied(), ty);
     match same_model.next() {
         // Names of models do not repeat.
-        Some(ty) => match reasons(ty).next() {
-            None => Verdict::Compatible(rank(source, ty)),
-            Some(_) => Verdict::Refused(reasons(ty).map(|reason| reason.to_string()).collect()),
-        },
-        None => {
-            let reasons = types.iter().flat_map(reasons);
-            Verdict::Refused(reasons.map(|reason| reason.to_string()).collect())
+        Some(ty) => {
+            let reasons = notes(reasons(source, ty));
+            match reasons.is_empty() {
+                true => accepted(source, ty, &new_values(ty)),
+                false => Verdict::Refused(reasons),
+            }
         }
+        None => Verdict::Refused(notes(types.iter().flat_map(|ty| reasons(source, ty)))),
     }
 }
 
-fn rank<'a>(source: &Source<'a>, ty: &Type<'a>) -> Rank {
-    let mut rank = Rank {
-        changes: 0,
-        spare: 0,
-    };
-    let steps = steps(ty, source);
-    for def in ty.model.params {
-        let set = steps.iter().rev().find(|step| step.name == def.name);
-        if set.is_some_and(|step| step.value != ty.init(def)) {
-            rank.changes += 1;
-        }
-        rank.spare = rank
-            .spare
-            .saturating_add(count(&ty.allowed(def)).saturating_sub(1));
+fn reasons<'a>(source: &Source<'a>, ty: &'a Type<'a>) -> impl Iterator<Item = Reason<'a>> {
+    check(source.model, source.params.iter().copied(), ty)
+}
+
+fn notes<'a>(reasons: impl Iterator<Item = Reason<'a>>) -> Vec<Note> {
+    reasons.map(|reason| Note::reason(&reason)).collect()
+}
+
+/// The values a new instance has.
+fn new_values<'a>(ty: &Type<'a>) -> Vec<Param<'a>> {
+    let value = |def| ty.init(def);
+    let params = ty.model.params.iter();
+    params
+        .map(|def| Param {
+            name: def.name,
+            value: value(def),
+        })
+        .collect()
+}
+
+/// The verdict about a type that can take the source, and an instance of it that has these values.
+fn accepted<'a>(source: &Source<'a>, ty: &Type<'a>, values: &[Param<'a>]) -> Verdict {
+    let changes = Note::changes(&changes(values, &steps(ty, source)));
+    Verdict::Compatible {
+        rank: Rank {
+            changes: changes.len(),
+            spare: spare(ty),
+        },
+        changes: Some(changes),
     }
-    rank
+}
+
+/// Judges a type that tells neither initial nor off values.
+fn judge_named(source: &Source<'_>, named: &NamedType<'_>) -> Verdict {
+    let refused: Vec<Note> = reasons(source, &named.ty)
+        .map(|reason| match reason {
+            Reason::Missing { name, allowed } => Note::off_not_told(name, &allowed),
+            reason => Note::reason(&reason),
+        })
+        .collect();
+    if !refused.is_empty() {
+        return Verdict::Refused(refused);
+    }
+    let params = named.ty.model.params.iter();
+    let rank = Rank {
+        // Each of them may have to be set.
+        changes: params.filter(|def| !def.allowed.is_single()).count(),
+        spare: spare(&named.ty),
+    };
+    Verdict::Compatible {
+        rank,
+        changes: None,
+    }
+}
+
+/// How many values are offered and not needed.
+fn spare(ty: &Type<'_>) -> u64 {
+    ty.model.params.iter().fold(0u64, |sum, def| {
+        sum.saturating_add(count(&ty.allowed(def)).saturating_sub(1))
+    })
 }
 
 /// How many values are allowed.
@@ -95,8 +160,34 @@ fn count(allowed: &Allowed<'_>) -> u64 {
 /// Judges candidates as they are read, and keeps the verdicts.
 pub struct Selection<'s> {
     source: &'s Source<'s>,
+    cache: Option<Cache>,
     arena: Bump,
     judged: Vec<Judged>,
+}
+
+/// Where a document comes from.
+struct Place<'p> {
+    /// What error messages call it.
+    origin: &'p str,
+    /// Added to the lines in them.
+    line: usize,
+}
+
+impl Place<'_> {
+    fn error(&self, mut error: ReadError) -> String {
+        error.line += self.line;
+        format!("{}:{error}", self.origin)
+    }
+}
+
+/// What is judged of a candidate.
+#[derive(Default)]
+struct Recalled {
+    /// Its name, if it tells that.
+    name: Option<String>,
+    /// The copy, if that is used.
+    text: Option<Vec<u8>>,
+    copy: Copy,
 }
 
 impl<'s> Selection<'s> {
@@ -104,81 +195,43 @@ impl<'s> Selection<'s> {
     pub fn new(source: &'s Source<'s>) -> Self {
         Self {
             source,
+            cache: None,
             arena: Bump::new(),
             judged: Vec::new(),
         }
     }
 
-    /// Judges the candidate in a document. It is called `name` unless the document gives it a name; `line` is added to the
-    /// lines in error messages.
-    fn document(&mut self, origin: &str, line: usize, name: impl FnOnce() -> String, text: &[u8]) {
-        self.arena.reset();
-        let judged = match read_info(&self.arena, text) {
-            Ok(info) => Judged {
-                name: info.name.map_or_else(name, crate::text::one_line),
-                verdict: judge(self.source, info.types),
-            },
-            Err(mut error) => {
-                error.line += line;
-                Judged {
-                    name: name(),
-                    verdict: Verdict::Unreadable(format!("{origin}:{error}")),
-                }
-            }
+    /// Candidates are judged by the copies that the cache has of them, and copies that it lacks are put there.
+    pub fn with_cache(mut self, cache: Option<Cache>) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Judges what the word names: an instance, a file, the `.json` files of a directory, or a type.
+    pub fn word(&mut self, sysfs: &Sysfs, word: &str) {
+        if let Ok(uuid) = Uuid::try_parse(word) {
+            return self.instance(sysfs, uuid);
+        }
+        let path = Path::new(word);
+        match is_there(path) {
+            Ok(false) => self.mdev_type(sysfs, word),
+            Ok(true) if path.is_dir() => self.directory(path),
+            Ok(true) => self.file(path, named(path)),
+            Err(error) => self.unreadable(word, error.to_string()),
+        }
+    }
+
+    /// Judges the candidates in a stream of documents: JSON lines, or documents of several lines. A document may give its
+    /// candidate a `name`.
+    pub fn stream(&mut self, origin: &str, input: impl BufRead) -> Result<()> {
+        let mut documents = Documents::new(input);
+        let next = |documents: &mut Documents<_>| {
+            let next = documents.next();
+            next.map_err(|error| Error::file(Path::new(origin), &error))
         };
-        self.judged.push(judged);
-    }
-
-    /// Judges the candidate in a file, or those in all `.json` files of a directory.
-    pub fn path(&mut self, path: &Path) -> Result<()> {
-        if !path.is_dir() {
-            return self.file(path, crate::input::named(path)?);
-        }
-        let error = |error: io::Error| Error::file(path, &error);
-        let mut files: Vec<PathBuf> = Vec::new();
-        for entry in fs::read_dir(path).map_err(error)? {
-            let file = entry.map_err(error)?.path();
-            if file
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
-                files.push(file);
-            }
-        }
-        files.sort();
-        files.iter().try_for_each(|file| {
-            // Nobody has named these one by one.
-            let opened = crate::input::regular(file).map_err(|error| Error::file(file, &error))?;
-            self.file(file, opened)
-        })
-    }
-
-    fn file(&mut self, path: &Path, file: impl Read) -> Result<()> {
-        let name = path.display().to_string();
-        let text = crate::sysfs::read_bounded(file).map_err(|error| Error::file(path, &error))?;
-        self.document(&name, 0, || name.clone(), &text);
-        Ok(())
-    }
-
-    /// Judges the candidates in JSON lines: one document a line, empty lines aside. A line may give its candidate a `name`.
-    pub fn lines(&mut self, origin: &str, mut input: impl BufRead) -> Result<()> {
-        let failed = |error: io::Error| Error::file(Path::new(origin), &error);
-        let mut line = Vec::new();
-        for number in 0.. {
-            line.clear();
-            // One more than is read shows that there is more.
-            let mut bounded = (&mut input).take(MAX_DOCUMENT as u64 + 1);
-            if bounded.read_until(b'\n', &mut line).map_err(failed)? == 0 {
-                break;
-            }
-            if line.last() == Some(&b'\n') {
-                line.pop();
-            } else if line.len() > MAX_DOCUMENT {
-                skip_line(&mut input).map_err(failed)?;
-            }
-            if !line.iter().all(u8::is_ascii_whitespace) {
-                self.document(origin, number, || format!("line {}", number + 1), &line);
-            }
+        while let Some(Document { line, text }) = next(&mut documents)? {
+            let name = format!("line {}", line + 1);
+            self.document(&Place { origin, line }, &name, &text);
         }
         Ok(())
     }
@@ -186,27 +239,176 @@ impl<'s> Selection<'s> {
     /// Everyone, best first; then who was refused or is not known, in the order they came.
     pub fn finish(mut self) -> Vec<Judged> {
         self.judged.sort_by_key(|judged| match judged.verdict {
-            Verdict::Compatible(rank) => (0, Some(rank)),
+            Verdict::Compatible { rank, .. } => (0, Some(rank)),
             _ => (1, None),
         });
         self.judged
     }
-}
 
-/// Reads past the end of a line.
-fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let buffer = input.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        let newline = buffer.iter().position(|&byte| byte == b'\n');
-        let used = newline.map_or(buffer.len(), |at| at + 1);
-        input.consume(used);
-        if newline.is_some() {
-            return Ok(());
+    fn add(&mut self, name: &str, copy: Copy, verdict: Verdict) {
+        self.judged.push(Judged {
+            name: name.to_string(),
+            mdev_type: None,
+            verdict,
+            copy,
+        });
+    }
+
+    fn unreadable(&mut self, name: &str, why: String) {
+        self.add(name, Copy::None, Verdict::Unreadable(why));
+    }
+
+    /// An instance is judged by what it is now. There is no copy of that.
+    fn instance(&mut self, sysfs: &Sysfs, uuid: Uuid) {
+        let arena = Bump::new();
+        let verdict = sysfs.instance(uuid).and_then(|instance| {
+            let ty = instance.offer(&arena)?;
+            let reasons = notes(reasons(self.source, ty));
+            Ok(match reasons.is_empty() {
+                true => accepted(self.source, ty, &instance.values(&arena, ty)?),
+                false => Verdict::Refused(reasons),
+            })
+        });
+        let verdict = verdict.unwrap_or_else(|error| Verdict::Unreadable(error.to_string()));
+        self.add(&uuid.to_string(), Copy::None, verdict);
+    }
+
+    fn mdev_type(&mut self, sysfs: &Sysfs, word: &str) {
+        let text = sysfs
+            .find_type(word)
+            .and_then(|ty| Ok((ty.info_text()?, ty)));
+        match text {
+            Ok((text, ty)) => {
+                let (name, path) = (ty.full_name(), ty.info_path());
+                let origin = &path.to_string_lossy();
+                self.document(&Place { origin, line: 0 }, &name, &text);
+            }
+            Err(error) => self.unreadable(word, error.to_string()),
         }
     }
+
+    fn directory(&mut self, path: &Path) {
+        match json_files(path) {
+            // Nobody has named these one by one.
+            Ok(files) => files.iter().for_each(|file| {
+                let opened = regular(file).map_err(|error| Error::file(file, &error));
+                self.file(file, opened);
+            }),
+            Err(error) => {
+                let why = Error::file(path, &error).to_string();
+                self.unreadable(&path.to_string_lossy(), why);
+            }
+        }
+    }
+
+    fn file(&mut self, path: &Path, file: Result<impl Read>) {
+        let origin = &path.to_string_lossy();
+        let text =
+            file.and_then(|file| read_bounded(file).map_err(|error| Error::file(path, &error)));
+        match text {
+            Ok(text) => self.document(&Place { origin, line: 0 }, origin, &text),
+            Err(error) => self.unreadable(origin, error.to_string()),
+        }
+    }
+
+    /// Judges the candidate in a document. It is called `name` unless the document gives it a name.
+    fn document(&mut self, place: &Place<'_>, name: &str, text: &[u8]) {
+        let mut arena = std::mem::take(&mut self.arena);
+        arena.reset();
+        let recalled = match &self.cache {
+            None => Ok(Recalled::default()),
+            Some(cache) => recall(cache, &arena, place, name, text),
+        };
+        match recalled {
+            Ok(recalled) => self.judge_document(&arena, place, name, text, recalled),
+            Err(why) => self.unreadable(name, why),
+        }
+        self.arena = arena;
+    }
+
+    fn judge_document(
+        &mut self,
+        arena: &Bump,
+        place: &Place<'_>,
+        name: &str,
+        text: &[u8],
+        recalled: Recalled,
+    ) {
+        let Recalled {
+            name: told,
+            text: kept,
+            mut copy,
+        } = recalled;
+        let candidate = match read_candidate(arena, kept.as_deref().unwrap_or(text)) {
+            Ok(candidate) => candidate,
+            Err(error) => return self.unreadable(name, place.error(error)),
+        };
+        let name = told.as_deref().or(candidate.name).unwrap_or(name);
+        if let (Copy::Refreshed(_), Some(cache)) = (&copy, &self.cache) {
+            if let Err(error) = cache.keep(name, text) {
+                copy = Copy::NotWritten(error.to_string());
+            }
+        }
+        match candidate.offer {
+            Offer::Models(types) => self.add(name, copy, judge(self.source, types)),
+            Offer::Types([]) => self.add(name, copy, Verdict::Refused(vec![Note::no_type()])),
+            Offer::Types(types) => self.judged.extend(types.iter().map(|named| Judged {
+                name: name.to_string(),
+                mdev_type: Some(named.mdev_type.to_string()),
+                verdict: judge_named(self.source, named),
+                copy: copy.clone(),
+            })),
+        }
+    }
+}
+
+/// What the cache has of a candidate. The document needs to be a whole one only if that is nothing.
+fn recall(
+    cache: &Cache,
+    arena: &Bump,
+    place: &Place<'_>,
+    name: &str,
+    text: &[u8],
+) -> std::result::Result<Recalled, String> {
+    let head = read_head(arena, text).map_err(|error| place.error(error))?;
+    let mut recalled = Recalled {
+        name: head.name.map(str::to_string),
+        text: None,
+        copy: Copy::NotKept,
+    };
+    let Some(generation) = head.generation else {
+        return Ok(recalled);
+    };
+    match cache.find(head.name.unwrap_or(name), generation) {
+        Found::Good(text) => {
+            recalled.copy = Copy::Used;
+            recalled.text = Some(text);
+        }
+        Found::Stale(why) if head.is_whole => recalled.copy = Copy::Refreshed(why),
+        Found::Stale(_) => {
+            return Err(format!(
+                "{}: the cache has no copy of generation {generation:?}: give the whole document",
+                place.origin
+            ))
+        }
+    }
+    Ok(recalled)
+}
+
+/// The `.json` files of a directory.
+fn json_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let file = entry?.path();
+        if file
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -180,13 +180,6 @@ fn read_line(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Reads the migration information in a file.
-pub fn info_file<'a>(arena: &'a Bump, path: &Path) -> Result<Info<'a>> {
-    let text = read_file(path).map_err(|error| Error::file(path, &error))?;
-    let text = arena.alloc_slice_copy(&text);
-    read_info(arena, text).map_err(|error| Error::failed(format!("{}:{error}", path.display())))
-}
-
 impl MdevType {
     /// `parent/name`
     pub fn full_name(&self) -> String {
@@ -208,15 +201,28 @@ impl MdevType {
         is_there(&self.path.join("migration_info.json"))
     }
 
-    /// What it offers.
-    pub fn info<'a>(&self, arena: &'a Bump) -> Result<Info<'a>> {
+    /// The file with its migration information.
+    pub fn info_path(&self) -> PathBuf {
+        self.path.join("migration_info.json")
+    }
+
+    /// The text of that file.
+    pub fn info_text(&self) -> Result<Vec<u8>> {
         if !self.has_info()? {
             return Err(Error::failed(format!(
                 "{}: the type has no migration_info.json: its driver does not support the migration interface",
                 self.full_name()
             )));
         }
-        info_file(arena, &self.path.join("migration_info.json"))
+        let path = self.info_path();
+        read_file(&path).map_err(|error| Error::file(&path, &error))
+    }
+
+    /// What it offers.
+    pub fn info<'a>(&self, arena: &'a Bump) -> Result<Info<'a>> {
+        let text = arena.alloc_slice_copy(&self.info_text()?);
+        read_info(arena, text)
+            .map_err(|error| Error::failed(format!("{}:{error}", self.info_path().display())))
     }
 }
 
@@ -348,8 +354,7 @@ impl Parameters for Instance {
     }
 
     fn reason(&self) -> String {
-        let reason = read_line(&self.file("error")).unwrap_or_default();
-        crate::text::one_line(&reason)
+        read_line(&self.file("error")).unwrap_or_default()
     }
 }
 

@@ -88,7 +88,7 @@ impl Table {
     /// Adds a row. Cells are shown without control characters.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows
-            .push(cells.iter().map(|cell| one_line(cell)).collect());
+            .push(cells.map(|cell| visible(&cell).into_owned()).into());
     }
 }
 

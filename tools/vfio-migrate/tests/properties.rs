@@ -364,7 +364,7 @@ proptest! {
         // One line each: the printed documents have several.
         let lines: String = types.iter().map(|ty| print(ty).replace('\n', " ") + "\n").collect();
         let mut selection = Selection::new(&source);
-        selection.lines("input", lines.as_bytes()).unwrap();
+        selection.stream("input", lines.as_bytes()).unwrap();
         let selected = selection.finish();
         prop_assert_eq!(selected.len(), types.len());
         // Who is compatible.
@@ -372,14 +372,14 @@ proptest! {
             let name = format!("line {}", number + 1);
             let found = selected.iter().find(|judged| judged.name == name).unwrap();
             let is_compatible = check(MODEL, list.iter().copied(), ty).next().is_none();
-            prop_assert_eq!(matches!(found.verdict, Verdict::Compatible(_)), is_compatible, "{}", name);
+            prop_assert_eq!(matches!(found.verdict, Verdict::Compatible { .. }), is_compatible, "{}", name);
         }
         // And in which order.
         let mut wanted: Vec<(u8, Option<vfio_migrate::select::Rank>, usize)> = types
             .iter()
             .enumerate()
             .map(|(number, ty)| match judge(&source, std::slice::from_ref(ty)) {
-                Verdict::Compatible(rank) => (0, Some(rank), number),
+                Verdict::Compatible { rank, .. } => (0, Some(rank), number),
                 _ => (1, None, number),
             })
             .collect();

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! `completions` and `man`.
-
-use std::path::Path;
+//! `completions`.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use vfio_migrate::error::{Error, Result};
+use vfio_migrate::error::Result;
 
 use super::Context;
 use crate::cli::Cli;
@@ -38,21 +36,5 @@ fn script(shell: Shell) -> Vec<u8> {
 /// Prints completions.
 pub fn completions(context: &mut Context<'_>, shell: Shell) -> Result<bool> {
     context.out.own(&script(shell));
-    Ok(true)
-}
-
-/// Prints the manual page, or writes one for each command.
-pub fn man(context: &mut Context<'_>, directory: Option<&Path>) -> Result<bool> {
-    match directory {
-        Some(directory) => clap_mangen::generate_to(Cli::command(), directory)
-            .map_err(|error| Error::file(directory, &error))?,
-        None => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .map_err(|error| Error::failed(format!("the manual page: {error}")))?;
-            context.out.own(&page);
-        }
-    }
     Ok(true)
 }

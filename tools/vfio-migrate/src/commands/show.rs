@@ -10,7 +10,7 @@ use vfio_migrate::error::{Error, Result};
 use vfio_migrate::json::Bump;
 use vfio_migrate::operand;
 use vfio_migrate::sysfs::{in_effect, MdevType};
-use vfio_migrate::text::{one_line, Table};
+use vfio_migrate::text::Table;
 
 use super::{count, Context};
 use crate::output::complain;
@@ -141,7 +141,7 @@ pub fn info(context: &mut Context<'_>, what: &str) -> Result<bool> {
 
 /// Prints what is offered of a model.
 fn describe(context: &mut Context<'_>, ty: &Type<'_>) {
-    context.line(format_args!("model {}", one_line(ty.model.name)));
+    context.line(format_args!("model {}", ty.model.name));
     let mut table = Table::new(&[
         "PARAMETER",
         "TYPE",
@@ -169,11 +169,11 @@ fn describe(context: &mut Context<'_>, ty: &Type<'_>) {
         } else {
             ""
         };
-        context.line(one_line(&format!(
+        context.line(format_args!(
             "version {}{mark}: {}",
             version.name,
             values.join(" ")
-        )));
+        ));
     }
 }
 
@@ -209,7 +209,7 @@ pub fn params(context: &mut Context<'_>, uuid: &str) -> Result<bool> {
     context.line(format_args!("type {}", instance.mdev_type()?.full_name()));
     context.line(format_args!("model {}", ty.model.name));
     if let Some(version) = instance.version() {
-        context.line(format_args!("version {}", one_line(&version)));
+        context.line(format_args!("version {version}"));
     }
     let mut table = Table::new(&[
         "PARAMETER",

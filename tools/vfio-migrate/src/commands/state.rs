@@ -15,11 +15,12 @@ use vfio_migrate::exercise;
 use vfio_migrate::inspect::{inspect as take_apart, Contents, OwnedParam, Record};
 use vfio_migrate::operand::{self, STANDARD};
 use vfio_migrate::state::{Opened, Protocol, Saved};
-use vfio_migrate::text::{one_line, size, Table};
+use vfio_migrate::text::{size, Table};
 
-use super::{count, json_value, Context};
+use super::{count, Context};
 use crate::output::tell;
 use crate::state_file::Target;
+use vfio_migrate::note::json_value;
 
 /// How long a transfer takes before its progress is shown.
 const LONG: Duration = Duration::from_millis(500);
@@ -142,8 +143,7 @@ fn advice(error: Error, source: &str, destination: &str) -> Error {
     match error.kind {
         Kind::Refused => error.and(&format!(
             "; `vfio-migrate check {} {}` tells whether it can be prepared",
-            one_line(source),
-            one_line(destination)
+            source, destination
         )),
         Kind::Failed => error,
     }
@@ -277,9 +277,9 @@ fn print_contents(context: &mut Context<'_>, contents: &Contents) {
             } => {
                 if shown.is_none() {
                     context.line(format_args!("format {version}"));
-                    context.line(format_args!("model {}", one_line(model)));
+                    context.line(format_args!("model {model}"));
                     for OwnedParam { name, text, .. } in params {
-                        context.line(format_args!("  {}={}", one_line(name), one_line(text)));
+                        context.line(format_args!("  {name}={text}"));
                     }
                     shown = Some(());
                 }

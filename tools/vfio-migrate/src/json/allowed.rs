@@ -132,6 +132,11 @@ fn range(text: &str) -> Option<Option<IntRange>> {
     between(number(min)?, number(max)?)
 }
 
+/// Whether the text is a range.
+pub(super) fn is_range(text: &str) -> bool {
+    range(text).is_some()
+}
+
 /// What `minimum` and `maximum` say.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bounds<'a> {

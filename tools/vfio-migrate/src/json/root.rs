@@ -17,6 +17,14 @@ pub(super) struct InfoObject<'a> {
     name: Option<&'a str>,
     generation: Option<&'a str>,
     types: Option<&'a [Type<'a>]>,
+    is_compatible: bool,
+}
+
+impl<'a> InfoObject<'a> {
+    /// Name and generation.
+    pub(super) fn head(&self) -> (Option<&'a str>, Option<&'a str>) {
+        (self.name, self.generation)
+    }
 }
 
 impl<'a> Object<'a> for InfoObject<'a> {
@@ -37,7 +45,10 @@ impl<'a> Object<'a> for InfoObject<'a> {
                 types.sort_by_key(|ty| ty.model.name);
                 self.types = Some(types);
             }
-            _ => map.next_value_seed(Skip(context))?,
+            _ => {
+                self.is_compatible |= name == "compatible";
+                map.next_value_seed(Skip(context))?;
+            }
         }
         Ok(())
     }
@@ -50,6 +61,9 @@ impl<'a> Object<'a> for InfoObject<'a> {
                 generation: self.generation,
                 types,
             }),
+            None if self.is_compatible => Err(E::custom(
+                "this tells which types take the state of an instance: it is a source, or a candidate of `select`",
+            )),
             None => Err(E::custom(
                 "no \"models\": this is not migration information",
             )),
@@ -57,7 +71,7 @@ impl<'a> Object<'a> for InfoObject<'a> {
     }
 }
 
-fn check_model<E: Error>(name: &str) -> Result<(), E> {
+pub(super) fn check_model<E: Error>(name: &str) -> Result<(), E> {
     match model_form_problem(name) {
         Some(problem) => Err(E::custom(format!("the device model {problem}"))),
         None => Ok(()),
@@ -89,6 +103,8 @@ pub(super) struct SourceObject<'a> {
     model: Option<&'a str>,
     params: Option<&'a [Param<'a>]>,
     version: Option<&'a str>,
+    /// The instance that an object with "self" and "compatible" is about.
+    own: Option<Source<'a>>,
     is_info: bool,
 }
 
@@ -112,6 +128,10 @@ impl<'a> Object<'a> for SourceObject<'a> {
                 let params = context.arena.alloc_slice_copy(params);
                 params.sort_by_key(|param| param.name);
                 self.params = Some(params);
+            }
+            "self" => {
+                let own = ObjectSeed::new(context, SourceObject::default());
+                self.own = Some(map.next_value_seed(own)?);
             }
             "version" => {
                 let version = map.next_value_seed(Text(context))?;
@@ -140,13 +160,14 @@ impl<'a> Object<'a> for SourceObject<'a> {
             }
             (params, None) => params,
         };
-        match (self.model, params) {
-            (Some(model), Some(params)) => Ok(Source { model, params }),
+        match (self.model, params, self.own) {
+            (Some(model), Some(params), _) => Ok(Source { model, params }),
+            (None, None, Some(own)) => Ok(own),
             _ if self.is_info => Err(E::custom(
                 "this is migration information, which describes a destination, not a parameter list",
             )),
-            (None, _) => Err(E::custom("no \"model\": this is not a parameter list")),
-            (_, None) => Err(E::custom("no \"params\": this is not a parameter list")),
+            (None, _, _) => Err(E::custom("no \"model\": this is not a parameter list")),
+            (_, None, _) => Err(E::custom("no \"params\": this is not a parameter list")),
         }
     }
 }

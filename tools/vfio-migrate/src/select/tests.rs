@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 use super::*;
+use std::io::Read;
+
 use crate::json::read_source;
+use crate::note::texts;
 
 fn document(name: &str, ports: &str, init: u64) -> String {
     format!(
@@ -13,7 +16,7 @@ fn select(lines: &[u8]) -> Vec<Judged> {
     let arena = Bump::new();
     let source = read_source(&arena, br#"{"model": "m", "params": {"ports": 2}}"#).unwrap();
     let mut selection = Selection::new(&source);
-    selection.lines("input", lines).unwrap();
+    selection.stream("input", lines).unwrap();
     selection.finish()
 }
 
@@ -43,8 +46,13 @@ fn the_least_change_then_the_least_waste_comes_first() {
             "refused"
         ]
     );
-    let refused = Verdict::Refused(vec!["ports: source has 2, this device allows 1".to_string()]);
-    assert_eq!(judged[5].verdict, refused);
+    let Verdict::Refused(reasons) = &judged[5].verdict else {
+        panic!("{judged:?}");
+    };
+    assert_eq!(
+        texts(reasons, "; "),
+        "ports: source has 2, this device allows 1"
+    );
 }
 
 #[test]
@@ -89,7 +97,7 @@ fn a_line_without_end_takes_bounded_memory() {
     let source = read_source(&arena, br#"{"model": "m", "params": {"ports": 2}}"#).unwrap();
     let mut selection = Selection::new(&source);
     selection
-        .lines("input", std::io::BufReader::new(text))
+        .stream("input", std::io::BufReader::new(text))
         .unwrap();
     let judged = selection.finish();
     assert_eq!(names(&judged), ["good", "good", "line 2"]);
@@ -104,17 +112,17 @@ fn a_program_with_several_models_is_judged_by_the_source_s() {
     let both = r#"{"models": {"other": {"params": {}}, "m": {"params": {"ports": {"type": "int", "init_value": 1}}}}}"#;
     assert!(matches!(
         select(both.as_bytes())[0].verdict,
-        Verdict::Compatible(Rank { changes: 1, .. })
+        Verdict::Compatible {
+            rank: Rank { changes: 1, .. },
+            ..
+        }
     ));
     let neither = r#"{"models": {"other": {"params": {}}, "another": {"params": {}}}}"#;
     let Verdict::Refused(reasons) = &select(neither.as_bytes())[0].verdict else {
         panic!("neither is the source's");
     };
     assert_eq!(
-        *reasons,
-        [
-            "model: source is m, this device is another",
-            "model: source is m, this device is other"
-        ]
+        texts(reasons, "; "),
+        "model: source is m, this device is another; model: source is m, this device is other"
     );
 }
