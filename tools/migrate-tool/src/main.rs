@@ -21,7 +21,9 @@ macro_rules! tests {
 }
 
 mod any_list;
+mod callout;
 mod capacity;
+mod examples;
 mod files;
 mod host;
 mod mdevctl;
@@ -32,6 +34,7 @@ mod refusals;
 mod set_up;
 mod setup_record;
 mod tool;
+mod uevents;
 mod versions;
 mod watching;
 
@@ -50,7 +53,10 @@ fn main() -> ExitCode {
     watching::add(&mut suite);
     any_list::add(&mut suite);
     mdevctl::add(&mut suite);
+    callout::add(&mut suite);
+    examples::add(&mut suite);
     // These load the driver anew.
     old_parent::add(&mut suite);
+    uevents::add(&mut suite);
     suite.run()
 }

@@ -21,7 +21,7 @@ const PLACES: [&str; 3] = [
     "/usr/bin/mdevctl",
     "/opt/mdevctl/bin/mdevctl",
 ];
-const PARENT: &str = "mdev_serial";
+pub const PARENT: &str = "mdev_serial";
 
 pub fn add(suite: &mut Suite) {
     tests!(
@@ -36,38 +36,45 @@ pub fn add(suite: &mut Suite) {
     );
 }
 
-fn mdevctl(arguments: &[&str]) -> Result<Ran> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|directory| directory.join("mdevctl"));
-    let mut places = in_path.chain(PLACES.into_iter().map(PathBuf::from));
-    let Some(program) = places.find(|place| place.exists()) else {
-        bail!("Debian's mdevctl is not in this machine");
-    };
-    let output = Command::new(program)
+/// Runs it to its end.
+pub fn mdevctl(arguments: &[&str]) -> Result<Ran> {
+    let output = command()?
         .args(arguments)
         .output()
         .context("mdevctl cannot be started")?;
     Ok(output.into())
 }
 
+/// The program.
+pub fn command() -> Result<Command> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).map(|directory| directory.join("mdevctl"));
+    let mut places = in_path.chain(PLACES.into_iter().map(PathBuf::from));
+    let Some(program) = places.find(|place| place.exists()) else {
+        bail!("Debian's mdevctl is not in this machine");
+    };
+    Ok(Command::new(program))
+}
+
 /// A definition. Stopped and forgotten when dropped.
-struct Defined {
-    uuid: Uuid,
+pub struct Defined {
+    /// The instance.
+    pub uuid: Uuid,
 }
 
 impl Defined {
-    fn new(ty: &str) -> Result<Self> {
+    pub fn new(ty: &str) -> Result<Self> {
         let uuid = Uuid::new_v4();
         let name = uuid.to_string();
         mdevctl(&["define", "--uuid", &name, "--parent", PARENT, "--type", ty])?.expect(0)?;
         Ok(Self { uuid })
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         self.uuid.to_string()
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<()> {
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let attribute = format!("--addattr=migration/{name}");
         mdevctl(&[
             "modify",
@@ -81,14 +88,14 @@ impl Defined {
         Ok(())
     }
 
-    fn start(&self) -> Result<Mdev> {
+    pub fn start(&self) -> Result<Mdev> {
         mdevctl(&["start", "--uuid", &self.name()])?.expect(0)?;
         let mdev = Mdev::existing(self.uuid);
         ensure!(mdev.exists(), "mdevctl started nothing");
         Ok(mdev)
     }
 
-    fn stop(&self) -> Result<()> {
+    pub fn stop(&self) -> Result<()> {
         mdevctl(&["stop", "--uuid", &self.name()])?.expect(0)?;
         ensure!(
             !Mdev::existing(self.uuid).exists(),
@@ -222,6 +229,20 @@ fn mdevctl_reports_a_parameter_that_is_refused() -> Result<()> {
     let defined = Defined::new("mdev_serial-any")?;
     defined.set("num-ports", "3")?;
     let ran = mdevctl(&["start", "--uuid", &defined.name()])?;
+    ensure!(
+        ran.status != 0,
+        "mdevctl started an instance with 3 ports: {:?} {:?}",
+        ran.out,
+        ran.err
+    );
+    // The callout script knows why.
+    ensure!(
+        ran.err.contains("num-ports: 3 is not one of 1, 2, 4"),
+        "{:?}",
+        ran.err
+    );
+    // Whoever does not listen gets the driver's answer.
+    let ran = mdevctl(&["start", "--force", "--uuid", &defined.name()])?;
     ensure!(
         ran.status != 0,
         "mdevctl started an instance with 3 ports: {:?} {:?}",

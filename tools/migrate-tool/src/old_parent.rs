@@ -63,6 +63,12 @@ fn load(parameters: &str) -> Result<()> {
     finit_module(&file, &CString::new(parameters)?, ModuleInitFlags::empty()).context(FILE)
 }
 
+/// Loads the driver anew, as it was.
+pub fn reload() -> Result<()> {
+    unload()?;
+    load("")
+}
+
 /// A new instance of a type of the old parent.
 fn old(ports: u32) -> Result<Mdev> {
     let wanted = Path::new(OLD)

@@ -18,6 +18,15 @@ pub const LINK: &str = "usr/sbin/mdevctl";
 /// The script that starts it.
 pub const STARTER: &str = "opt/mdevctl/bin/mdevctl";
 
+/// The project's callout script, and where a person installs it.
+pub const CALLOUT: (&str, &str) = (
+    "usr/lib/mdevctl/scripts.d/callouts/vfio-migrate",
+    include_str!("../../../integration/mdevctl-callout"),
+);
+
+/// Where the script finds the program that it needs, and where that is.
+pub const CALLOUT_PROGRAM: (&str, &str) = ("usr/bin/vfio-migrate", "/tests/vfio-migrate");
+
 /// Directories of the package, all of them empty: definitions, and scripts that are to be run when something happens to a device.
 pub const DIRECTORIES: [&str; 3] = [
     "etc/mdevctl.d",

@@ -244,6 +244,10 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     {
         add_file(&mut archive, &format!("tests/{name}"), path, 0o755)?;
     }
+    let (place, script) = mdevctl::CALLOUT;
+    archive.text(place, 0o755, script)?;
+    let (place, program) = mdevctl::CALLOUT_PROGRAM;
+    archive.symlink(place, program)?;
     for module in modules {
         add_file(
             &mut archive,
