@@ -23,4 +23,4 @@ mod tests;
 
 pub use compatible::{Compatible, Family};
 pub use migration_info::{DeviceModels, MigrationInfo, ParameterList};
-pub use window::{printed_len, Window};
+pub use window::{printed_len, Place, Window};

@@ -3,22 +3,42 @@
 //! Printing a part of something, for files that are read by offset.
 
 use core::fmt::{self, Write};
+use core::mem::MaybeUninit;
+
+/// Room for one byte. It need not hold one yet.
+pub trait Place {
+    /// Puts the byte there.
+    fn put(&mut self, byte: u8);
+}
+
+impl Place for u8 {
+    fn put(&mut self, byte: u8) {
+        *self = byte;
+    }
+}
+
+/// A buffer that was only allocated.
+impl Place for MaybeUninit<u8> {
+    fn put(&mut self, byte: u8) {
+        self.write(byte);
+    }
+}
 
 /// Keeps the part of what is written to it that starts at an offset and fits a buffer.
 ///
 /// A file that is read in pieces prints its whole content into a window for every piece. Once the
 /// window is full, writing fails: there is nothing more to learn.
 #[derive(Debug)]
-pub struct Window<'a> {
+pub struct Window<'a, P> {
     skip: u64,
-    out: &'a mut [u8],
+    out: &'a mut [P],
     len: usize,
 }
 
-impl<'a> Window<'a> {
+impl<'a, P: Place> Window<'a, P> {
     /// Prints `content` and returns how many of its bytes, starting at `offset`, are now at the
-    /// start of `out`: fewer than fit only at its end.
-    pub fn fill(out: &'a mut [u8], offset: u64, content: &impl fmt::Display) -> usize {
+    /// start of `out`: fewer than fit only at its end. The rest of `out` is not touched.
+    pub fn fill(out: &'a mut [P], offset: u64, content: &impl fmt::Display) -> usize {
         let mut window = Self {
             skip: offset,
             out,
@@ -30,7 +50,7 @@ impl<'a> Window<'a> {
     }
 }
 
-impl Write for Window<'_> {
+impl<P: Place> Write for Window<'_, P> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut bytes = text.as_bytes();
         if self.skip > 0 {
@@ -44,7 +64,7 @@ impl Write for Window<'_> {
         let room = self.out.get_mut(self.len..).unwrap_or_default();
         let taken = room.len().min(bytes.len());
         for (place, byte) in room.iter_mut().zip(bytes) {
-            *place = *byte;
+            place.put(*byte);
         }
         self.len += taken;
         if taken < bytes.len() {
@@ -75,21 +95,33 @@ pub fn printed_len(content: &impl fmt::Display) -> usize {
 mod tests {
     use super::*;
 
+    /// Knows whether something was put there.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Slot(Option<u8>);
+
+    impl Place for Slot {
+        fn put(&mut self, byte: u8) {
+            assert_eq!(self.0.replace(byte), None, "written twice");
+        }
+    }
+
     #[test]
     fn every_window_shows_its_part() {
         let content = "first-2-größe";
         let bytes = content.as_bytes();
         for offset in 0..=bytes.len() + 2 {
             for size in 0..=bytes.len() + 2 {
-                let mut out = std::vec![0xff; size];
+                let mut out = std::vec![Slot(None); size];
                 let len = Window::fill(&mut out, offset as u64, &Pieces);
                 let from = offset.min(bytes.len());
                 let to = (from + size).min(bytes.len());
-                assert_eq!(out[..len], bytes[from..to]);
-                assert!(out[len..].iter().all(|&byte| byte == 0xff));
+                let part: std::vec::Vec<_> =
+                    bytes[from..to].iter().map(|&b| Slot(Some(b))).collect();
+                assert_eq!(out[..len], part);
+                assert!(out[len..].iter().all(|slot| *slot == Slot(None)));
             }
         }
-        assert_eq!(Window::fill(&mut [0; 8], u64::MAX, &Pieces), 0);
+        assert_eq!(Window::fill(&mut [0u8; 8], u64::MAX, &Pieces), 0);
         assert_eq!(printed_len(&Pieces), bytes.len());
     }
 

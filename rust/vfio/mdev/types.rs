@@ -7,6 +7,7 @@
 use super::{Capacity, Type};
 use ::migration::info::{DeviceModels, Family, MigrationInfo, Window};
 use core::fmt;
+use core::mem::MaybeUninit;
 use kernel::bindings;
 use kernel::container_of;
 use kernel::error::to_result;
@@ -129,7 +130,7 @@ unsafe impl Sync for FileAttribute {}
 
 /// # Safety
 ///
-/// Called by sysfs on the kobject of one of our types; `buf` has room for `count` bytes.
+/// Called by sysfs on the kobject of one of our types; `buf` has room for `count` bytes, which need not be initialised.
 unsafe extern "C" fn read_info(
     _file: *mut bindings::file,
     kobj: *mut bindings::kobject,
@@ -169,8 +170,8 @@ unsafe fn read<'a, C: fmt::Display + 'a>(
 ) -> isize {
     // SAFETY: By contract, the kobject is that of a type of ours, which is removed from sysfs before it goes away.
     let node = unsafe { TypeNode::from_raw(container_of!(kobj, mdev_type, kobj)) };
-    // SAFETY: By contract.
-    let out = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
+    // SAFETY: By contract. kernfs has only allocated the memory.
+    let out = unsafe { core::slice::from_raw_parts_mut(buf.cast::<MaybeUninit<u8>>(), count) };
     match u64::try_from(offset) {
         Ok(offset) => Window::fill(out, offset, &content(node)) as isize,
         Err(_) => EINVAL.to_errno() as isize,
