@@ -15,6 +15,7 @@
 
 mod compatible;
 mod json;
+mod longest;
 mod migration_info;
 mod window;
 
@@ -22,5 +23,6 @@ mod window;
 mod tests;
 
 pub use compatible::{Compatible, Family};
+pub use longest::longest_compatible;
 pub use migration_info::{DeviceModels, MigrationInfo, ParameterList};
 pub use window::{printed_len, Place, Window};

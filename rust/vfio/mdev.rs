@@ -9,9 +9,10 @@ mod types;
 
 use crate::class::ClassDevice;
 use crate::device::{Device, Instance, Registration};
-use crate::sysfs::Groups;
-use ::migration::info::Family;
+use crate::sysfs::{Groups, PageWriter, DEVICE_API};
+use ::migration::info::{longest_compatible, Family};
 use ::migration::model::Values;
+use core::fmt::Write;
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::ffi::{c_char, c_int, c_uint};
@@ -32,7 +33,7 @@ pub struct Type {
     pub name: &'static CStr,
     /// Its name for people.
     pub pretty_name: &'static CStr,
-    /// What it is, in one or more lines.
+    /// What it is, in one or more lines, shorter than a page.
     pub description: &'static str,
     /// The device model, as instances of the type offer it.
     pub migration: &'static ::migration::model::Type<'static>,
@@ -46,6 +47,27 @@ impl Type {
             T::NAME.to_str().map_err(|_| EINVAL)?,
             self.name.to_str().map_err(|_| EINVAL)?
         ))
+    }
+
+    /// Whether what is told of the type and of its instances fits the files that tell it. `EINVAL` if not, and the kernel's log
+    /// says what.
+    fn fits_files<T: Device>(&self, families: &[Family<'_>]) -> Result {
+        let name = self.full_name::<T>()?;
+        let name = name.to_str().map_err(|_| EINVAL)?;
+        let compatible = longest_compatible(name, DEVICE_API, self.migration, families);
+        // A description ends with a newline.
+        let description = self.description.len() + 1;
+        for (file, len) in [
+            ("migration/compatible", compatible),
+            ("description", description),
+        ] {
+            if len > PageWriter::ROOM {
+                let room = PageWriter::ROOM;
+                pr_err!("{name}: {file} can become {len} bytes long, and a file of sysfs has {room} at most\n");
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -191,17 +213,14 @@ impl<T: Device> Driver<T> {
 
     /// # Safety
     ///
-    /// Called by the mdev core on one of our types; `buf` is a page.
+    /// Called by the mdev core on one of our types; `buf` is a zeroed page of the caller's.
     unsafe extern "C" fn show_description(raw: *mut mdev_type, buf: *mut c_char) -> isize {
         // SAFETY: By contract.
         let node = unsafe { TypeNode::from_raw(raw) };
-        // SAFETY: By contract, `buf` is a page of the caller's.
-        let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
-        let text = node.info.description.as_bytes();
-        let len = text.len().min(PAGE_SIZE - 1);
-        page[..len].copy_from_slice(&text[..len]);
-        page[len] = b'\n';
-        (len + 1) as isize
+        // SAFETY: By contract.
+        let mut out = PageWriter::new(unsafe { &mut *buf.cast::<[u8; PAGE_SIZE]>() });
+        let written = writeln!(out, "{}", node.info.description);
+        out.shown(written)
     }
 }
 
@@ -234,7 +253,8 @@ unsafe impl<T: Device> Send for Parent<T> {}
 unsafe impl<T: Device> Sync for Parent<T> {}
 
 impl<T: Device> Parent<T> {
-    /// Makes `device` a parent with these types, whose instances share `capacity` units.
+    /// Makes `device` a parent with these types, whose instances share `capacity` units. `EINVAL` when the tables say more than
+    /// a file of sysfs holds, which is nearly a page; the kernel's log has the figures.
     ///
     /// `families` tells who looks for a destination how the types belong together; see [`Family`].
     pub fn new(
@@ -244,6 +264,9 @@ impl<T: Device> Parent<T> {
         families: &'static [Family<'static>],
         capacity: u32,
     ) -> Result<Self> {
+        types
+            .iter()
+            .try_for_each(|info| info.fits_files::<T>(families))?;
         let capacity = Capacity::new(capacity)?;
         let mut nodes = KVec::with_capacity(types.len(), GFP_KERNEL)?;
         let mut pointers = KVec::with_capacity(types.len(), GFP_KERNEL)?;

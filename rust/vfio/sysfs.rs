@@ -11,7 +11,7 @@
 
 use crate::device::{Change, Device, Instance};
 use crate::mdev::{Bound, Type};
-use ::migration::info::{Compatible, Window};
+use ::migration::info::Compatible;
 use ::migration::model::{parse_value, CUSTOM_VERSION};
 use ::migration::value::{Kind, Value};
 use core::fmt::{self, Write};
@@ -52,11 +52,13 @@ enum Subject {
     Error,
     /// Whether an eventfd may unmask INTx.
     IntxUnmaskEventfd,
+    /// The instance and the types that can take its state.
+    Compatible,
 }
 
 impl Subject {
     /// All of `migration/` but the parameters, with the names of their files.
-    const FIXED: [(&'static CStr, Subject); 7] = [
+    const FIXED: [(&'static CStr, Subject); 8] = [
         (c"device_model", Subject::DeviceModel),
         (c"version", Subject::Version),
         (c"state", Subject::State),
@@ -64,6 +66,7 @@ impl Subject {
         (c"bytes", Subject::Bytes),
         (c"sessions", Subject::Sessions),
         (c"error", Subject::Error),
+        (c"compatible", Subject::Compatible),
     ];
 
     const fn mode(self) -> bindings::umode_t {
@@ -71,7 +74,12 @@ impl Subject {
             Self::DeviceModel | Self::Version | Self::Parameter(_) | Self::IntxUnmaskEventfd => {
                 0o644
             }
-            Self::State | Self::Phase | Self::Bytes | Self::Sessions | Self::Error => 0o444,
+            Self::State
+            | Self::Phase
+            | Self::Bytes
+            | Self::Sessions
+            | Self::Error
+            | Self::Compatible => 0o444,
         }
     }
 
@@ -103,6 +111,17 @@ impl Subject {
                 reason => writeln!(out, "{reason}"),
             },
             Self::IntxUnmaskEventfd => writeln!(out, "{}", Value::Bool(state.intx_unmask_eventfd)),
+            // Made as a whole, and sysfs keeps it for whoever reads on: no change comes between two pieces of it.
+            Self::Compatible => {
+                let mdev_type = instance.info.full_name::<T>().map_err(|_| fmt::Error)?;
+                let compatible = Compatible {
+                    mdev_type: mdev_type.to_str().map_err(|_| fmt::Error)?,
+                    device_api: DEVICE_API,
+                    values: &state.values,
+                    families: instance.families,
+                };
+                write!(out, "{compatible}")
+            }
         }
     }
 
@@ -125,7 +144,12 @@ impl Subject {
                     Err(EINVAL)
                 }
             },
-            Self::State | Self::Phase | Self::Bytes | Self::Sessions | Self::Error => Err(EPERM),
+            Self::State
+            | Self::Phase
+            | Self::Bytes
+            | Self::Sessions
+            | Self::Error
+            | Self::Compatible => Err(EPERM),
         }
     }
 }
@@ -183,8 +207,6 @@ pub(crate) struct Groups {
     _pointers: [KVec<*const bindings::attribute>; 2],
     _attributes: KVec<Attribute>,
     _names: KVec<CString>,
-    _bin_pointers: KVec<*const bindings::bin_attribute>,
-    _compatible: KBox<bindings::bin_attribute>,
 }
 
 // SAFETY: Nothing changes after construction; the pointers are followed by the driver core, from any thread.
@@ -194,8 +216,6 @@ unsafe impl Sync for Groups {}
 
 impl Groups {
     /// The files for instances of these types.
-    // The attribute has more fields with CONFIG_DEBUG_LOCK_ALLOC.
-    #[allow(clippy::needless_update)]
     pub(crate) fn new<T: Device>(types: &[&'static [Type]]) -> Result<Self> {
         let mut names = KVec::new();
         let mut attributes = KVec::new();
@@ -225,26 +245,9 @@ impl Groups {
         let pointers = terminated(in_migration.iter().map(|one| &raw const one.raw.attr))?;
         let own_pointers = terminated([&raw const own.raw.attr])?;
 
-        let compatible = KBox::new(
-            bindings::bin_attribute {
-                attr: bindings::attribute {
-                    name: c"compatible".as_char_ptr(),
-                    mode: 0o444,
-                    #[cfg(CONFIG_DEBUG_LOCK_ALLOC)]
-                    key: kernel::static_lock_class!().as_ptr(),
-                    ..pin_init::zeroed()
-                },
-                read: Some(read_compatible::<T>),
-                ..pin_init::zeroed()
-            },
-            GFP_KERNEL,
-        )?;
-        let bin_pointers = terminated([&raw const *compatible])?;
-
         let migration = KBox::new(
             bindings::attribute_group {
                 name: DIRECTORY.as_char_ptr(),
-                bin_attrs: bin_pointers.as_ptr(),
                 ..group::<T>(&pointers)
             },
             GFP_KERNEL,
@@ -259,8 +262,6 @@ impl Groups {
             _pointers: [pointers, own_pointers],
             _attributes: attributes,
             _names: names,
-            _bin_pointers: bin_pointers,
-            _compatible: compatible,
         })
     }
 
@@ -299,15 +300,35 @@ fn group<T: Device>(attributes: &[*const bindings::attribute]) -> bindings::attr
 }
 
 /// The page that a file is shown through. What does not fit is an error.
-struct PageWriter<'a> {
-    page: &'a mut [u8],
+pub(crate) struct PageWriter<'a> {
+    room: &'a mut [u8],
     len: usize,
+}
+
+impl<'a> PageWriter<'a> {
+    /// The longest text. The last byte stays free: sysfs takes a text as long as the page for one that was longer, and warns.
+    pub(crate) const ROOM: usize = PAGE_SIZE - 1;
+
+    /// Writes to the start of a page.
+    pub(crate) fn new(page: &'a mut [u8; PAGE_SIZE]) -> Self {
+        let [room @ .., _] = page;
+        Self { room, len: 0 }
+    }
+
+    /// What a function that shows a file returns: the length, or `EFBIG` for a text that did not fit.
+    pub(crate) fn shown(&self, written: fmt::Result) -> isize {
+        match written {
+            // At most a page.
+            Ok(()) => self.len as isize,
+            Err(fmt::Error) => EFBIG.to_errno() as isize,
+        }
+    }
 }
 
 impl Write for PageWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.len + text.len();
-        self.page
+        self.room
             .get_mut(self.len..end)
             .ok_or(fmt::Error)?
             .copy_from_slice(text.as_bytes());
@@ -329,12 +350,9 @@ unsafe extern "C" fn show<T: Device>(
     // SAFETY: By contract, `attribute` is the first field of one of ours.
     let subject = unsafe { (*attribute.cast::<Attribute>()).subject };
     // SAFETY: sysfs passes a zeroed page that is the caller's alone.
-    let page = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), PAGE_SIZE) };
-    let mut out = PageWriter { page, len: 0 };
-    match subject.show(instance, &mut out) {
-        Ok(()) => out.len as isize,
-        Err(fmt::Error) => EFBIG.to_errno() as isize,
-    }
+    let mut out = PageWriter::new(unsafe { &mut *buf.cast::<[u8; PAGE_SIZE]>() });
+    let written = subject.show(instance, &mut out);
+    out.shown(written)
 }
 
 /// # Safety
@@ -375,42 +393,4 @@ unsafe extern "C" fn is_visible<T: Device>(
         true => subject.mode(),
         false => 0,
     }
-}
-
-/// # Safety
-///
-/// Called by sysfs on the kobject of a device that is bound to a driver of this `T`; `buf` has room for `count` bytes.
-unsafe extern "C" fn read_compatible<T: Device>(
-    _file: *mut bindings::file,
-    kobj: *mut bindings::kobject,
-    _attribute: *const bindings::bin_attribute,
-    buf: *mut c_char,
-    offset: bindings::loff_t,
-    count: usize,
-) -> isize {
-    // SAFETY: By contract, the kobject is a device's, and that is bound.
-    let instance = unsafe { Bound::<T>::instance(container_of!(kobj, bindings::device, kobj)) };
-    // SAFETY: By contract.
-    let out = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), count) };
-    match compatible(instance, offset, out) {
-        Ok(len) => len as isize,
-        Err(error) => error.to_errno() as isize,
-    }
-}
-
-/// Reads a piece of the file `compatible`.
-fn compatible<T: Device>(instance: &Instance<T>, offset: i64, out: &mut [u8]) -> Result<usize> {
-    let mdev_type = instance.info.full_name::<T>()?;
-    let offset = u64::try_from(offset).map_err(|_| EINVAL)?;
-    let values = instance.state.lock().values.clone();
-    Ok(Window::fill(
-        out,
-        offset,
-        &Compatible {
-            mdev_type: mdev_type.to_str().map_err(|_| EINVAL)?,
-            device_api: DEVICE_API,
-            values: &values,
-            families: instance.families,
-        },
-    ))
 }

@@ -275,6 +275,57 @@ fn compatible_names_the_instance_and_the_types_that_take_its_state() {
 }
 
 #[test]
+fn the_longest_an_instance_prints_is_known_before_there_is_one() {
+    let params = [
+        ParamDef::new("label", Value::Str("short")),
+        ParamDef::new("size", Value::Int(0)),
+        ParamDef {
+            off: Some(Value::Bool(true)),
+            ..ParamDef::new("fast", Value::Bool(true))
+        },
+        ParamDef {
+            allowed: Allowed::Str(&["1", "\"\"\"", "2345"]),
+            ..ParamDef::new("choice", Value::Str("1"))
+        },
+    ];
+    let model = Model {
+        name: "example.org/\"long\"",
+        params: &params,
+        versions: &[],
+        init_version: None,
+    };
+    let ty = Type::of(&model);
+    let families = [Family {
+        pattern: "any",
+        types: &[ty],
+    }];
+    let mut values = Values::new(&ty);
+    for (at, text) in [
+        "\"".repeat(64).as_str(),
+        "18446744073709551615",
+        "off",
+        "\"\"\"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        values = values
+            .with_text(at, text.as_bytes(), InUse::Closed)
+            .unwrap();
+    }
+    let longest = Compatible {
+        mdev_type: "any",
+        device_api: "vfio-pci",
+        values: &values,
+        families: &families,
+    };
+    assert_eq!(
+        longest_compatible("any", "vfio-pci", &ty, &families),
+        printed_len(&longest)
+    );
+}
+
+#[test]
 fn types_that_do_not_take_the_state_are_left_out() {
     let types = |values: &Values<'_>| -> Vec<String> {
         let root = compatible_of(values);
@@ -446,6 +497,17 @@ proptest! {
                 Allowed::Int(&ranges).contains(&value)
             );
         }
+    }
+
+    #[test]
+    fn no_instance_prints_more_than_the_longest(values in any_values(&FULL)) {
+        let printed = printed_len(&Compatible {
+            mdev_type: "card-any",
+            device_api: "vfio-pci",
+            values: &values,
+            families: &FAMILIES,
+        });
+        prop_assert!(printed <= longest_compatible("card-any", "vfio-pci", &FULL, &FAMILIES));
     }
 
     #[test]

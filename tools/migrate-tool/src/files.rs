@@ -3,6 +3,7 @@
 //! What the files of types and instances say, and that they agree with each other.
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{ensure, Context, Result};
@@ -28,6 +29,7 @@ pub fn add(suite: &mut Suite) {
         device_models_lists_the_versions,
         a_new_instance_has_the_initial_values,
         plain_files_and_compatible_agree,
+        compatible_is_one_object_however_it_is_read,
         files_have_the_documented_modes,
         the_tool_reads_the_table_that_the_driver_printed,
     );
@@ -203,6 +205,39 @@ fn plain_files_and_compatible_agree() -> Result<()> {
                 equal(&name, fitting, vec![get(&instance, &name)?])?;
             }
         }
+    }
+    Ok(())
+}
+
+/// A parameter that is written between two reads of the file must not give a half of each.
+fn compatible_is_one_object_however_it_is_read() -> Result<()> {
+    let instance = any()?;
+    let path = instance.path().join("migration/compatible");
+    let before = fs::read(&path)?;
+    for first in [1, 50, before.len() / 2, before.len() - 1] {
+        let mut file = fs::File::open(&path)?;
+        let mut read = vec![0; first];
+        file.read_exact(&mut read)?;
+        set(&instance, "num-ports", "4").context("num-ports")?;
+        set(&instance, "msi", "off").context("msi")?;
+        file.read_to_end(&mut read)?;
+        equal(
+            format!("read in two pieces, the first of {first} bytes"),
+            String::from_utf8(read)?,
+            String::from_utf8(before.clone())?,
+        )?;
+        // From the start again, it is as the parameters are now.
+        file.rewind()?;
+        let mut now = Vec::new();
+        file.read_to_end(&mut now)?;
+        let now: Json = serde_json::from_slice(&now)?;
+        equal(
+            "num-ports",
+            now["self"]["params"]["num-ports"].clone(),
+            json!(4),
+        )?;
+        set(&instance, "num-ports", "1").context("num-ports")?;
+        set(&instance, "msi", "on").context("msi")?;
     }
     Ok(())
 }
