@@ -8,10 +8,10 @@ mod ioctl;
 mod ops;
 
 use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
-use crate::lock_class::{new_mutex, new_poll_condvar};
+use crate::lock_class::{new_mutex, new_poll_condvar, new_spinlock};
 use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
-use crate::migration::staging::Staging;
+use crate::migration::staging::{Pages, Staging};
 use crate::progress::Progress;
 use crate::reason::Reason;
 use crate::region::Region;
@@ -25,7 +25,7 @@ use core::ptr::NonNull;
 use kernel::module::ModuleMetadata;
 use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
-use kernel::sync::{Arc, Mutex};
+use kernel::sync::{Arc, Mutex, SpinLock};
 
 pub use ops::Registration;
 pub(crate) use ops::VfioDevice;
@@ -239,6 +239,10 @@ pub(crate) struct Instance<T: Device> {
     control: Mutex<()>,
     #[pin]
     pub(crate) state: Mutex<State<T>>,
+    /// The pages of `state.staging`, for who maps them: with the address space locked, which whoever holds `state` may come to
+    /// wait for. Nothing is done under this lock but to take a reference.
+    #[pin]
+    mappable: SpinLock<Option<Arc<Pages>>>,
     #[pin]
     wake: Timer<Self, WAKE>,
     #[pin]
@@ -282,6 +286,7 @@ impl<T: Device> Instance<T> {
                     told: Progress::new(),
                     vdev: None,
                 }, c"vfio_instance_state"),
+                mappable <- new_spinlock!(None, c"vfio_instance_mappable"),
                 wake <- Timer::new(),
                 bytes <- Timer::new(),
                 progress <- new_poll_condvar!(c"vfio_instance_progress"),
@@ -333,8 +338,9 @@ impl<T: Device> Instance<T> {
     }
 
     /// The first user opens the device: power-on state. `ENOMEM` when there is no memory for the migration region.
-    fn open(&self) -> Result {
+    pub(crate) fn open(&self) -> Result {
         let staging = Staging::new()?;
+        *self.mappable.lock() = Some(staging.pages());
         let mut state = self.state.lock();
         state.staging = Some(staging);
         state.device.reset();
@@ -345,7 +351,7 @@ impl<T: Device> Instance<T> {
     }
 
     /// The last user is gone: nothing of the device's state is left.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         let _control = self.control.lock();
         self.unmask_slot().clear();
         {
@@ -355,15 +361,21 @@ impl<T: Device> Instance<T> {
             state.device.reset();
             state.notify_state();
             state.told = Progress::new();
-            // Whoever had mapped it has closed the device.
             state.staging = None;
             state.open = false;
             state.run_clock(timer::now_ns());
             self.progress.notify_all();
         }
+        let pages = self.mappable.lock().take();
+        drop(pages);
         Timer::<Self, WAKE>::cancel(self.pinned());
         Timer::<Self, BYTES>::cancel(self.pinned());
         self.state.lock().wake_at_ns = None;
+    }
+
+    /// The pages that the user may map. `ENODEV` while the device is not open.
+    pub(crate) fn mappable(&self) -> Result<Arc<Pages>> {
+        self.mappable.lock().clone().ok_or(ENODEV)
     }
 
     /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on.

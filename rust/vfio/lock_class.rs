@@ -25,6 +25,14 @@ macro_rules! new_mutex {
     }};
 }
 
+/// The kernel crate's `new_spinlock!`, for generic code.
+macro_rules! new_spinlock {
+    ($inner:expr, $name:literal) => {{
+        let (name, class) = crate::lock_class::lock_class!($name);
+        kernel::sync::SpinLock::new($inner, name, class)
+    }};
+}
+
 /// The kernel crate's `new_poll_condvar!`, for generic code.
 macro_rules! new_poll_condvar {
     ($name:literal) => {{
@@ -33,4 +41,4 @@ macro_rules! new_poll_condvar {
     }};
 }
 
-pub(crate) use {lock_class, new_mutex, new_poll_condvar};
+pub(crate) use {lock_class, new_mutex, new_poll_condvar, new_spinlock};

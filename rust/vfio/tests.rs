@@ -386,6 +386,20 @@ mod parameters {
     }
 
     #[test]
+    fn who_maps_the_data_section_does_not_wait_for_the_device() -> Result {
+        let capacity = Capacity::new(9)?;
+        let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
+        assert_eq!(instance.mappable().err(), Some(ENODEV));
+        instance.open()?;
+        let busy = instance.state.lock();
+        assert!(instance.mappable().is_ok());
+        drop(busy);
+        instance.close();
+        assert_eq!(instance.mappable().err(), Some(ENODEV));
+        Ok(())
+    }
+
+    #[test]
     fn an_open_device_keeps_its_hardware_interface() -> Result {
         let capacity = Capacity::new(9)?;
         let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
@@ -399,14 +413,53 @@ mod parameters {
 mod values {
     use super::*;
     use crate::migration::log::{DirtyLog, Range};
+    use crate::migration::staging::{Staging, LEN};
     use crate::reason::MAX_REASON;
     use crate::region::Position;
+    use crate::sysfs::PageWriter;
+    use kernel::page::PAGE_SIZE;
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let mut reason = Reason::none();
         reason.set(format_args!("{:>width$}ü", "", width = MAX_REASON - 1));
         assert_eq!(reason.as_str().len(), MAX_REASON - 1);
+    }
+
+    #[test]
+    fn a_text_that_would_fill_the_page_is_too_long() -> Result {
+        let mut page = KBox::new([0; PAGE_SIZE], GFP_KERNEL)?;
+        let mut out = PageWriter::new(&mut page);
+        let written = write!(out, "{:>width$}", "", width = PAGE_SIZE - 1);
+        assert_eq!(out.shown(written), PAGE_SIZE as isize - 1);
+        let mut out = PageWriter::new(&mut page);
+        let written = write!(out, "{:>width$}", "", width = PAGE_SIZE);
+        assert_eq!(out.shown(written), EFBIG.to_errno() as isize);
+        Ok(())
+    }
+
+    #[test]
+    fn the_data_section_is_one_memory_over_all_its_pages() -> Result {
+        let mut staging = Staging::new()?;
+        let mut bytes = KVec::from_elem(0u8, 2 * PAGE_SIZE + 2, GFP_KERNEL)?;
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = (n % 251) as u8 + 1;
+        }
+        // Parts of four pages.
+        let start = PAGE_SIZE - 1;
+        staging.put(start, &bytes)?;
+        let mut back = KVec::from_elem(0u8, bytes.len() + 2, GFP_KERNEL)?;
+        staging.get(start - 1, &mut back)?;
+        assert_eq!((back[0], back[back.len() - 1]), (0, 0));
+        assert!(back[1..back.len() - 1] == bytes[..]);
+        staging.put(LEN, &[])?;
+        assert_eq!(staging.put(LEN - 1, &[1, 2]), Err(EINVAL));
+        assert_eq!(staging.put(usize::MAX, &[1]), Err(EINVAL));
+        assert_eq!(staging.get(LEN - 1, &mut back[..2]), Err(EINVAL));
+        staging.clear();
+        staging.get(start - 1, &mut back)?;
+        assert!(back.iter().all(|&byte| byte == 0));
+        Ok(())
     }
 
     #[test]

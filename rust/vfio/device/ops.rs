@@ -289,17 +289,13 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn mmap(vdev: *mut vfio_device, vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        let state = instance.state.lock();
-        let Some(staging) = &state.staging else {
-            return ENODEV.to_errno();
-        };
-        // SAFETY: The core passes a mapping of the device's file that is being made; the staging memory is kept until the
-        // file is closed, which is after the mapping is gone.
-        match unsafe { staging.map(vma) } {
+        let pages = instance.mappable();
+        // SAFETY: The core passes a mapping of the device's file that is being made.
+        match pages.and_then(|pages| unsafe { pages.map(vma) }) {
             Ok(()) => 0,
             Err(error) => error.to_errno(),
         }

@@ -1,131 +1,70 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The data section of the migration region: memory that a user can map.
+//! The data section of the migration region: pages that a user can map.
 //!
-//! QEMU copies from the mapping in a thread of its own, so a mapping is never taken away: it lasts until the user unmaps it or
-//! closes the device. It shows this memory and nothing else: zeroes outside a session, and in one a copy of the stream. What a
-//! user writes is copied before it is looked at, because it can change at any time.
+//! QEMU copies from the mapping in a thread of its own, so a mapping is never taken away: it lasts until the user unmaps it, and
+//! owns a reference to the pages. It shows these pages and nothing else: zeroes outside a session, and in one a copy of the
+//! stream. What a user writes is copied before it is looked at, because it can change at any time. Each user gets pages that no
+//! other user had.
 //!
-//! C headers: `include/linux/vmalloc.h`, `include/linux/mm.h`.
+//! C header: `include/linux/mm.h`.
 
 use crate::region::{MIGRATION_INDEX, OFFSET_SHIFT};
-use core::ptr::NonNull;
+use core::ops::Range;
+use kernel::alloc::flags::__GFP_ZERO;
 use kernel::bindings;
-use kernel::ffi::c_ulong;
-use kernel::mm::virt::VmaNew;
-use kernel::page::{PAGE_SHIFT, PAGE_SIZE};
+use kernel::mm::virt::{flags, VmaMixedMap, VmaNew};
+use kernel::page::{Page, PAGE_SHIFT, PAGE_SIZE};
 use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::types::ForeignOwnable;
 
 /// Where the data section starts in the region, in bytes. The header has the page before it to itself.
 pub(crate) const OFFSET: usize = PAGE_SIZE;
 
-/// Length of the data section in bytes.
+/// Length of the data section in bytes, a number of whole pages.
 pub(crate) const LEN: usize = 64 * 1024;
 
 /// The page of the device's file at which the data section starts.
 const FIRST_PAGE: u64 = (((MIGRATION_INDEX as u64) << OFFSET_SHIFT) + OFFSET as u64) >> PAGE_SHIFT;
 
-/// Pages in the data section.
-const PAGES: u64 = (LEN >> PAGE_SHIFT) as u64;
+/// The pages of the data section, to be mapped. What is in them is [`Staging`]'s business.
+pub(crate) struct Pages(KVec<Page>);
 
-/// The memory.
-///
-/// # Invariants
-///
-/// The pointer is a `vmalloc_user()` allocation of [`LEN`] bytes.
-pub(crate) struct Staging(NonNull<u8>);
-
-// SAFETY: The memory is accessed by whoever holds the instance's mutex, and by user space, which is no concern of Rust's.
-unsafe impl Send for Staging {}
-
-impl Staging {
-    /// Zeroed memory.
-    pub(crate) fn new() -> Result<Self> {
-        // SAFETY: Any size may be asked for.
-        let memory = unsafe { vfio_bindings::vmalloc_user_noprof(LEN as c_ulong) };
-        // INVARIANT: Just allocated.
-        Ok(Self(NonNull::new(memory.cast()).ok_or(ENOMEM)?))
-    }
-
-    /// Copies bytes in. `EINVAL` when they do not fit.
-    pub(crate) fn put(&mut self, offset: usize, bytes: &[u8]) -> Result {
-        check(offset, bytes.len())?;
-        // SAFETY: The range is within the allocation. User space may write to it at the same time, which changes what is in
-        // it, and nothing else.
-        unsafe {
-            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_ptr().add(offset), bytes.len())
-        };
-        Ok(())
-    }
-
-    /// Copies bytes out. `EINVAL` when there are not so many.
-    pub(crate) fn get(&self, offset: usize, bytes: &mut [u8]) -> Result {
-        check(offset, bytes.len())?;
-        // SAFETY: The range is within the allocation. User space may write to it at the same time: the copy then has old and
-        // new bytes, which whoever reads the stream must expect anyway.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                self.0.as_ptr().add(offset).cast_const(),
-                bytes.as_mut_ptr(),
-                bytes.len(),
-            )
-        };
-        Ok(())
-    }
-
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        // SAFETY: The whole allocation.
-        unsafe { self.0.as_ptr().write_bytes(0, LEN) };
-    }
-
-    /// Maps a part of the data section. `EINVAL` for a private mapping, and for one that is not within the section.
+impl Pages {
+    /// Maps a part of the data section. `EINVAL` for a private mapping, and for one that is not within the section; `ENOMEM`.
+    ///
+    /// All of it is there at once; only what the user has the kernel forget is mapped again when it is touched. The address space
+    /// is locked here and then, so nothing is waited for that could wait for it.
     ///
     /// # Safety
     ///
-    /// `vma` must be a mapping that is being made of a file that keeps this value until the mapping is gone.
-    pub(crate) unsafe fn map(&self, vma: *mut bindings::vm_area_struct) -> Result {
+    /// `vma` must be a mapping that is being made by the caller of an `mmap` operation, which fails if this does.
+    pub(crate) unsafe fn map(self: Arc<Self>, vma: *mut bindings::vm_area_struct) -> Result {
         // SAFETY: By contract, the mapping is being made, so nobody else uses it.
-        let (start, pages, flags) = unsafe {
-            let bytes = (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_end
-                - (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;
-            (
-                (*vma).vm_pgoff as u64,
-                (bytes >> PAGE_SHIFT) as u64,
-                (*vma).__bindgen_anon_2.vm_flags,
-            )
-        };
-        let first = start.checked_sub(FIRST_PAGE).ok_or(EINVAL)?;
-        let end = first.checked_add(pages).ok_or(EINVAL)?;
-        if end > PAGES || flags & bindings::VM_SHARED as bindings::vm_flags_t == 0 {
+        let (new, at) = unsafe { (VmaNew::from_raw(vma), (*vma).vm_pgoff as u64) };
+        let first = at.checked_sub(FIRST_PAGE).ok_or(EINVAL)?;
+        let first = usize::try_from(first).map_err(|_| EINVAL)?;
+        let count = (new.end() - new.start()) >> PAGE_SHIFT;
+        let pages = self.0.get(first..).and_then(|rest| rest.get(..count));
+        let pages = pages.ok_or(EINVAL)?;
+        if new.flags() & flags::SHARED == 0 {
             return Err(EINVAL);
         }
-        // SAFETY: As above.
-        let new = unsafe { VmaNew::from_raw(vma) };
-        new.set_mixedmap();
         new.set_dontexpand();
         new.set_dontdump();
-        // SAFETY: As above. The memory outlives the mapping by this function's contract.
+        let mapping = new.set_mixedmap();
+        for (n, page) in pages.iter().enumerate() {
+            // The page tables take a reference. The kernel undoes what was mapped if this fails.
+            mapping.vm_insert_page(new.start() + (n << PAGE_SHIFT), page)?;
+        }
+        // SAFETY: As above. The mapping owns this reference from here on, as each copy of it will own one (`open`), and gives it
+        // back in `close`, which the kernel calls for every mapping whose `mmap` did not fail.
         unsafe {
-            (*vma).vm_private_data = self.0.as_ptr().cast();
+            (*vma).vm_private_data = self.into_foreign();
             (*vma).vm_ops = &VM_OPS.0;
         }
         Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant.
-        unsafe { vfio_bindings::vfree(self.0.as_ptr().cast()) };
-    }
-}
-
-/// Whether a range is within the data section.
-fn check(offset: usize, len: usize) -> Result {
-    match offset.checked_add(len) {
-        Some(end) if end <= LEN => Ok(()),
-        _ => Err(EINVAL),
     }
 }
 
@@ -136,35 +75,132 @@ struct VmOps(bindings::vm_operations_struct);
 unsafe impl Sync for VmOps {}
 
 static VM_OPS: VmOps = VmOps(bindings::vm_operations_struct {
+    open: Some(open),
+    close: Some(close),
     fault: Some(fault),
     ..pin_init::zeroed()
 });
 
 /// # Safety
 ///
-/// Called by the kernel for a mapping that [`Staging::map`] has set up.
+/// Called by the kernel on a new copy of a mapping that [`Pages::map`] has set up.
+unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By contract, the mapping that this is a copy of owns a reference.
+    let pages = unsafe { Arc::<Pages>::borrow((*vma).vm_private_data) };
+    // The pointer is there already.
+    Arc::<Pages>::from(pages).into_foreign();
+}
+
+/// # Safety
+///
+/// Called by the kernel on a mapping that [`Pages::map`] has set up, or a copy, when nobody uses it any more.
+unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+    // SAFETY: By contract, the mapping owns this reference.
+    drop(unsafe { Arc::<Pages>::from_foreign((*vma).vm_private_data) });
+}
+
+/// # Safety
+///
+/// Called by the kernel for a mapping that [`Pages::map`] has set up, or a copy.
 unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The kernel passes a valid fault.
-    let (vma, pgoff, address) = unsafe {
+    // SAFETY: The kernel passes a valid fault, and the mapping owns a reference to the pages.
+    let (vma, at, address, pages) = unsafe {
         let place = (*vmf).__bindgen_anon_1;
-        (place.vma, place.pgoff as u64, place.address)
+        let pages = Arc::<Pages>::borrow((*place.vma).vm_private_data);
+        (place.vma, place.pgoff as u64, place.address, pages)
     };
-    let index = match pgoff.checked_sub(FIRST_PAGE) {
-        Some(index) if index < PAGES => index as usize,
-        _ => return bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+    let index = at
+        .checked_sub(FIRST_PAGE)
+        .and_then(|n| usize::try_from(n).ok());
+    let Some(page) = index.and_then(|index| pages.0.get(index)) else {
+        return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
     };
-    // SAFETY: The memory outlives the mapping, and the index is within it. The mapping may hold pages (mixed map), of which
-    // it takes its own references.
-    let inserted = unsafe {
-        let memory = (*vma).vm_private_data.cast::<u8>().add(index << PAGE_SHIFT);
-        let page = bindings::vmalloc_to_page(memory.cast_const().cast());
-        bindings::vm_insert_page(vma, address, page)
-    };
-    match inserted {
-        0 => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+    // SAFETY: The mapping is locked during a fault, and `map` has made it one that may hold such pages.
+    let mapping = unsafe { VmaMixedMap::from_raw(vma) };
+    match mapping.vm_insert_page(address, page) {
+        Ok(()) => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
         // Another thread of the user was faster.
-        error if error == EBUSY.to_errno() => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
-        error if error == ENOMEM.to_errno() => bindings::vm_fault_reason_VM_FAULT_OOM,
-        _ => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+        Err(error) if error == EBUSY => bindings::vm_fault_reason_VM_FAULT_NOPAGE,
+        Err(error) if error == ENOMEM => bindings::vm_fault_reason_VM_FAULT_OOM,
+        Err(_) => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
     }
+}
+
+/// The data section, to be read and written. User space can do the same through a mapping at any time, which changes what is in
+/// it, and nothing else.
+///
+/// # Invariants
+///
+/// The pages are [`LEN`] bytes long, and nobody in the kernel but this value accesses what is in them.
+pub(crate) struct Staging(Arc<Pages>);
+
+impl Staging {
+    /// A zeroed section, charged to the caller.
+    pub(crate) fn new() -> Result<Self> {
+        let count = LEN >> PAGE_SHIFT;
+        let mut pages = KVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..count {
+            let page = Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?;
+            pages.push(page, GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: So many pages, which nobody knows yet; `Pages` lets nobody access them.
+        Ok(Self(Arc::new(Pages(pages), GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// What can be mapped.
+    pub(crate) fn pages(&self) -> Arc<Pages> {
+        self.0.clone()
+    }
+
+    /// Copies bytes in. `EINVAL` when they do not fit.
+    pub(crate) fn put(&mut self, offset: usize, bytes: &[u8]) -> Result {
+        for (page, at, part) in pieces(offset, bytes.len())? {
+            let from = bytes.get(part).ok_or(EINVAL)?;
+            // SAFETY: `from` is readable, and by the type invariant nobody in the kernel accesses the page during `&mut self`.
+            unsafe { self.page(page)?.write_raw(from.as_ptr(), at, from.len())? };
+        }
+        Ok(())
+    }
+
+    /// Copies bytes out. `EINVAL` when there are not so many. What user space writes at the same time comes out in part, which
+    /// whoever reads the stream must expect anyway.
+    pub(crate) fn get(&self, offset: usize, bytes: &mut [u8]) -> Result {
+        for (page, at, part) in pieces(offset, bytes.len())? {
+            let to = bytes.get_mut(part).ok_or(EINVAL)?;
+            // SAFETY: `to` is writable, and by the type invariant nobody in the kernel writes to the page during `&self`.
+            unsafe { self.page(page)?.read_raw(to.as_mut_ptr(), at, to.len())? };
+        }
+        Ok(())
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        for page in &self.0 .0 {
+            // SAFETY: By the type invariant nobody in the kernel accesses the page during `&mut self`.
+            let cleared = unsafe { page.fill_zero_raw(0, PAGE_SIZE) };
+            // It is a whole page, which is never refused.
+            debug_assert!(cleared.is_ok());
+        }
+    }
+
+    fn page(&self, index: usize) -> Result<&Page> {
+        self.0 .0.get(index).ok_or(EINVAL)
+    }
+}
+
+/// Cuts a range of the section where a page ends: the page's number, where in the page, and which part of the range. `EINVAL`
+/// when it is not within the section.
+fn pieces(offset: usize, len: usize) -> Result<impl Iterator<Item = (usize, usize, Range<usize>)>> {
+    match offset.checked_add(len) {
+        Some(end) if end <= LEN => {}
+        _ => return Err(EINVAL),
+    }
+    let mut done = 0;
+    Ok(core::iter::from_fn(move || {
+        let place = offset + done;
+        let at = place % PAGE_SIZE;
+        let part = done..len.min(done + PAGE_SIZE - at);
+        done = part.end;
+        (!part.is_empty()).then_some((place >> PAGE_SHIFT, at, part))
+    }))
 }

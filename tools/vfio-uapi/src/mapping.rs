@@ -12,6 +12,9 @@ use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
 use crate::migration_v1::Region;
 use crate::{Errno, Result};
 
+/// Bytes in a page of x86.
+const PAGE: usize = 4096;
+
 /// A mapping; dropping it unmaps it.
 #[derive(Debug)]
 pub struct Mapping {
@@ -94,6 +97,34 @@ impl Mapping {
     /// True if every byte is 0.
     pub fn is_blank(&self) -> bool {
         self.get(0, self.length).iter().all(|byte| *byte == 0)
+    }
+
+    /// Whether each page is in the page tables (mincore(2)): whether touching it would do without a fault.
+    pub fn present(&self) -> Result<Vec<bool>> {
+        let mut pages = vec![0; self.length.div_ceil(PAGE)];
+        // SAFETY: The call writes a byte for each page of the mapping.
+        let result =
+            unsafe { libc::mincore(self.start.as_ptr().cast(), self.length, pages.as_mut_ptr()) };
+        Errno::result(result)?;
+        Ok(pages.iter().map(|page| page & 1 != 0).collect())
+    }
+
+    /// Makes two mappings of it, each to be unmapped by itself.
+    ///
+    /// # Panics
+    ///
+    /// If `at` is not within the mapping or no multiple of a page's size.
+    pub fn split(self, at: usize) -> (Self, Self) {
+        assert!(0 < at && at < self.length && at % PAGE == 0);
+        let (start, length) = (self.start, self.length);
+        std::mem::forget(self);
+        let first = Self { start, length: at };
+        let second = Self {
+            // SAFETY: The assertion keeps it within the mapping.
+            start: unsafe { start.add(at) },
+            length: length - at,
+        };
+        (first, second)
     }
 
     /// Forgets the pages, so that the next access faults again.

@@ -24,6 +24,8 @@ pub(super) fn add(suite: &mut Suite) {
         suite,
         a_mapping_shows_what_the_region_reads,
         a_part_of_the_data_section_can_be_mapped,
+        a_mapping_is_whole_from_the_start,
+        the_parts_of_a_mapping_outlive_each_other,
         a_mapping_is_blank_outside_a_session,
         a_mapping_is_blank_in_a_session_of_v2,
         a_mapping_outlives_sessions_and_resets,
@@ -88,6 +90,61 @@ fn a_part_of_the_data_section_can_be_mapped() -> anyhow::Result<()> {
         .named("data_size")?;
     region.set_state(RUNNING).named("to RUNNING")?;
     has_content(&card, 0x41)
+}
+
+/// No fault has to be served later, by whoever holds what at that time.
+fn a_mapping_is_whole_from_the_start() -> anyhow::Result<()> {
+    let card = card(1)?;
+    let region = Region::find(&card)?;
+    let mapping = Mapping::of_data(&region).named("mmap")?;
+    let pages = (region.data.size / PAGE) as usize;
+    equal(
+        "pages that are mapped",
+        mapping.present().named("mincore")?,
+        vec![true; pages],
+    )?;
+    mapping.forget().named("madvise")?;
+    equal(
+        "pages that are mapped after they were forgotten",
+        mapping.present().named("mincore")?,
+        vec![false; pages],
+    )
+}
+
+fn the_parts_of_a_mapping_outlive_each_other() -> anyhow::Result<()> {
+    for access in kernel::accesses() {
+        let card = Card::opened(1, access)?;
+        let region = Region::find(&card)?;
+        let all = Mapping::of_data(&region).named("mmap")?;
+        let marks = [0, 1, 2, 15].map(|page| (page, page * PAGE as usize + 7));
+        for (page, place) in marks {
+            all.put(place, &[page as u8 + 1]);
+        }
+        let instance = card.close();
+        let (first, rest) = all.split(PAGE as usize);
+        let (second, rest) = rest.split(PAGE as usize);
+        let (third, last) = rest.split(PAGE as usize);
+        // The middle goes first, then what was mapped first; what is left comes back by faults.
+        drop(second);
+        drop(first);
+        for (part, page, base) in [(&third, 2, 2), (&last, 15, 3)] {
+            part.forget().named("madvise")?;
+            let place = (page - base) * PAGE as usize + 7;
+            equal(
+                format!("mark of page {page}"),
+                part.get(place, 1),
+                vec![page as u8 + 1],
+            )?;
+        }
+        drop(last);
+        third.forget().named("madvise")?;
+        equal("mark of page 2", third.get(7, 1), vec![3])?;
+        drop(third);
+        let device = access.open(&instance)?;
+        drop(device);
+        instance.remove()?;
+    }
+    Ok(())
 }
 
 fn a_mapping_is_blank_outside_a_session() -> anyhow::Result<()> {
