@@ -85,7 +85,7 @@ pub trait Device: Sized + Send + 'static {
     fn saved_size(&self) -> SavedSize;
     /// Saves the state as sections of (id, payload).
     fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result;
-    /// Starts loading.
+    /// Starts loading. A user makes the kernel keep this, so it is to be allocated with `GFP_KERNEL_ACCOUNT`.
     fn incoming(&self) -> Result<KBox<Self::Incoming>>;
     /// The longest payload that the section may have; `None` for a section that this device does not know.
     fn section_len(&self, id: u16) -> Option<usize>;

@@ -14,6 +14,8 @@ use core::fmt::Write;
 use kernel::module::{ModuleMetadata, ThisModule};
 use kernel::prelude::*;
 
+mod memory;
+
 /// Stands for a driver's module, which tests do not have.
 struct NoModule;
 
@@ -122,7 +124,7 @@ impl Device for Register {
     }
 
     fn incoming(&self) -> Result<KBox<Option<u8>>> {
-        Ok(KBox::new(None, GFP_KERNEL)?)
+        Ok(KBox::new(None, GFP_KERNEL_ACCOUNT)?)
     }
 
     fn section_len(&self, id: u16) -> Option<usize> {

@@ -170,7 +170,10 @@ impl Device for SerialCard {
     }
 
     fn incoming(&self) -> Result<KBox<Incoming>> {
-        Ok(KBox::new(Incoming::new(self.0.config()), GFP_KERNEL)?)
+        Ok(KBox::new(
+            Incoming::new(self.0.config()),
+            GFP_KERNEL_ACCOUNT,
+        )?)
     }
 
     fn section_len(&self, id: u16) -> Option<usize> {

@@ -45,7 +45,7 @@ impl<T: Device> DataFile<T> {
                 session,
                 order <- new_mutex!((), c"vfio_data_file"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         OpenFile::new(file, mode)
     }
@@ -81,12 +81,12 @@ impl<T: Device> AnonFile for DataFile<T> {
         Ok(bytes.len())
     }
 
-    /// Takes the next bytes of the stream, all of them. `ENODEV` once the session is over and after a refusal, the errnos of
+    /// Takes the next bytes of the stream: all of them, unless a signal arrives. `ENODEV` once the session is over and after a refusal, the errnos of
     /// [`crate::migration::session::Resuming::push`] for a refusal, `EFAULT` when user space cannot be read.
     fn write(&self, mut from: UserSliceReader) -> Result<usize> {
         let _order = self.order.lock();
         let count = from.len();
-        let mut buffer = KVec::from_elem(0u8, count.min(CHUNK), GFP_KERNEL)?;
+        let mut buffer = KVec::from_elem(0u8, count.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
         loop {
             let done = count - from.len();
             let len = from.len().min(CHUNK);

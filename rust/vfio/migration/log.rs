@@ -145,13 +145,13 @@ impl<T: Device> Callbacks<T> {
 ///
 /// `root` must be an interval tree that does not change during the call.
 unsafe fn collect(root: *mut bindings::rb_root_cached, nodes: u32) -> Result<KVec<Range>> {
-    let mut ranges = KVec::with_capacity(nodes as usize, GFP_KERNEL)?;
+    let mut ranges = KVec::with_capacity(nodes as usize, GFP_KERNEL_ACCOUNT)?;
     // SAFETY: By contract.
     let mut node = unsafe { bindings::interval_tree_iter_first(root, 0, c_ulong::MAX) };
     while !node.is_null() {
         // SAFETY: The tree's nodes are valid.
         let (first, last) = unsafe { ((*node).start as u64, (*node).last as u64) };
-        ranges.push(Range { first, last }, GFP_KERNEL)?;
+        ranges.push(Range { first, last }, GFP_KERNEL_ACCOUNT)?;
         // SAFETY: As above.
         node = unsafe { bindings::interval_tree_iter_next(node, 0, c_ulong::MAX) };
     }

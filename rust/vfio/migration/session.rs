@@ -183,7 +183,11 @@ impl<T: Device> Migration<T> {
 }
 
 /// Bytes of a stream, shared with a reader that copies them to user space without holding a lock.
-pub(crate) type Bytes = Arc<KVec<u8>>;
+pub(crate) type Bytes = Arc<Buffer>;
+
+/// As much memory as a stream or a section takes. A migration must not fail because the host's memory is in pieces, so it need not
+/// be contiguous.
+type Buffer = KVVec<u8>;
 
 /// A session that gives the state out.
 pub(crate) struct Saving {
@@ -208,7 +212,7 @@ pub(crate) struct Claim {
 impl Saving {
     /// Starts with the setup record of pre-copy.
     pub(crate) fn pre_copy(id: SessionId, values: &Values<'_>) -> Result<Self> {
-        let mut bytes = Growing(KVec::new());
+        let mut bytes = Growing(KVVec::new());
         setup(&mut bytes, Phase::PreCopy, values)?;
         Self::new(id, Phase::PreCopy, bytes)
     }
@@ -219,7 +223,7 @@ impl Saving {
         values: &Values<'_>,
         device: &T,
     ) -> Result<Self> {
-        let mut bytes = Growing(KVec::new());
+        let mut bytes = Growing(KVVec::new());
         state(&mut bytes, values, device)?;
         Self::new(id, Phase::StopCopy, bytes)
     }
@@ -228,7 +232,7 @@ impl Saving {
         Ok(Self {
             id,
             phase,
-            bytes: Arc::new(bytes.0, GFP_KERNEL)?,
+            bytes: Arc::new(bytes.0, GFP_KERNEL_ACCOUNT)?,
             position: 0,
             earlier: 0,
             broken: false,
@@ -237,10 +241,10 @@ impl Saving {
 
     /// Goes on with the whole state of the device, which has stopped now, after what of pre-copy was not read yet.
     pub(crate) fn stop<T: Device>(&mut self, values: &Values<'_>, device: &T) -> Result {
-        let mut bytes = Growing(KVec::new());
+        let mut bytes = Growing(KVVec::new());
         bytes.put(self.bytes.get(self.position..).unwrap_or_default())?;
         state(&mut bytes, values, device)?;
-        self.bytes = Arc::new(bytes.0, GFP_KERNEL)?;
+        self.bytes = Arc::new(bytes.0, GFP_KERNEL_ACCOUNT)?;
         self.earlier += self.position as u64;
         self.position = 0;
         self.phase = Phase::StopCopy;
@@ -300,7 +304,7 @@ impl Saving {
 pub(crate) struct Resuming<T: Device> {
     id: SessionId,
     reader: Reader,
-    scratch: KVec<u8>,
+    scratch: Buffer,
     incoming: KBox<T::Incoming>,
 }
 
@@ -309,7 +313,7 @@ impl<T: Device> Resuming<T> {
         Ok(Self {
             id,
             reader: Reader::new(),
-            scratch: KVec::from_elem(0, stream::MAX_SECTION_LEN, GFP_KERNEL)?,
+            scratch: KVVec::from_elem(0, stream::MAX_SECTION_LEN, GFP_KERNEL_ACCOUNT)?,
             incoming: device.incoming()?,
         })
     }
@@ -447,13 +451,13 @@ pub(crate) fn stop_copy_len<T: Device>(values: &Values<'_>, device: &T) -> usize
 }
 
 /// A buffer that grows.
-struct Growing(KVec<u8>);
+struct Growing(Buffer);
 
 impl Sink for Growing {
     type Error = Error;
 
     fn put(&mut self, bytes: &[u8]) -> Result {
-        Ok(self.0.extend_from_slice(bytes, GFP_KERNEL)?)
+        Ok(self.0.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?)
     }
 }
 
@@ -464,7 +468,8 @@ fn setup(out: &mut Growing, phase: Phase, values: &Values<'_>) -> Result {
 
 /// Writes the whole of stop-and-copy.
 fn state<T: Device>(out: &mut Growing, values: &Values<'_>, device: &T) -> Result {
-    out.0.reserve(stop_copy_len(values, device), GFP_KERNEL)?;
+    out.0
+        .reserve(stop_copy_len(values, device), GFP_KERNEL_ACCOUNT)?;
     setup(out, Phase::StopCopy, values)?;
     device.save(&mut |id, payload| {
         stream::write_section(out, wire_id(id)?, true, payload).map_err(errno)

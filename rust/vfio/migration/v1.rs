@@ -26,7 +26,7 @@ use kernel::uaccess::{UserPtr, UserSlice};
 /// Length of the region in bytes.
 pub(crate) const REGION_LEN: u64 = (staging::OFFSET + staging::LEN) as u64;
 
-/// Most bytes copied from user space at a time.
+/// Most bytes copied at a time, from user space or from the data section.
 const CHUNK: usize = 4096;
 
 /// The fields of the header (`struct vfio_device_migration_info`).
@@ -119,7 +119,7 @@ impl<T: Device> Instance<T> {
             Place::Header(Field::DataSize) => self.take_piece(from.read::<u64>()?)?,
             Place::Header(Field::PendingBytes | Field::DataOffset) => return Err(EINVAL),
             Place::Data(start) => {
-                let mut buffer = KVec::from_elem(0u8, len.min(CHUNK), GFP_KERNEL)?;
+                let mut buffer = KVec::from_elem(0u8, len.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
                 while !from.is_empty() {
                     let done = len - from.len();
                     let count = from.len().min(CHUNK);
@@ -222,13 +222,24 @@ impl<T: Device> Instance<T> {
         if size > staging::LEN {
             return Err(EINVAL);
         }
-        let mut copy = KVec::from_elem(0u8, size, GFP_KERNEL)?;
+        let mut buffer = KVec::from_elem(0u8, size.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.resuming_by_region()?;
-        state.staging.as_ref().ok_or(ENODEV)?.get(0, &mut copy)?;
-        if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
-            resuming.push(&state.values, &*state.device, &copy, &mut state.reason)?;
+        let staging = state.staging.as_ref().ok_or(ENODEV)?;
+        let mut done = 0;
+        loop {
+            // The user can change what is there at any time: it is looked at in the copy.
+            let count = (size - done).min(CHUNK);
+            let chunk = buffer.get_mut(..count).ok_or(EINVAL)?;
+            staging.get(done, chunk)?;
+            if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
+                resuming.push(&state.values, &*state.device, chunk, &mut state.reason)?;
+            }
+            done += count;
+            if done == size {
+                break;
+            }
         }
         self.stream_moved(state);
         Ok(())
