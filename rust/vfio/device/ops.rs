@@ -208,7 +208,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on a registered device that is not open.
     unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is registered.
         match unsafe { VfioDevice::<T>::instance(vdev) }.open() {
@@ -219,7 +219,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn close_device(vdev: *mut vfio_device) {
         // SAFETY: The device is not released before it is closed.
         unsafe { VfioDevice::<T>::instance(vdev) }.close();
@@ -227,7 +227,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn read(
         vdev: *mut vfio_device,
         buf: *mut c_char,
@@ -243,7 +243,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn write(
         vdev: *mut vfio_device,
         buf: *const c_char,
@@ -259,7 +259,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn ioctl(vdev: *mut vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
@@ -271,7 +271,7 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on an open device.
     unsafe extern "C" fn get_region_info_caps(
         vdev: *mut vfio_device,
         info: *mut vfio_bindings::vfio_region_info,
@@ -303,9 +303,10 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on a registered device.
+    /// Called by the VFIO core on a device that is being unregistered, which is released only after that. Somebody has it open, or
+    /// has its file and has not bound it; he may open or close it at the same time.
     unsafe extern "C" fn request(vdev: *mut vfio_device, count: c_uint) {
-        // SAFETY: The device is registered until its user has let go.
+        // SAFETY: By contract, the device is not released yet.
         unsafe { VfioDevice::<T>::instance(vdev) }.request(count);
     }
 }

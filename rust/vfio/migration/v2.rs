@@ -120,12 +120,13 @@ impl<T: Device> Callbacks<T> {
 
     /// # Safety
     ///
-    /// Called by the VFIO core on an open device.
+    /// Called by the VFIO core on a registered device: for a user who has it open, and for whoever reads the file in debugfs,
+    /// which is removed before the device is unregistered.
     unsafe extern "C" fn get_state(
         vdev: *mut vfio_device,
         current: *mut vfio_bindings::vfio_device_mig_state,
     ) -> c_int {
-        // SAFETY: The device is open.
+        // SAFETY: A registered device is not released.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
         let state = instance.state.lock().migration.current;
         // SAFETY: The core passes a variable of its own.

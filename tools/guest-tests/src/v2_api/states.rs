@@ -3,10 +3,19 @@
 //! The state machine of migration protocol 2. The expectations are those of `enum vfio_device_mig_state` in linux/vfio.h, worked
 //! out here on their own: the code that the driver is built from is not asked.
 
-use super::card::Card;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::Context;
+
+use super::card::{card_type, Card};
 use super::check::{equal, refused, Named};
 use super::uart::{FCR_TRIGGER_8, SCR};
+use crate::kernel;
 use crate::ktap::{self, Suite};
+use crate::mdev::Mdev;
 use crate::vfio::abi;
 use crate::vfio::interrupt::INTX;
 use crate::vfio::migration::UNTOUCHED;
@@ -17,6 +26,12 @@ pub(super) fn add(suite: &mut Suite) {
         suite,
         migration_features_are_stop_copy_p2p_and_pre_copy,
         the_device_starts_running
+    );
+    tests_with!(
+        suite,
+        "VFIO_DEBUGFS",
+        debugfs_follows_the_state_of_open_and_closed_devices,
+        debugfs_can_be_read_while_devices_come_and_go,
     );
     for from in State::ALL {
         for to in State::ALL {
@@ -326,6 +341,68 @@ fn sysfs_follows_the_state_and_the_session() -> anyhow::Result<()> {
     check("RESUMING", "stop-and-copy", stream.len())?;
     card.switch(State::RunningP2p).named("to RUNNING_P2P")?;
     check("RUNNING_P2P", "none", 0)
+}
+
+/// Where the VFIO core shows the state to who debugs, open or not.
+fn debugfs_state(instance: &Mdev) -> PathBuf {
+    let root = Path::new("/sys/kernel/debug/vfio");
+    let directory = root.join(instance.uuid().to_string());
+    directory.join("migration/state")
+}
+
+fn debugfs_follows_the_state_of_open_and_closed_devices() -> anyhow::Result<()> {
+    let instance = card_type(1)?.create()?;
+    let file = debugfs_state(&instance);
+    let shown = || fs::read_to_string(&file).with_context(|| file.display().to_string());
+    equal("before the first open", shown()?, "RUNNING\n".into())?;
+    let device = kernel::usual_access().open(&instance)?;
+    for (state, text) in [
+        (State::Stop, "STOP\n"),
+        (State::RunningP2p, "RUNNING_P2P\n"),
+        (State::PreCopyP2p, "PRE_COPY_P2P\n"),
+        (State::StopCopy, "STOP_COPY\n"),
+    ] {
+        device.move_to(state).named(text.trim_end())?;
+        equal("of an open device", shown()?, text.into())?;
+    }
+    drop(device);
+    equal("after the last close", shown()?, "RUNNING\n".into())?;
+    instance.remove()?;
+    anyhow::ensure!(!file.exists(), "the file outlives the device");
+    Ok(())
+}
+
+fn debugfs_can_be_read_while_devices_come_and_go() -> anyhow::Result<()> {
+    for _ in 0..20 {
+        let instance = card_type(1)?.create()?;
+        let file = debugfs_state(&instance);
+        let over = AtomicBool::new(false);
+        let wrong = thread::scope(|scope| -> anyhow::Result<Option<String>> {
+            let reader = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    match fs::read_to_string(&file) {
+                        Ok(text) if text == "RUNNING\n" || text == "STOP\n" => {}
+                        Ok(text) => return Some(text),
+                        // It goes away with the device.
+                        Err(_) => {}
+                    }
+                }
+                None
+            });
+            let outcome = (|| -> anyhow::Result<()> {
+                let device = kernel::usual_access().open(&instance)?;
+                device.switch(State::Stop).named("to STOP")?;
+                drop(device);
+                instance.remove()
+            })();
+            over.store(true, Ordering::Relaxed);
+            let wrong = reader.join();
+            outcome?;
+            wrong.map_err(|_| anyhow::anyhow!("the reader panicked"))
+        })?;
+        equal("states that do not occur", wrong, None)?;
+    }
+    Ok(())
 }
 
 fn the_data_size_is_known_in_every_state() -> anyhow::Result<()> {
