@@ -16,11 +16,11 @@
 //! # How a driver is written
 //!
 //! A driver implements [`device::Device`], a trait without a kernel type or a pointer in it: registers in, effects out,
-//! "save my state" and "load my state". It lists its mdev types in a table and registers both:
+//! "save my state" and "load my state". It lists its mdev types in a table and registers both. This is a whole one,
+//! `samples/mdev_scratch/main.rs`, as it is built and tested with the library:
 //!
-//! ```ignore
-//! let driver = mdev::Driver::<Card>::new(c"mdev_serial")?;
-//! let parent = mdev::Parent::new(driver, c"mdev_serial", &TYPES, capacity)?;
+//! ```
+#![doc = include_str!("../../samples/mdev_scratch/main.rs")]
 //! ```
 //!
 //! Everything else (ioctls, locking, interrupts, the state machine, data files, attributes) is done here, and all `unsafe`

@@ -55,6 +55,7 @@ mod progress;
 mod regions;
 mod removal;
 mod round_trip;
+mod scratch;
 mod serial;
 mod states;
 mod unmask_eventfd;
@@ -79,6 +80,7 @@ pub fn suite() -> Suite {
     progress::add(&mut suite);
     logging::add(&mut suite);
     hostile::add(&mut suite);
+    scratch::add(&mut suite);
     module::add(&mut suite);
     suite
 }
