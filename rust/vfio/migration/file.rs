@@ -107,6 +107,10 @@ impl<T: Device> AnonFile for DataFile<T> {
             if from.is_empty() {
                 return Ok(count);
             }
+            // One call can bring any amount of sections that are to be skipped, and must not keep its caller from ending.
+            if kernel::current!().signal_pending() {
+                return Ok(count - from.len());
+            }
         }
     }
 

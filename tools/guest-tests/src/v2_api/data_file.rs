@@ -3,13 +3,19 @@
 //! The data file: how it is read and written, what pre-copy says of it, and how it ends.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc};
+use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use nix::poll::PollFlags;
+use signal_hook::consts::SIGUSR1;
 
 use super::card::Card;
 use super::check::{equal, refused, same_bytes, Named};
 use crate::ktap::Suite;
+use crate::stream_forge::{Record, Section, Stream, MAX_SECTION};
 use crate::vfio::abi;
 use crate::vfio::event_fd::{events, DEADLINE};
 use crate::vfio::{Errno, State};
@@ -20,6 +26,7 @@ pub(super) fn add(suite: &mut Suite) {
         a_state_saved_twice_is_the_same,
         reads_of_every_size_give_the_same_stream,
         writes_of_every_size_are_taken_whole,
+        a_signal_ends_a_long_write_early,
         an_empty_read_or_write_does_nothing,
         pre_copy_ends_with_enomsg_and_stop_copy_with_end_of_file,
         stop_copy_goes_on_where_pre_copy_stopped,
@@ -75,6 +82,60 @@ fn writes_of_every_size_are_taken_whole() -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// A section that may be skipped can be repeated without end: whoever writes it must not be beyond reach for so long.
+fn a_signal_ends_a_long_write_early() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let stream = Stream::parse(&card.stop_and_save()?)?;
+    let (setup, sections) = stream.records.split_at(1);
+    let encoded = |records: &[Record]| {
+        let records = records.to_vec();
+        Stream { records }.encode()
+    };
+    let skipped = Section::new(0xfeff, 0, &vec![0x5a; MAX_SECTION as usize]);
+    let skipped = encoded(&[Record::Section(skipped)]);
+    let mut bytes = encoded(setup);
+    for _ in 0..1024 {
+        bytes.extend(&skipped);
+    }
+    let data = card.start(State::Resuming).named("to RESUMING")?;
+    // Its handler does nothing but set this.
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGUSR1, Arc::clone(&flag)).context("SIGUSR1")?;
+    let written = thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        let (data, bytes) = (&data, &bytes);
+        let writer = scope.spawn(move || {
+            // SAFETY: The call has no requirements. Nobody listens any more only if the test is over.
+            let _ = tell.send(unsafe { libc::pthread_self() });
+            data.write(bytes)
+        });
+        if let Ok(name) = told.recv() {
+            while !writer.is_finished() {
+                // SAFETY: The thread has not been joined, so the name is still its own.
+                unsafe { libc::pthread_kill(name, SIGUSR1) };
+                thread::yield_now();
+            }
+        }
+        writer.join()
+    });
+    let written = written
+        .map_err(|_| anyhow::anyhow!("the writer panicked"))?
+        .named("write")?;
+    anyhow::ensure!(flag.load(Ordering::Relaxed), "no signal arrived");
+    anyhow::ensure!(
+        0 < written && written < bytes.len(),
+        "{written} of {} bytes were written",
+        bytes.len()
+    );
+    // What was taken is taken: the rest completes the stream.
+    let rest = (bytes.len() - written) % skipped.len();
+    data.write_all(&skipped[skipped.len() - rest..], 4096)
+        .named("the rest of the section")?;
+    data.write_all(&encoded(sections), 4096)
+        .named("the sections of the card")?;
+    card.switch(State::Stop).named("to STOP")
 }
 
 fn an_empty_read_or_write_does_nothing() -> anyhow::Result<()> {
