@@ -17,7 +17,7 @@ use kernel::types::ForeignOwnable;
 use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader, UserSliceWriter};
 
 /// What the file does. It is a stream: no position, `lseek`, `pread` and `pwrite` give `ESPIPE`.
-pub trait AnonFile: Sized + Send + Sync + 'static {
+pub(crate) trait AnonFile: Sized + Send + Sync + 'static {
     /// The module that stays loaded while the file is open.
     type OwnerModule: ModuleMetadata;
     /// The file's name in `/proc/<pid>/fd`.
@@ -35,7 +35,7 @@ pub trait AnonFile: Sized + Send + Sync + 'static {
 
 /// What `poll(2)` reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ready {
+pub(crate) enum Ready {
     /// Nothing to read yet.
     No,
     /// There are bytes to read, or the end of the stream.
@@ -59,7 +59,7 @@ impl Ready {
 
 /// For which direction a file is opened; the other one gives `EBADF`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// `O_RDONLY`.
     Read,
     /// `O_WRONLY`.
@@ -71,11 +71,11 @@ pub enum Mode {
 /// # Invariants
 ///
 /// The pointer is a valid file, of which this value owns a reference.
-pub struct OpenFile(NonNull<bindings::file>);
+pub(crate) struct OpenFile(NonNull<bindings::file>);
 
 impl OpenFile {
     /// Opens a file that does what `data` says.
-    pub fn new<F: AnonFile>(data: Pin<KBox<F>>, mode: Mode) -> Result<Self> {
+    pub(crate) fn new<F: AnonFile>(data: Pin<KBox<F>>, mode: Mode) -> Result<Self> {
         let flags = match mode {
             Mode::Read => bindings::O_RDONLY,
             Mode::Write => bindings::O_WRONLY,

@@ -27,8 +27,7 @@ use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
 use kernel::sync::{Arc, Mutex, SpinLock};
 
-pub use ops::Registration;
-pub(crate) use ops::VfioDevice;
+pub(crate) use ops::{Registration, VfioDevice};
 
 use crate::eventfd::{WatchSlot, Watcher};
 

@@ -18,7 +18,7 @@ use kernel::prelude::*;
 /// # Invariants
 ///
 /// The pointer is a valid `struct eventfd_ctx`, of which this value owns one reference.
-pub struct EventFd(NonNull<bindings::eventfd_ctx>);
+pub(crate) struct EventFd(NonNull<bindings::eventfd_ctx>);
 
 // SAFETY: The reference count and the counter of an eventfd context are synchronised by the kernel.
 unsafe impl Send for EventFd {}
@@ -29,7 +29,7 @@ impl EventFd {
     /// Takes a reference to the eventfd that `fd` names in the calling process.
     ///
     /// `EBADF` when there is no such descriptor, `EINVAL` when it is not an eventfd.
-    pub fn from_fd(fd: i32) -> Result<Self> {
+    pub(crate) fn from_fd(fd: i32) -> Result<Self> {
         // SAFETY: Any number may be passed; the function returns a valid context or an error pointer.
         let ctx = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })?;
         // INVARIANT: The call returned a valid context with a reference for the caller.
@@ -37,7 +37,7 @@ impl EventFd {
     }
 
     /// Adds one to the counter and wakes whoever waits for it. Never sleeps.
-    pub fn signal(&self) {
+    pub(crate) fn signal(&self) {
         // SAFETY: By the type invariant, the context is valid.
         unsafe { bindings::eventfd_signal_mask(self.0.as_ptr(), 0) };
     }
@@ -51,7 +51,7 @@ impl Drop for EventFd {
 }
 
 /// What is called when a watched eventfd is signalled.
-pub trait Watcher: Sync {
+pub(crate) trait Watcher: Sync {
     /// The eventfd was signalled. Called from a work queue: may sleep and take locks.
     fn signalled(&self);
 }
@@ -64,7 +64,7 @@ pub trait Watcher: Sync {
 ///
 /// The slot is null or holds what `vfio_virqfd_enable()` stored there; only the VFIO core changes it, under its own lock.
 #[pin_data(PinnedDrop)]
-pub struct WatchSlot {
+pub(crate) struct WatchSlot {
     virqfd: UnsafeCell<*mut vfio_bindings::virqfd>,
     #[pin]
     _pin: PhantomPinned,
@@ -77,7 +77,7 @@ unsafe impl Sync for WatchSlot {}
 
 impl WatchSlot {
     /// An empty slot.
-    pub fn new() -> impl PinInit<Self> {
+    pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             virqfd: UnsafeCell::new(core::ptr::null_mut()),
             _pin: PhantomPinned,
@@ -91,7 +91,7 @@ impl WatchSlot {
     /// # Safety
     ///
     /// `watcher` must stay valid until [`WatchSlot::clear`] has returned or this slot has been dropped.
-    pub unsafe fn watch<W: Watcher>(self: Pin<&Self>, fd: i32, watcher: &W) -> Result {
+    pub(crate) unsafe fn watch<W: Watcher>(self: Pin<&Self>, fd: i32, watcher: &W) -> Result {
         /// # Safety
         ///
         /// `opaque` must be the watcher that was registered with the same type.
@@ -117,7 +117,7 @@ impl WatchSlot {
     /// Ends the watch, if there is one, and waits until its callback is not running any more.
     ///
     /// Must not be called with a lock held that the callback takes.
-    pub fn clear(self: Pin<&Self>) {
+    pub(crate) fn clear(self: Pin<&Self>) {
         // SAFETY: The slot holds null or a watch of the core's (type invariant).
         unsafe { vfio_bindings::vfio_virqfd_disable(self.virqfd.get()) };
     }

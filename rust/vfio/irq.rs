@@ -17,14 +17,14 @@ use kernel::uaccess::{UserPtr, UserSlice};
 pub const MAX_MSI: usize = 32;
 
 /// Number of interrupt indices a PCI device reports (`VFIO_PCI_NUM_IRQS`).
-pub const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS;
+pub(crate) const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS;
 
 /// Bytes of `struct vfio_irq_set` before its data.
 const HEADER: usize = core::mem::offset_of!(vfio_bindings::vfio_irq_set, data);
 
 /// The interrupt indices of a PCI device (`VFIO_PCI_*_IRQ_INDEX`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Index {
+pub(crate) enum Index {
     /// The legacy interrupt.
     Intx,
     /// Message signalled interrupts.
@@ -64,7 +64,7 @@ pub struct Counts {
 
 impl Counts {
     /// Number of interrupts under `index`.
-    pub fn of(&self, index: Index) -> u32 {
+    pub(crate) fn of(&self, index: Index) -> u32 {
         match index {
             Index::Intx => u32::from(self.intx),
             Index::Msi => u32::from(self.msi),
@@ -74,7 +74,7 @@ impl Counts {
     }
 
     /// Flags that `VFIO_DEVICE_GET_IRQ_INFO` reports for `index`.
-    pub fn flags(index: Index) -> u32 {
+    pub(crate) fn flags(index: Index) -> u32 {
         let kind = match index {
             Index::Intx => {
                 vfio_bindings::VFIO_IRQ_INFO_MASKABLE | vfio_bindings::VFIO_IRQ_INFO_AUTOMASKED
@@ -104,7 +104,7 @@ enum Data {
 }
 
 /// One validated `VFIO_DEVICE_SET_IRQS` call.
-pub struct Request {
+pub(crate) struct Request {
     index: Index,
     action: Option<Action>,
     start: usize,
@@ -116,7 +116,7 @@ impl Request {
     /// Reads `struct vfio_irq_set` from user space and checks it against the interrupts the device has.
     ///
     /// `EFAULT` when it cannot be read; `EINVAL` for sizes, flags, an index or a range that do not exist.
-    pub fn read(arg: UserPtr, counts: &Counts) -> Result<Self> {
+    pub(crate) fn read(arg: UserPtr, counts: &Counts) -> Result<Self> {
         let mut header = [0u8; HEADER];
         UserSlice::new(arg, HEADER)
             .reader()
@@ -180,7 +180,7 @@ impl Request {
 }
 
 /// What is left to do for a request outside the device's mutex.
-pub enum FollowUp {
+pub(crate) enum FollowUp {
     /// Nothing.
     Done,
     /// Unmask INTx whenever this descriptor of the caller is signalled.
@@ -207,28 +207,22 @@ enum Signalling {
 }
 
 /// The interrupt configuration of one open device.
-pub struct Irqs {
+pub(crate) struct Irqs {
     signalling: Signalling,
     request: Option<EventFd>,
 }
 
 /// What the device model asserts, as [`Irqs::deliver`] needs to know it.
-pub trait Lines {
+pub(crate) trait Lines {
     /// Whether INTx is asserted.
     fn intx(&self) -> bool;
     /// Vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
 }
 
-impl Default for Irqs {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Irqs {
     /// No interrupt is configured.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             signalling: Signalling::Off,
             request: None,
@@ -240,7 +234,7 @@ impl Irqs {
     /// `EINVAL` where the interrupt is not enabled, another kind of interrupt is, or start and count do not fit; `ENOTTY`
     /// for an action or data type that this interrupt does not have, which unmasking by eventfd is unless `unmask_eventfd`;
     /// `EBADF`, `EINVAL` for a descriptor that is no eventfd. An error leaves everything as it was.
-    pub fn apply(&mut self, request: &Request, unmask_eventfd: bool) -> Result<FollowUp> {
+    pub(crate) fn apply(&mut self, request: &Request, unmask_eventfd: bool) -> Result<FollowUp> {
         let action = request.action.ok_or(ENOTTY)?;
         match (request.index, action) {
             (Index::Intx, Action::Trigger) => self.trigger_intx(request),
@@ -381,14 +375,14 @@ impl Irqs {
     }
 
     /// Unmasks INTx, as the unmask eventfd asks for. Without INTx enabled, nothing.
-    pub fn unmask(&mut self) {
+    pub(crate) fn unmask(&mut self) {
         if let Signalling::Intx { masked, .. } = &mut self.signalling {
             *masked = false;
         }
     }
 
     /// Signals what the device asserts and the user has not been told yet.
-    pub fn deliver(&mut self, lines: &mut impl Lines) {
+    pub(crate) fn deliver(&mut self, lines: &mut impl Lines) {
         match &mut self.signalling {
             Signalling::Off => {}
             Signalling::Intx { trigger, masked } => {
@@ -411,7 +405,7 @@ impl Irqs {
     }
 
     /// Asks the user to let the device go. Returns whether there is an eventfd to ask with.
-    pub fn ask_for_release(&self) -> bool {
+    pub(crate) fn ask_for_release(&self) -> bool {
         self.request.as_ref().inspect(|e| e.signal()).is_some()
     }
 }

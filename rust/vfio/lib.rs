@@ -37,18 +37,18 @@
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
-pub mod anon_file;
+mod anon_file;
 pub mod class;
 pub mod device;
-pub mod eventfd;
+mod eventfd;
 pub mod irq;
 mod lock_class;
 pub mod mdev;
-pub mod migration;
+mod migration;
 mod progress;
-pub mod reason;
+mod reason;
 pub mod region;
-pub mod sysfs;
+mod sysfs;
 mod timer;
 
 #[cfg(CONFIG_KUNIT)]

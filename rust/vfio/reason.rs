@@ -5,21 +5,21 @@
 use core::fmt::{self, Write};
 
 /// Longest reason kept, in bytes; a longer one is cut at a character boundary.
-pub const MAX_REASON: usize = 256;
+pub(crate) const MAX_REASON: usize = 256;
 
 /// A short text: the reason of the last refusal, or empty.
 ///
 /// # Invariants
 ///
 /// The first `len` bytes are UTF-8.
-pub struct Reason {
+pub(crate) struct Reason {
     text: [u8; MAX_REASON],
     len: usize,
 }
 
 impl Reason {
     /// No reason: nothing was refused.
-    pub const fn none() -> Self {
+    pub(crate) const fn none() -> Self {
         Self {
             text: [0; MAX_REASON],
             len: 0,
@@ -27,19 +27,19 @@ impl Reason {
     }
 
     /// Replaces the text.
-    pub fn set(&mut self, reason: fmt::Arguments<'_>) {
+    pub(crate) fn set(&mut self, reason: fmt::Arguments<'_>) {
         self.clear();
         // Cutting a long text is not an error.
         let _ = self.write_fmt(reason);
     }
 
     /// Forgets the text.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.len = 0;
     }
 
     /// The text; empty when nothing was refused.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.text[..self.len]).unwrap_or("")
     }
 }

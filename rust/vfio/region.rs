@@ -9,13 +9,13 @@
 use kernel::prelude::*;
 
 /// Bits of a file offset that count within one region.
-pub const OFFSET_SHIFT: u32 = 40;
+pub(crate) const OFFSET_SHIFT: u32 = 40;
 
 /// Number of regions a device reports: those of every PCI device (`VFIO_PCI_NUM_REGIONS`), and the migration region.
-pub const NUM_REGIONS: u32 = MIGRATION_INDEX + 1;
+pub(crate) const NUM_REGIONS: u32 = MIGRATION_INDEX + 1;
 
 /// The index of the migration region, after those of every PCI device.
-pub const MIGRATION_INDEX: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS;
+pub(crate) const MIGRATION_INDEX: u32 = vfio_bindings::VFIO_PCI_NUM_REGIONS;
 
 /// A region of a PCI device (`VFIO_PCI_*_REGION_INDEX`), or the migration region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,11 +50,11 @@ impl TryFrom<u32> for Region {
 
 /// A place in a region, from the offset of a read or write on the device's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(crate) struct Position {
     /// The region.
-    pub region: Region,
+    pub(crate) region: Region,
     /// Bytes from its start.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 impl TryFrom<i64> for Position {

@@ -91,7 +91,7 @@ unsafe extern "C" fn release(vdev: *mut vfio_device) {
 /// # Invariants
 ///
 /// The pointer is a `VfioDevice<T>` that is registered, of which this value owns the initial reference.
-pub struct Registration<T: Device> {
+pub(crate) struct Registration<T: Device> {
     vdev: NonNull<vfio_device>,
     released: Arc<Completion>,
     _device: PhantomData<fn(T)>,
