@@ -14,10 +14,7 @@ use crate::vfio::{Access, Errno, State};
 
 pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(suite, logging_can_be_probed_started_reported_and_stopped);
-    tests!(
-        suite,
-        logging_is_not_offered_where_the_kernel_cannot_report,
-    );
+    tests!(suite, logging_is_not_offered_where_the_kernel_cannot_report,);
     tests_with!(
         suite,
         kernel::LOGGING,
