@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use migration::model::{parse_value, Type};
-use migration::value::{Param, Value};
+use migration::value::{Kind, Param, Value};
 use uuid::Uuid;
 
 use crate::error::{describe, Error, Result};
@@ -298,9 +298,13 @@ impl Instance {
         params
             .map(|def| {
                 let text: &'a str = arena.alloc_str(&self.read(def.name)?);
-                let value = parse_value(def.kind, text.as_bytes()).map_err(|error| {
-                    Error::failed(format!("{}: {error}", self.file(def.name).display()))
-                })?;
+                let value = match def.kind {
+                    // What is more than a stream can carry is for the check to tell.
+                    Kind::Str => Value::Str(text),
+                    kind => parse_value(kind, text.as_bytes()).map_err(|error| {
+                        Error::failed(format!("{}: {error}", self.file(def.name).display()))
+                    })?,
+                };
                 Ok(Param {
                     name: def.name,
                     value,

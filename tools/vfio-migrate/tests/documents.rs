@@ -2,7 +2,10 @@
 
 //! The examples of the documentation are what a driver prints, and what the program reads.
 
-use std::process::Command;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use migration::info::{Compatible, Family, MigrationInfo};
 use migration::model::{Allowed, InUse, IntRange, Model, Narrowed, ParamDef, Type, Values};
@@ -111,6 +114,73 @@ fn the_example_of_compatible_is_what_a_driver_prints() {
     assert_eq!(printed, example("self"));
 }
 
+/// The program on a tree that is laid out as sysfs is.
+fn run(sysfs: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-migrate"));
+    let command = command.arg("--sysfs").arg(sysfs).args(arguments);
+    command.output().unwrap()
+}
+
+/// An instance in a tree that is laid out as sysfs is: its type's document, and its files.
+fn instance(document: &str, files: &[(&str, &str)]) -> (tempfile::TempDir, &'static str) {
+    const UUID: &str = "5f0c8a51-7a1e-4b8a-9d5c-0c1f5a7e0003";
+    let directory = tempfile::TempDir::new().unwrap();
+    let ty = directory.path().join("card0/mdev_supported_types/card-1");
+    let instance = directory.path().join("bus/mdev/devices").join(UUID);
+    fs::create_dir_all(&ty).unwrap();
+    fs::create_dir_all(instance.join("migration")).unwrap();
+    fs::write(ty.join("migration_info.json"), document).unwrap();
+    symlink(ty, instance.join("mdev_type")).unwrap();
+    for (name, text) in files {
+        fs::write(instance.join("migration").join(name), format!("{text}\n")).unwrap();
+    }
+    (directory, UUID)
+}
+
+#[test]
+fn an_instance_s_value_that_no_stream_can_carry_is_a_reason() {
+    let document = r#"{"models": {"m": {"params": {"label": {"type": "str", "init_value": "", "off_value": ""}}}}}"#;
+    let long = "l".repeat(65);
+    let (sysfs, uuid) = instance(document, &[("device_model", "m"), ("label", &long)]);
+    let shown = run(sysfs.path(), &["params", uuid]);
+    assert!(shown.status.success(), "{shown:?}");
+    let file = sysfs.path().join("info.json");
+    fs::write(&file, document).unwrap();
+    let refused = run(sysfs.path(), &["check", uuid, file.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let said = String::from_utf8(refused.stdout).unwrap();
+    assert!(
+        said.contains("label: the source's value is longer than 64 bytes"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_model_known_by_its_versions_is_set_up_by_writing_the_version() {
+    let document = r#"{"models": {"m": {"versions": ["1", "2"]}}}"#;
+    let (sysfs, uuid) = instance(
+        document,
+        &[("device_model", "m"), ("version", "1"), ("error", "")],
+    );
+    let source = sysfs.path().join("source.json");
+    fs::write(&source, r#"{"model": "m", "version": "2"}"#).unwrap();
+    let source = source.to_str().unwrap();
+    assert!(run(sysfs.path(), &["check", source, uuid]).status.success());
+    let prepared = run(sysfs.path(), &["prepare", source, uuid]);
+    assert!(prepared.status.success(), "{prepared:?}");
+    let file = sysfs
+        .path()
+        .join("bus/mdev/devices")
+        .join(uuid)
+        .join("migration/version");
+    assert_eq!(fs::read_to_string(file).unwrap().trim_end(), "2");
+    fs::write(source, r#"{"model": "m", "version": "3"}"#).unwrap();
+    assert_eq!(
+        run(sysfs.path(), &["check", source, uuid]).status.code(),
+        Some(1)
+    );
+}
+
 #[test]
 fn a_generation_that_a_document_lacks_is_not_made_up() {
     let directory = tempfile::TempDir::new().unwrap();
@@ -120,12 +190,11 @@ fn a_generation_that_a_document_lacks_is_not_made_up() {
         format!(r#"{{{generation}"models": {{"m": {{"params": {params}}}}}}}"#)
     };
     for (generation, wanted) in [("", None), (r#""generation": "","#, Some(json!("")))] {
-        std::fs::write(&path, document(generation)).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_vfio-migrate"))
-            .args(["--json", "info"])
-            .arg(&path)
-            .output()
-            .unwrap();
+        fs::write(&path, document(generation)).unwrap();
+        let output = run(
+            directory.path(),
+            &["--json", "info", path.to_str().unwrap()],
+        );
         let shown: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(shown.get("generation").cloned(), wanted);
     }
