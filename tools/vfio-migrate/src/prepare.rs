@@ -7,7 +7,6 @@
 //! whatever they were before. There is one exception: what is always on may require another parameter not to be off. Then that
 //! one is always on as well, and its off value is not written. (A driver whose tables were validated has no such parameters.)
 
-use std::collections::HashMap;
 use std::io;
 
 use migration::model::{parse_value, Type};
@@ -30,8 +29,6 @@ pub fn steps<'a>(ty: &Type<'a>, source: &Source<'a>) -> Vec<Param<'a>> {
 /// The writes that switch off what can be, in reverse declaration order.
 fn off_steps<'a>(ty: &Type<'a>) -> Vec<Param<'a>> {
     let params = ty.model.params;
-    let places = params.iter().enumerate();
-    let places: HashMap<&str, usize> = places.map(|(place, def)| (def.name, place)).collect();
     // Whether something that is always on requires the parameter not to be off.
     let mut needed = vec![false; params.len()];
     let mut steps = Vec::new();
@@ -43,7 +40,7 @@ fn off_steps<'a>(ty: &Type<'a>) -> Vec<Param<'a>> {
             }),
             None => {
                 for required in def.requires {
-                    if let Some(&other) = places.get(required.param) {
+                    if let Some(other) = ty.model.position(required.param) {
                         let off = params[other].off;
                         needed[other] |= !off.is_some_and(|off| required.allowed.contains(&off));
                     }

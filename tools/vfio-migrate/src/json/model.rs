@@ -2,8 +2,6 @@
 
 //! A model as a type or program offers it, and its parameters.
 
-use std::collections::HashMap;
-
 use bumpalo::collections::Vec as ArenaVec;
 use migration::model::{Allowed, Model, ParamDef, Requirement, Type, Version, VERSION};
 use migration::value::{name_form_problem, Kind, Value, RESERVED_NAMES};
@@ -21,9 +19,9 @@ use super::Context;
 pub(super) struct ModelObject<'a> {
     name: &'a str,
     params: Option<&'a [RawDef<'a>]>,
-    param_order: &'a [&'a str],
+    param_order: Preference<'a>,
     versions: Option<Versions<'a>>,
-    version_order: &'a [&'a str],
+    version_order: Preference<'a>,
     init_version: Option<&'a str>,
 }
 
@@ -32,9 +30,9 @@ impl<'a> ModelObject<'a> {
         Self {
             name,
             params: None,
-            param_order: &[],
+            param_order: Preference(&[]),
             versions: None,
-            version_order: &[],
+            version_order: Preference(&[]),
             init_version: None,
         }
     }
@@ -91,9 +89,9 @@ impl<'a> Object<'a> for ModelObject<'a> {
         let names = ListOf(context, Text(context));
         match name {
             "params" => self.params = Some(List::read(context, Defs, map)?),
-            "param_order" => self.param_order = map.next_value_seed(names)?,
+            "param_order" => self.param_order = Preference(map.next_value_seed(names)?),
             "versions" => self.versions = Some(map.next_value_seed(AnyVersions(context))?),
-            "version_order" => self.version_order = map.next_value_seed(names)?,
+            "version_order" => self.version_order = Preference(map.next_value_seed(names)?),
             "init_version" => self.init_version = Some(map.next_value_seed(Text(context))?),
             _ => map.next_value_seed(Skip(context))?,
         }
@@ -139,19 +137,15 @@ pub(super) type RawDef<'a> = (ParamDef<'a>, &'a [RawRequirement<'a>]);
 fn declared<'a, E: Error>(
     context: &Context<'a>,
     raw: &[RawDef<'a>],
-    order: &[&'a str],
+    order: Preference<'_>,
 ) -> Result<&'a [ParamDef<'a>], E> {
     let arena = context.arena;
-    let positions: HashMap<&str, usize> = raw
-        .iter()
-        .enumerate()
-        .map(|(position, (def, _))| (def.name, position))
-        .collect();
+    let position = |name: &str| raw.iter().position(|(def, _)| def.name == name);
     let mut nodes = Vec::with_capacity(raw.len());
     for (def, requires) in raw {
         let mut required = Vec::with_capacity(requires.len());
         for (name, _) in *requires {
-            required.push(*positions.get(name).ok_or_else(|| {
+            required.push(position(name).ok_or_else(|| {
                 context.enter(def.name);
                 context.enter("requires");
                 context.enter(name);
@@ -164,7 +158,7 @@ fn declared<'a, E: Error>(
             requires: required,
         });
     }
-    let order = by_requirement(&nodes, &Preference::new(order)).map_err(|(one, other)| {
+    let order = by_requirement(&nodes, order).map_err(|(one, other)| {
         context.enter(one);
         context.enter("requires");
         match one == other {

@@ -4,21 +4,18 @@
 //! sort them, or keep them in no order at all.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 /// What comes before what, where nothing else decides: names in the order of the list that the document gives, then the others
 /// by name.
-pub(super) struct Preference<'a>(HashMap<&'a str, usize>);
+#[derive(Clone, Copy)]
+pub(super) struct Preference<'a>(pub(super) &'a [&'a str]);
 
-impl<'a> Preference<'a> {
-    pub(super) fn new(listed: &[&'a str]) -> Self {
-        // Of a name that is listed twice, the first place counts.
-        let places = listed.iter().enumerate().rev();
-        Self(places.map(|(place, name)| (*name, place)).collect())
-    }
-
+impl Preference<'_> {
     pub(super) fn key<'n>(&self, name: &'n str) -> (usize, &'n str) {
-        (self.0.get(name).copied().unwrap_or(usize::MAX), name)
+        // Models have a few parameters: looking for one is faster than hashing it.
+        let place = self.0.iter().position(|listed| *listed == name);
+        (place.unwrap_or(usize::MAX), name)
     }
 }
 
@@ -33,7 +30,7 @@ pub(super) struct Node<'a> {
 /// first requires the second, directly or not, and the second the first.
 pub(super) fn by_requirement<'a>(
     nodes: &[Node<'a>],
-    preference: &Preference<'_>,
+    preference: Preference<'_>,
 ) -> Result<Vec<usize>, (&'a str, &'a str)> {
     let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (position, node) in nodes.iter().enumerate() {

@@ -78,7 +78,7 @@ impl<'a> Versions<'a> {
         self,
         context: &Context<'a>,
         params: &[ParamDef<'a>],
-        order: &[&'a str],
+        order: Preference<'a>,
     ) -> Result<&'a [Version<'a>], E> {
         let bundles = match self {
             Self::Names(names) => {
@@ -89,8 +89,7 @@ impl<'a> Versions<'a> {
         };
         context.enter("versions");
         let bundles = context.arena.alloc_slice_copy(bundles);
-        let preference = Preference::new(order);
-        bundles.sort_by_key(|version| preference.key(version.name));
+        bundles.sort_by_cached_key(|version| order.key(version.name));
         for version in bundles.iter_mut() {
             context.enter(version.name);
             version.values = in_order(context, params, version.values)?;
