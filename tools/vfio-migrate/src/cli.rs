@@ -294,8 +294,9 @@ impl Command {
             | Self::Save { .. }
             | Self::Load { .. }
             | Self::Copy { .. }
-            | Self::Inspect { .. }
-            | Self::Callout(_) => true,
+            | Self::Inspect { .. } => true,
+            // mdevctl reads what it asks for.
+            Self::Callout(asked) => asked.event != "get",
             Self::Types
             | Self::Info { .. }
             | Self::Params { .. }

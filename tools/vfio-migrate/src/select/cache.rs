@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::input::regular;
 use crate::json::{read_candidate, Bump};
 use crate::sysfs::read_bounded;
 
@@ -66,7 +67,7 @@ impl Cache {
 
     /// The copy of the candidate of this name.
     pub(super) fn find(&self, name: &str, generation: &str) -> Found {
-        let text = match fs::File::open(self.path(name)).and_then(read_bounded) {
+        let text = match regular(&self.path(name)).and_then(read_bounded) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Stale(Why::New),
             Err(_) => return Found::Stale(Why::Damaged),

@@ -114,6 +114,7 @@ fn a_shell_completes_every_command() {
         "copy",
         "inspect",
         "watch",
+        "callout",
         "completions",
         "man",
     ];

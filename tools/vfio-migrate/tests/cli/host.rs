@@ -119,9 +119,9 @@ impl Host {
             // A program that has seen enough does not read on.
             let _ = pipe.write_all(&input);
         });
-        let output = child.wait_with_output().unwrap();
+        let ran = end(child);
         writer.join().unwrap();
-        Ran::of(output)
+        ran
     }
 
     pub fn value(&self, uuid: &str, name: &str) -> String {
@@ -195,4 +195,10 @@ impl Ran {
 
 pub fn list(params: Json) -> String {
     json!({"model": MODEL, "params": params}).to_string()
+}
+
+/// A FIFO of this name.
+pub fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success());
 }

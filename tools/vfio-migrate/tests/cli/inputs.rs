@@ -12,12 +12,7 @@ use std::process::{Command, Stdio};
 use rustix::process::geteuid;
 use serde_json::json;
 
-use crate::host::{end, info, list, Host, Ran, FIXED, FLEXIBLE};
-
-fn make_fifo(path: &Path) {
-    let made = Command::new("mkfifo").arg(path).status().unwrap();
-    assert!(made.success());
-}
+use crate::host::{end, info, list, make_fifo, Host, Ran, FIXED, FLEXIBLE};
 
 impl Host {
     /// Runs the program, which must not wait for anything.

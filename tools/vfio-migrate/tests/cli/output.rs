@@ -75,6 +75,11 @@ fn cases(host: &Host) -> Vec<Case> {
         add(false, 0, &["completions", shell]);
     }
     add(false, 0, &["man"]);
+    let callout = ["callout", "-u", FIXED, "-p", "card0", "-t", "card-1"];
+    for action in ["capabilities", "attributes"] {
+        let asked = ["-e", "get", "-a", action];
+        add(false, 0, &[&callout[..], &asked[..]].concat());
+    }
     add(false, 0, &["--help"]);
     add(false, 0, &["--version"]);
     cases

@@ -7,7 +7,7 @@ use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 
 use serde_json::{json, Value as Json};
 
-use crate::host::{info, list, Host, Ran, FIXED, FLEXIBLE, MODEL};
+use crate::host::{info, list, make_fifo, Host, Ran, FIXED, FLEXIBLE, MODEL};
 
 /// A source with two ports.
 fn two_ports(host: &Host) -> String {
@@ -297,6 +297,11 @@ fn a_damaged_copy_is_refreshed() {
         );
         assert_eq!(fs::read(&file).unwrap(), whole);
     }
+    // Nor does anybody wait for what only has the name of a copy.
+    fs::remove_file(&file).unwrap();
+    make_fifo(&file);
+    select_cached(&host, &source, &cache, &document);
+    assert_eq!(fs::read(&file).unwrap(), whole);
     // What cannot be replaced is told, and the answer stays.
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
