@@ -4,13 +4,13 @@
 //!
 //! C header: `include/linux/anon_inodes.h`.
 
+use crate::module::{this_module, ModuleMetadata};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::error::from_err_ptr;
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use kernel::fs::File;
-use kernel::module::{this_module, ModuleMetadata};
 use kernel::prelude::*;
 use kernel::sync::poll::PollTable;
 use kernel::types::ForeignOwnable;

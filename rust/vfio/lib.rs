@@ -45,6 +45,7 @@ pub mod irq;
 mod lock_class;
 pub mod mdev;
 mod migration;
+pub mod module;
 mod progress;
 mod reason;
 pub mod region;

@@ -9,6 +9,7 @@ mod types;
 
 use crate::class::ClassDevice;
 use crate::device::{Device, Instance, Registration};
+use crate::module::this_module;
 use crate::sysfs::{Groups, PageWriter, DEVICE_API};
 use ::migration::info::{longest_compatible, Family};
 use ::migration::model::Values;
@@ -16,7 +17,6 @@ use core::fmt::Write;
 use kernel::bindings;
 use kernel::error::to_result;
 use kernel::ffi::{c_char, c_int, c_uint};
-use kernel::module::this_module;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::str::CString;

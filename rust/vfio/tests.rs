@@ -6,12 +6,12 @@ use crate::device::{Device, SavedSize};
 use crate::irq::Counts;
 use crate::mdev::Type;
 use crate::migration::session::{Migration, Resuming, Saving, Session, SUPPORT};
+use crate::module::ModuleMetadata;
 use crate::reason::Reason;
 use crate::region::Region;
 use ::migration::model::{Allowed, InUse, IntRange, Model, ParamDef, Type as Offer, Values};
 use ::migration::value::Value;
 use core::fmt::Write;
-use kernel::module::{ModuleMetadata, ThisModule};
 use kernel::prelude::*;
 
 mod memory;
@@ -20,6 +20,7 @@ mod memory;
 struct NoModule;
 
 impl ModuleMetadata for NoModule {
+    #[cfg(not(no_this_module))]
     const NAME: &'static CStr = c"none";
     const THIS_MODULE: ThisModule = {
         // SAFETY: The null pointer stands for code that is built in, which cannot be unloaded.

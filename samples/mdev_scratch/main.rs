@@ -179,6 +179,8 @@ struct MdevScratch {
     _parent: Parent<Scratch>,
 }
 
+vfio::owner_module!(MdevScratch);
+
 impl kernel::Module for MdevScratch {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let device = ClassDevice::new(Class::new(Scratch::NAME)?, Scratch::NAME)?;

@@ -26,6 +26,7 @@ use vfio::class::{Class, ClassDevice};
 use vfio::device::{Device, SavedSize};
 use vfio::irq::Counts;
 use vfio::mdev::{Driver, Parent};
+use vfio::module;
 use vfio::region::Region;
 
 module! {
@@ -138,7 +139,7 @@ impl Device for SerialCard {
     }
 
     fn intx_unmask_eventfd() -> bool {
-        module_parameters::intx_unmask_eventfd.value() == 1
+        module::value::<u8>(module_parameters::intx_unmask_eventfd.value()) == 1
     }
 
     fn intx(&self) -> bool {
@@ -224,17 +225,22 @@ struct MdevSerial {
     _parent: Parent<SerialCard>,
 }
 
+vfio::owner_module!(MdevSerial);
+
 impl kernel::Module for MdevSerial {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let max_ports = module_parameters::max_ports.value();
+        let max_ports: u32 = module::value(module_parameters::max_ports.value());
         if !(1..=1024).contains(&max_ports) {
             pr_err!("max_ports={max_ports} is out of range: give a number from 1 to 1024\n");
             return Err(EINVAL);
         }
-        let with_old = switch("old_parent", module_parameters::old_parent.value())?;
+        let with_old = switch(
+            "old_parent",
+            module::value(module_parameters::old_parent.value()),
+        )?;
         switch(
             "intx_unmask_eventfd",
-            module_parameters::intx_unmask_eventfd.value(),
+            module::value(module_parameters::intx_unmask_eventfd.value()),
         )?;
         let class = Class::new(SerialCard::NAME)?;
         let driver = Driver::new(&[&types::TYPES, &types::OLD_TYPES])?;

@@ -10,6 +10,8 @@ use crate::device::{Device, Instance};
 use crate::lock_class::new_mutex;
 use crate::migration::session::{Session, SessionId};
 use ::migration::fsm::State;
+use kernel::bindings;
+use kernel::ffi::c_int;
 use kernel::fs::File;
 use kernel::prelude::*;
 use kernel::sync::poll::PollTable;
@@ -65,7 +67,8 @@ impl<T: Device> AnonFile for DataFile<T> {
             let saving = state.migration.saving(self.session).ok_or(ENODEV)?;
             let claim = saving.claim(to.len())?;
             if saving.remaining() == 0 && claim.start == claim.end && !to.is_empty() && !stopped {
-                return Err(ENOMSG);
+                // Linux 7.2 does not have it by name.
+                return Err(Error::from_errno(-(bindings::ENOMSG as c_int)));
             }
             self.instance.stream_moved(&mut state);
             claim
