@@ -26,6 +26,8 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
 use kernel::sync::{Arc, Mutex, SpinLock};
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 
 pub(crate) use ops::{Registration, VfioDevice};
 
@@ -111,6 +113,9 @@ pub struct SavedSize {
     /// Number of sections.
     pub sections: usize,
 }
+
+/// How long an eventfd's wish to unmask INTx waits when nobody serves the interrupt.
+const UNSERVED_PAUSE: Delta = Delta::from_millis(10);
 
 /// Lets the interrupt code ask the device model.
 impl<T: Device> Lines for KBox<T> {
@@ -501,8 +506,12 @@ unsafe impl<T: Device> HasTimer<BYTES> for Instance<T> {
 
 impl<T: Device> Watcher for Instance<T> {
     fn signalled(&self) {
-        let mut state = self.state.lock();
-        state.irqs.unmask();
-        self.settle(&mut state);
+        if self.state.lock().irqs.is_unserved() {
+            fsleep(UNSERVED_PAUSE);
+        }
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.irqs.unmask(&state.device);
+        self.settle(state);
     }
 }

@@ -19,6 +19,9 @@ pub const MAX_MSI: usize = 32;
 /// Number of interrupt indices a PCI device reports (`VFIO_PCI_NUM_IRQS`).
 pub(crate) const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS;
 
+/// How often an eventfd may unmask INTx at full speed without any access to a register.
+const UNSERVED_MAX: u32 = 100;
+
 /// Bytes of `struct vfio_irq_set` before its data.
 const HEADER: usize = core::mem::offset_of!(vfio_bindings::vfio_irq_set, data);
 
@@ -195,10 +198,12 @@ pub(crate) enum FollowUp {
 enum Signalling {
     /// Not at all.
     Off,
-    /// Through the INTx eventfd; `masked` after each signal, until unmasked.
+    /// Through the INTx eventfd; `masked` after each signal, until unmasked. `unserved` counts the times that an eventfd
+    /// unmasked it while it was asserted, since a register was last accessed.
     Intx {
         trigger: Option<EventFd>,
         masked: bool,
+        unserved: u32,
     },
     /// Through one eventfd a vector.
     Msi {
@@ -294,6 +299,7 @@ impl Irqs {
                         self.signalling = Signalling::Intx {
                             trigger: new,
                             masked: false,
+                            unserved: 0,
                         }
                     }
                 }
@@ -375,17 +381,41 @@ impl Irqs {
     }
 
     /// Unmasks INTx, as the unmask eventfd asks for. Without INTx enabled, nothing.
-    pub(crate) fn unmask(&mut self) {
-        if let Signalling::Intx { masked, .. } = &mut self.signalling {
+    pub(crate) fn unmask(&mut self, lines: &impl Lines) {
+        if let Signalling::Intx {
+            masked, unserved, ..
+        } = &mut self.signalling
+        {
             *masked = false;
+            *unserved = if lines.intx() {
+                unserved.saturating_add(1)
+            } else {
+                0
+            };
         }
+    }
+
+    /// A register was accessed: somebody serves the interrupt.
+    pub(crate) fn accessed(&mut self) {
+        if let Signalling::Intx { unserved, .. } = &mut self.signalling {
+            *unserved = 0;
+        }
+    }
+
+    /// Whether INTx was unmasked by the eventfd again and again with nobody serving it. The next time can wait a little then.
+    /// Eventfds can be connected in a circle (one as trigger and to unmask; two devices that unmask each other), and an
+    /// interrupt in it would keep the kernel busy for as long as it is asserted.
+    pub(crate) fn is_unserved(&self) -> bool {
+        matches!(self.signalling, Signalling::Intx { unserved, .. } if unserved >= UNSERVED_MAX)
     }
 
     /// Signals what the device asserts and the user has not been told yet.
     pub(crate) fn deliver(&mut self, lines: &mut impl Lines) {
         match &mut self.signalling {
             Signalling::Off => {}
-            Signalling::Intx { trigger, masked } => {
+            Signalling::Intx {
+                trigger, masked, ..
+            } => {
                 if let (Some(trigger), false) = (trigger, *masked) {
                     if lines.intx() {
                         *masked = true;

@@ -32,6 +32,7 @@ impl<T: Device> Instance<T> {
             {
                 let mut state = self.state.lock();
                 state.tell_time();
+                state.irqs.accessed();
                 state.device.read(at.region, at.offset + done as u64, data);
                 self.settle(&mut state);
             }
@@ -61,6 +62,7 @@ impl<T: Device> Instance<T> {
             {
                 let mut state = self.state.lock();
                 state.tell_time();
+                state.irqs.accessed();
                 state.device.write(at.region, at.offset + done as u64, data);
                 self.settle(&mut state);
             }

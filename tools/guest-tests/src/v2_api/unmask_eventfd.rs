@@ -3,7 +3,11 @@
 //! Unmasking INTx by an eventfd: what KVM needs to deliver the interrupt by itself, and what a card refuses unless its instance
 //! was told to allow it.
 
+use std::fs;
 use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
 
 use super::card::{card_type, Card, UNMASK_EVENTFD};
 use super::check::{equal, refused, Named};
@@ -24,6 +28,9 @@ pub(super) fn add(suite: &mut Suite) {
         an_eventfd_signalled_before_it_is_set_unmasks_intx,
         a_second_unmask_eventfd_is_refused_until_the_first_is_gone,
         an_unmask_eventfd_ends_with_intx,
+        an_eventfd_that_unmasks_what_it_signals_leaves_the_kernel_free,
+        cards_that_unmask_each_other_leave_the_kernel_free,
+        an_interrupt_is_not_lost_after_many_unmasks,
     );
 }
 
@@ -171,4 +178,78 @@ fn an_unmask_eventfd_ends_with_intx() -> anyhow::Result<()> {
     equal("signals after the old unmask eventfd", event.count()?, 0)?;
     card.set_irqs(&IrqSet::eventfd(INTX, UNMASK, resample.number()))
         .named("unmask eventfd again")
+}
+
+/// How long the kernel's workers are watched.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// Processor time that all workers of the kernel together have used so far, in ticks of user space's clock (proc_pid_stat(5)).
+fn worker_ticks() -> anyhow::Result<u64> {
+    let mut sum = 0;
+    for process in fs::read_dir("/proc").context("/proc")? {
+        // A process may end at any time.
+        let Ok(text) = fs::read_to_string(process?.path().join("stat")) else {
+            continue;
+        };
+        let Some((name, fields)) = text.rsplit_once(") ") else {
+            continue;
+        };
+        if name.contains("(kworker/") {
+            // State is the first field here; utime and stime are the twelfth and thirteenth.
+            let times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+            sum += times.sum::<Result<u64, _>>().context(text.clone())?;
+        }
+    }
+    Ok(sum)
+}
+
+/// Sees that the workers use less than a quarter of one processor.
+fn workers_are_free() -> anyhow::Result<()> {
+    let per_second = rustix::param::clock_ticks_per_second();
+    let before = worker_ticks()?;
+    std::thread::sleep(WINDOW);
+    let used = worker_ticks()? - before;
+    anyhow::ensure!(
+        used * 4 < per_second * WINDOW.as_secs(),
+        "the kernel's workers were busy for {used} of {} ticks",
+        per_second * WINDOW.as_secs()
+    );
+    Ok(())
+}
+
+fn an_eventfd_that_unmasks_what_it_signals_leaves_the_kernel_free() -> anyhow::Result<()> {
+    let card = Card::with_unmask_eventfd(1)?;
+    let event = card.enable(INTX)?;
+    watch(&card, &event).named("the trigger as unmask eventfd")?;
+    raise(&card, 0)?;
+    workers_are_free()?;
+    serve(&card, 0)
+}
+
+fn cards_that_unmask_each_other_leave_the_kernel_free() -> anyhow::Result<()> {
+    let cards = [Card::with_unmask_eventfd(1)?, Card::with_unmask_eventfd(1)?];
+    let events = [cards[0].enable(INTX)?, cards[1].enable(INTX)?];
+    watch(&cards[0], &events[1]).named("the second's trigger to unmask the first")?;
+    watch(&cards[1], &events[0]).named("the first's trigger to unmask the second")?;
+    cards.iter().try_for_each(|card| raise(card, 0))?;
+    workers_are_free()?;
+    cards.iter().try_for_each(|card| serve(card, 0))
+}
+
+fn an_interrupt_is_not_lost_after_many_unmasks() -> anyhow::Result<()> {
+    let card = Card::with_unmask_eventfd(1)?;
+    let (event, resample) = (card.enable(INTX)?, Event::new()?);
+    watch(&card, &resample).named("unmask eventfd")?;
+    raise(&card, 0)?;
+    event.wait()?;
+    // More than go at full speed: nobody serves the interrupt, and it comes again each time.
+    for _ in 0..150 {
+        resample.signal()?;
+        equal("signals after the unmask eventfd", event.wait()?, 1)?;
+    }
+    serve(&card, 0)?;
+    resample.signal()?;
+    raise(&card, 0)?;
+    equal("signals of the next interrupt", event.wait()?, 1)?;
+    serve(&card, 0)
 }
