@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`MigrationInfo`] | migration information JSON of a type or program |
 //! | [`DeviceModels`] | the models and versions of a type as plain lines |
+//! | [`ParamNames`], [`OffValue`], [`AllowedValues`] | the parameters of a type as plain lines |
 //! | [`ParameterList`] | the parameters in effect, as a JSON file to keep |
 //! | [`Compatible`] | an instance and the types that can take its state, as JSON |
 
@@ -17,6 +18,7 @@ mod compatible;
 mod json;
 mod longest;
 mod migration_info;
+mod plain;
 mod window;
 
 #[cfg(test)]
@@ -24,5 +26,6 @@ mod tests;
 
 pub use compatible::{Compatible, Family};
 pub use longest::longest_compatible;
-pub use migration_info::{DeviceModels, MigrationInfo, ParameterList};
+pub use migration_info::{MigrationInfo, ParameterList};
+pub use plain::{AllowedValues, DeviceModels, OffValue, ParamNames};
 pub use window::{printed_len, Place, Window};

@@ -5,6 +5,7 @@
 //! C header: `include/linux/mdev.h`.
 
 mod capacity;
+mod param_files;
 mod types;
 
 use crate::class::ClassDevice;

@@ -153,23 +153,3 @@ where
         f.write_str("\n")
     }
 }
-
-/// Models and versions as plain lines: the model with a colon, then its versions. For readers that
-/// know versions and no parameters.
-#[derive(Clone, Copy, Debug)]
-pub struct DeviceModels<'a> {
-    /// What is offered of each model.
-    pub types: &'a [Type<'a>],
-}
-
-impl fmt::Display for DeviceModels<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ty in self.types {
-            writeln!(f, "{}:", ty.model.name)?;
-            for version in ty.versions() {
-                writeln!(f, "{}", version.name)?;
-            }
-        }
-        Ok(())
-    }
-}

@@ -4,8 +4,11 @@
 //!
 //! The files are binary attributes: the mdev core casts text attributes of a type to a structure of its own.
 
+use super::param_files::ParamFiles;
 use super::{Capacity, Type};
-use ::migration::info::{DeviceModels, Family, MigrationInfo, Window};
+use ::migration::info::{
+    AllowedValues, DeviceModels, Family, MigrationInfo, OffValue, ParamNames, Window,
+};
 use core::fmt;
 use core::mem::MaybeUninit;
 use kernel::bindings;
@@ -28,6 +31,8 @@ pub(super) struct TypeNode {
     pub(super) capacity: Arc<Capacity>,
     /// Differs between any two times that the tables could differ: drawn whenever a parent is registered.
     generation: CString,
+    off_values: ParamFiles,
+    allowed_values: ParamFiles,
 }
 
 impl TypeNode {
@@ -37,6 +42,9 @@ impl TypeNode {
         families: &'static [Family<'static>],
         capacity: Arc<Capacity>,
     ) -> Result<KBox<Self>> {
+        let offer = info.migration;
+        let params = offer.model.params.iter();
+        let can_be_off = params.clone().filter(|param| offer.off(param).is_some());
         // SAFETY: May be called from any context that sleeps.
         let random = unsafe { bindings::get_random_u64() };
         Ok(KBox::new(
@@ -50,6 +58,12 @@ impl TypeNode {
                 families,
                 capacity,
                 generation: CString::try_from_fmt(fmt!("{random:016x}"))?,
+                off_values: ParamFiles::new(c"migration_off_values", can_be_off, read_off_value)?,
+                allowed_values: ParamFiles::new(
+                    c"migration_allowed_values",
+                    params,
+                    read_allowed_values,
+                )?,
             },
             GFP_KERNEL,
         )?)
@@ -73,13 +87,17 @@ impl TypeNode {
     ///
     /// # Safety
     ///
-    /// The type must be registered.
+    /// The type must be registered, and be unregistered before this value is dropped.
     pub(super) unsafe fn add_files(&self) -> Result {
+        // SAFETY: The type is valid.
+        let kobj = unsafe { &raw mut (*self.raw.get()).kobj };
         for file in FILES {
             // SAFETY: By contract, the kobject is in sysfs. The attributes are static.
-            to_result(unsafe {
-                bindings::sysfs_create_bin_file(&raw mut (*self.raw.get()).kobj, &file.0)
-            })?;
+            to_result(unsafe { bindings::sysfs_create_bin_file(kobj, &file.0) })?;
+        }
+        for directory in [&self.off_values, &self.allowed_values] {
+            // SAFETY: By contract, the kobject is in sysfs, and its directory is removed when the type is unregistered.
+            unsafe { directory.add_to(kobj)? };
         }
         Ok(())
     }
@@ -98,7 +116,7 @@ impl TypeNode {
     }
 }
 
-/// `migration_info.json` and `migration_device_models`.
+/// `migration_info.json`, `migration_device_models` and `migration_params`.
 // `as_char_ptr()` is not const. Structures that are whole here have more fields with CONFIG_DEBUG_LOCK_ALLOC.
 #[allow(clippy::disallowed_methods, clippy::needless_update)]
 static FILES: &[&FileAttribute] = &[
@@ -118,6 +136,15 @@ static FILES: &[&FileAttribute] = &[
             ..pin_init::zeroed()
         },
         read: Some(read_device_models),
+        ..pin_init::zeroed()
+    }),
+    &FileAttribute(bindings::bin_attribute {
+        attr: bindings::attribute {
+            name: c"migration_params".as_ptr().cast(),
+            mode: 0o444,
+            ..pin_init::zeroed()
+        },
+        read: Some(read_params),
         ..pin_init::zeroed()
     }),
 ];
@@ -156,6 +183,55 @@ unsafe extern "C" fn read_device_models(
 ) -> isize {
     // SAFETY: By contract.
     unsafe { read(kobj, buf, offset, count, TypeNode::device_models) }
+}
+
+/// # Safety
+///
+/// As for [`read_info`].
+unsafe extern "C" fn read_params(
+    _file: *mut bindings::file,
+    kobj: *mut bindings::kobject,
+    _attribute: *const bindings::bin_attribute,
+    buf: *mut c_char,
+    offset: bindings::loff_t,
+    count: usize,
+) -> isize {
+    // SAFETY: By contract.
+    unsafe { read(kobj, buf, offset, count, |node| ParamNames(node.info.migration)) }
+}
+
+/// # Safety
+///
+/// As for [`read_info`]; the attribute is one of a [`ParamFiles`].
+unsafe extern "C" fn read_off_value(
+    _file: *mut bindings::file,
+    kobj: *mut bindings::kobject,
+    attribute: *const bindings::bin_attribute,
+    buf: *mut c_char,
+    offset: bindings::loff_t,
+    count: usize,
+) -> isize {
+    // SAFETY: By contract.
+    let param = unsafe { ParamFiles::param(attribute) };
+    // SAFETY: By contract.
+    unsafe { read(kobj, buf, offset, count, |node| OffValue(node.info.migration, param)) }
+}
+
+/// # Safety
+///
+/// As for [`read_off_value`].
+unsafe extern "C" fn read_allowed_values(
+    _file: *mut bindings::file,
+    kobj: *mut bindings::kobject,
+    attribute: *const bindings::bin_attribute,
+    buf: *mut c_char,
+    offset: bindings::loff_t,
+    count: usize,
+) -> isize {
+    // SAFETY: By contract.
+    let param = unsafe { ParamFiles::param(attribute) };
+    // SAFETY: By contract.
+    unsafe { read(kobj, buf, offset, count, |node| AllowedValues(node.info.migration, param)) }
 }
 
 /// # Safety

@@ -29,6 +29,7 @@ mod host;
 mod mdevctl;
 mod old_parent;
 mod outputs;
+mod plain_files;
 mod protocols;
 mod refusals;
 mod set_up;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::new();
     suite.limit(Duration::from_secs(100));
     files::add(&mut suite);
+    plain_files::add(&mut suite);
     refusals::add(&mut suite);
     versions::add(&mut suite);
     capacity::add(&mut suite);
