@@ -102,9 +102,7 @@ impl ParamFiles {
     /// # Safety
     ///
     /// `file` must be one of a [`ParamFiles`].
-    pub(super) unsafe fn param(
-        file: *const bindings::bin_attribute,
-    ) -> &'static ParamDef<'static> {
+    pub(super) unsafe fn param(file: *const bindings::bin_attribute) -> &'static ParamDef<'static> {
         // SAFETY: By contract and the type invariant.
         unsafe { &*(*file).private.cast::<ParamDef<'static>>() }
     }

@@ -197,7 +197,11 @@ unsafe extern "C" fn read_params(
     count: usize,
 ) -> isize {
     // SAFETY: By contract.
-    unsafe { read(kobj, buf, offset, count, |node| ParamNames(node.info.migration)) }
+    unsafe {
+        read(kobj, buf, offset, count, |node| {
+            ParamNames(node.info.migration)
+        })
+    }
 }
 
 /// # Safety
@@ -214,7 +218,11 @@ unsafe extern "C" fn read_off_value(
     // SAFETY: By contract.
     let param = unsafe { ParamFiles::param(attribute) };
     // SAFETY: By contract.
-    unsafe { read(kobj, buf, offset, count, |node| OffValue(node.info.migration, param)) }
+    unsafe {
+        read(kobj, buf, offset, count, |node| {
+            OffValue(node.info.migration, param)
+        })
+    }
 }
 
 /// # Safety
@@ -231,7 +239,11 @@ unsafe extern "C" fn read_allowed_values(
     // SAFETY: By contract.
     let param = unsafe { ParamFiles::param(attribute) };
     // SAFETY: By contract.
-    unsafe { read(kobj, buf, offset, count, |node| AllowedValues(node.info.migration, param)) }
+    unsafe {
+        read(kobj, buf, offset, count, |node| {
+            AllowedValues(node.info.migration, param)
+        })
+    }
 }
 
 /// # Safety
