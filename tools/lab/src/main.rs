@@ -125,7 +125,9 @@ fn main() -> ExitCode {
     let Cli { env, action } = Cli::parse();
     let done = match action {
         Action::Image => prepare(&env),
-        Action::Run(args) if !args.tests.is_empty() => test(&env, &args.tests, &[], &[], args.machines),
+        Action::Run(args) if !args.tests.is_empty() => {
+            test(&env, &args.tests, &[], &[], args.machines)
+        }
         Action::Run(args) => command(&env, &args),
         Action::Test(args) => test(&env, &[], &args.host_tests, &args.with, args.machines),
         Action::Shell(args) => shell(&env, &args),

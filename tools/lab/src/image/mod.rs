@@ -259,7 +259,7 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     let boot: String = env
         .boot_modules(modules)?
         .iter()
-        .map(|module| format!("{}\n", module.name))
+        .flat_map(|module| [module.name.as_str(), "\n"])
         .collect();
     archive.text(lab_protocol::BOOT_MODULES, 0o644, &boot)?;
     if let Some(config) = env.kernel_config() {

@@ -36,12 +36,16 @@ impl Earlier {
     /// Reads the suites, none of which may be missing: a run without results counts nothing and is an error.
     pub fn read(&self) -> Result<Vec<Suite>> {
         let place = self.file.display();
-        let text = fs::read(&self.file)
-            .with_context(|| format!("cannot read {place}: run the tests of {} first", self.name))?;
+        let text = fs::read(&self.file).with_context(|| {
+            format!("cannot read {place}: run the tests of {} first", self.name)
+        })?;
         let mut suites: Vec<Suite> = serde_json::from_slice(&text)
             .with_context(|| format!("{place} does not hold results of this program"))?;
         if suites.iter().all(|suite| suite.cases.is_empty()) {
-            bail!("{place} holds no result: run the tests of {} again", self.name);
+            bail!(
+                "{place} holds no result: run the tests of {} again",
+                self.name
+            );
         }
         for suite in &mut suites {
             suite.name = format!("{}/{}", self.name, suite.name);
