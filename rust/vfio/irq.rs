@@ -199,11 +199,12 @@ enum Signalling {
     /// Not at all.
     Off,
     /// Through the INTx eventfd; `masked` after each signal, until unmasked. `unserved` counts the times that an eventfd
-    /// unmasked it while it was asserted, since a register was last accessed.
+    /// unmasked it while it was asserted, since a register was last accessed. `once`: signal it once more, asserted or not.
     Intx {
         trigger: Option<EventFd>,
         masked: bool,
         unserved: u32,
+        once: bool,
     },
     /// Through one eventfd a vector.
     Msi {
@@ -300,6 +301,7 @@ impl Irqs {
                             trigger: new,
                             masked: false,
                             unserved: 0,
+                            once: false,
                         }
                     }
                 }
@@ -409,15 +411,32 @@ impl Irqs {
         matches!(self.signalling, Signalling::Intx { unserved, .. } if unserved >= UNSERVED_MAX)
     }
 
+    /// The device has the state of another one now. Its user may have taken over that INTx is asserted, which the other device's
+    /// user was told of and nobody is going to take back: signalled once, it looks, and finds out.
+    ///
+    /// QEMU does so. The level of the pin is part of its own state, and it takes back only what it was told of since it started
+    /// (QEMU 10.0: `vfio_intx_eoi` does nothing unless `intx.pending`). If the device at the source took its interrupt back when
+    /// QEMU had asserted the pin already and the guest was stopped before it looked, the guest at the destination would be
+    /// interrupted without end.
+    pub(crate) fn device_was_loaded(&mut self) {
+        if let Signalling::Intx { once, .. } = &mut self.signalling {
+            *once = true;
+        }
+    }
+
     /// Signals what the device asserts and the user has not been told yet.
     pub(crate) fn deliver(&mut self, lines: &mut impl Lines) {
         match &mut self.signalling {
             Signalling::Off => {}
             Signalling::Intx {
-                trigger, masked, ..
+                trigger,
+                masked,
+                once,
+                ..
             } => {
                 if let (Some(trigger), false) = (trigger, *masked) {
-                    if lines.intx() {
+                    if lines.intx() || *once {
+                        *once = false;
                         *masked = true;
                         trigger.signal();
                     }

@@ -58,6 +58,7 @@ impl<T: Device> DeviceState<T> {
             ResumingToStop => {
                 if let Some(Session::Resuming(resuming)) = &migration.session {
                     resuming.commit(&mut self.device, &mut self.reason)?;
+                    self.irqs.device_was_loaded();
                 }
                 migration.session = None;
             }

@@ -21,6 +21,7 @@ pub(super) fn add(suite: &mut Suite) {
         changes_of_modem_lines_not_seen_yet_arrive,
         a_character_time_out_not_seen_yet_arrives,
         an_asserted_intx_is_signalled_on_the_destination,
+        a_loaded_card_signals_intx_once_without_a_cause,
         an_intx_not_enabled_before_running_is_signalled_when_it_is,
         a_message_not_acknowledged_is_signalled_on_the_destination,
         what_happens_in_pre_copy_is_part_of_the_state,
@@ -235,6 +236,12 @@ fn a_character_time_out_not_seen_yet_arrives() -> anyhow::Result<()> {
             from.wait()?;
         }
         migrate(&source, &destination)?;
+        if !raised {
+            equal("signals without a cause", to.wait()?, 1)?;
+            destination
+                .set_irqs(&IrqSet::none(INTX, UNMASK))
+                .named("unmask")?;
+        }
         equal("signals on the destination", to.wait()?, 1)?;
         equal_hex(
             "identification",
@@ -271,6 +278,31 @@ fn an_asserted_intx_is_signalled_on_the_destination() -> anyhow::Result<()> {
         .set_irqs(&IrqSet::none(INTX, UNMASK))
         .named("unmask")?;
     equal("signals after it was served", to.count()?, 0)
+}
+
+/// A user that took over from the source's that the pin is asserted, after the source had taken its interrupt back, has to look.
+fn a_loaded_card_signals_intx_once_without_a_cause() -> anyhow::Result<()> {
+    let (source, destination) = pair(1, kernel::usual_access())?;
+    let event = destination.enable(INTX)?;
+    destination.load(&source.stop_and_save()?)?;
+    equal("signals in STOP", event.count()?, 0)?;
+    destination.switch(State::Running).named("to RUNNING")?;
+    equal("signals in RUNNING", event.wait()?, 1)?;
+    equal_hex(
+        "identification",
+        destination.port(0).interrupt()?.into(),
+        IIR_NONE.into(),
+    )?;
+    destination
+        .set_irqs(&IrqSet::none(INTX, UNMASK))
+        .named("unmask")?;
+    equal("signals after it was unmasked", event.count()?, 0)?;
+    // Nothing is loaded in between.
+    destination.switch(State::Stop).named("to STOP")?;
+    destination
+        .switch(State::Running)
+        .named("to RUNNING once more")?;
+    equal("signals when it runs again", event.count()?, 0)
 }
 
 fn an_intx_not_enabled_before_running_is_signalled_when_it_is() -> anyhow::Result<()> {
