@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
-use guest_tests::scenarios::{bench, broken, contract, removal, smooth, snapshot, story, v1};
+use guest_tests::scenarios::{
+    bench, broken, contract, dirty_rate, guest_driver, hotplug, removal, smooth, snapshot, story,
+    two_cards, v1,
+};
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
 
@@ -185,6 +188,48 @@ const SCENARIOS: &[Scenario] = &[
         seconds: ONE,
         versions: BOTH,
         body: snapshot::save_and_load,
+    },
+    Scenario {
+        title: "q_postcopy_and_background_snapshot_are_refused_and_the_guest_goes_on",
+        seconds: ONE,
+        versions: V2,
+        body: broken::not_offered,
+    },
+    Scenario {
+        title: "r_two_cards_are_refused_and_cancelled_through_multifd_channels",
+        seconds: ONE,
+        versions: V2,
+        body: two_cards::refused_and_cancelled,
+    },
+    Scenario {
+        title: "s_card_is_plugged_into_a_running_guest_that_migrates_then",
+        seconds: ONE,
+        versions: ALL,
+        body: hotplug::plugged_in,
+    },
+    Scenario {
+        title: "t_removal_at_both_ends_waits_for_the_migration",
+        seconds: ONE,
+        versions: BOTH,
+        body: removal::during_a_migration,
+    },
+    Scenario {
+        title: "u_dirty_rate_is_measured_before_and_during_the_migration",
+        seconds: ONE,
+        versions: BOTH,
+        body: dirty_rate::measured,
+    },
+    Scenario {
+        title: "v_flow_control_in_effect_at_the_stop_holds_afterwards",
+        seconds: ONE,
+        versions: USUAL,
+        body: guest_driver::flow_control,
+    },
+    Scenario {
+        title: "w_guest_rebinds_its_driver_in_pre_copy",
+        seconds: ONE,
+        versions: BOTH,
+        body: guest_driver::rebinds,
     },
     Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",

@@ -10,7 +10,7 @@ use super::cards::{Cards, Driver};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
 use super::scene::{
-    migration_ends, release, trickle, wait_migration_end, wait_state, Options,
+    migration_ends, release, set_capability, trickle, wait_migration_end, wait_state, Options,
     Scene,
 };
 use super::smooth::{pair, see_through, Pair, SOME};
@@ -241,6 +241,56 @@ pub fn reboot(version: Version) -> Outcome {
     works(&source, &mut guest)?;
     source.provoke(&CARD_RESET);
     source.quit()
+}
+
+/// Ways to migrate that need what a card cannot do: QEMU refuses each when it is asked for, the guest goes on, and the usual way
+/// works afterwards.
+pub fn not_offered(version: Version) -> Outcome {
+    let (here, there) = pair(version, &[2])?;
+    let scene = Scene::with_qemu(version, "not-offered")?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    for (capability, words) in [
+        (MigrationCapability::postcopy_ram, "postcopy"),
+        (
+            MigrationCapability::background_snapshot,
+            "background snapshot",
+        ),
+    ] {
+        let from = scene.timeline().position();
+        set_capability(&source, capability, true)?;
+        let refused = source.execute(&qmp::migrate {
+            channels: None,
+            detach: None,
+            resume: None,
+            uri: Some("exec:cat >/dev/null".into()),
+        });
+        let Err(error) = refused else {
+            anyhow::bail!("a migration by {} should be refused", words);
+        };
+        let error = format!("{error:#}");
+        ensure!(
+            error.contains("not supported") && error.contains(words),
+            "the refusal should say that a card knows no {words}, not: {error}"
+        );
+        diag!("refused: {error}");
+        let states = scene.states(&source, from, 0);
+        ensure!(
+            states.is_empty(),
+            "the card went through {}",
+            names(&states)
+        );
+        source.expect_status(RunState::running)?;
+        works(&source, &mut guest)?;
+        set_capability(&source, capability, false)?;
+    }
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    diag!("{measured}; the guest counted to {:?}", guest.counts());
+    destination.quit()
 }
 
 /// The guest goes on on `machine`.

@@ -150,6 +150,12 @@ impl Cards {
         self
     }
 
+    /// With ports that use RTS and CTS for flow control.
+    pub fn with_flow_control(mut self) -> Self {
+        self.append = " lab.flow-control=1";
+        self
+    }
+
     /// The instances.
     pub fn instances(&self) -> &[Mdev] {
         &self.instances

@@ -5,6 +5,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use qapi::qmp;
+use serde_json::Value;
+
 use super::version::Version;
 
 /// The guest's kernels that there may be, each with the memory in MiB that a guest with it needs: the test kernel (bootable by
@@ -17,6 +20,11 @@ pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
 /// The guest's kernel command line: quiet, and without the probes that take time in a nested machine.
 const APPEND: &str =
     "console=ttyS0 quiet loglevel=4 nokaslr no_timer_check tsc=reliable 8250.nr_uarts=8";
+
+/// QEMU's name of the device that a card is.
+const DEVICE: &str = "vfio-pci";
+/// PCI address of the first card.
+const FIRST_SLOT: usize = 5;
 
 /// How QEMU reaches the host's IOMMU interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,24 +126,12 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         add(&["-object", "iommufd,id=iommufd0"]);
     }
     for (index, card) in spec.cards.iter().enumerate() {
-        let backend = if spec.backend == Backend::Iommufd {
-            ",iommufd=iommufd0"
-        } else {
-            ""
-        };
-        let common = format!(
-            "vfio-pci,id=card{index},addr={},{}",
-            5 + index,
-            spec.version.card_properties()
-        );
-        add(&[
-            "-device",
-            &format!(
-                "{common},sysfsdev={}{backend}{}",
-                card.path.display(),
-                card.properties
-            ),
-        ]);
+        let properties = properties(spec.version, spec.backend, index, card);
+        let properties: Vec<String> = properties
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        add(&["-device", &format!("{DEVICE},{}", properties.join(","))]);
     }
     if spec.incoming {
         add(&["-incoming", "defer"]);
@@ -152,6 +148,60 @@ fn kernel() -> (&'static str, &'static str) {
         .into_iter()
         .find(|(path, _)| Path::new(path).exists());
     there.unwrap_or(KERNELS[0])
+}
+
+/// The properties of card number `index`, in order.
+fn properties(
+    version: Version,
+    backend: Backend,
+    index: usize,
+    card: &Card,
+) -> Vec<(String, String)> {
+    let mut text = format!(
+        "id=card{index},addr={},{},sysfsdev={}",
+        FIRST_SLOT + index,
+        version.card_properties(),
+        card.path.display()
+    );
+    if backend == Backend::Iommufd {
+        text.push_str(",iommufd=iommufd0");
+    }
+    text.push_str(&card.properties);
+    let pairs = text
+        .split(',')
+        .map(|word| word.split_once('=').unwrap_or((word, "on")));
+    pairs
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The command that plugs in card number `index`, as a card of [`Spec::cards`] with [`Backend::Type1`] would be.
+///
+/// QEMU 10 wants properties in their own types, where the command line and older ones take any text.
+pub fn device_add(version: Version, index: usize, card: &Card) -> qmp::device_add {
+    let typed = |(name, value): (String, String)| {
+        let value = match value.as_str() {
+            // It has three values.
+            _ if name == "enable-migration" => Value::String(value),
+            "on" => Value::Bool(true),
+            "off" => Value::Bool(false),
+            // A slot is a text, which may name a function.
+            _ if name == "addr" => Value::String(value),
+            number => number
+                .parse::<u64>()
+                .map_or_else(|_| Value::String(number.into()), Value::from),
+        };
+        (name, value)
+    };
+    let properties = properties(version, Backend::Type1, index, card);
+    let (names, others): (Vec<_>, Vec<_>) =
+        properties.into_iter().partition(|(name, _)| name == "id");
+    qmp::device_add {
+        bus: None,
+        id: names.into_iter().next().map(|(_, id)| id),
+        driver: DEVICE.into(),
+        arguments: others.into_iter().map(typed).collect(),
+    }
 }
 
 /// Arguments as one would type them.

@@ -25,7 +25,7 @@ use crate::mdev::{Mdev, MdevType};
 use crate::module::Reloaded;
 
 /// The parent with everything.
-const NEW: &str = "mdev_serial";
+pub(super) const NEW: &str = "mdev_serial";
 /// The parent with less, there if the driver is loaded so.
 const OLD: &str = "mdev_serial_old";
 /// What a destination says that refuses the setup record.

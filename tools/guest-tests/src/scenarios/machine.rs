@@ -23,7 +23,7 @@ use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
-use super::command_line::{arguments, quoted, Spec};
+use super::command_line::{arguments, device_add, quoted, Card, Spec};
 use super::pump::{self, Kind, Log, Source};
 use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
@@ -74,7 +74,7 @@ pub struct Machine {
     console: UnixStream,
     next: Cell<u64>,
     version: Version,
-    cards: Vec<CardName>,
+    cards: RefCell<Vec<CardName>>,
     allowed: RefCell<Vec<&'static str>>,
     /// The guest was told to reboot.
     reboots: Cell<bool>,
@@ -168,7 +168,7 @@ impl Machine {
             console,
             next: Cell::new(1),
             version: spec.version,
-            cards: card_names(spec),
+            cards: RefCell::new(card_names(spec)),
             allowed: RefCell::new(spec.allowed.to_vec()),
             reboots: Cell::new(false),
             pump: Some(pump),
@@ -195,14 +195,37 @@ impl Machine {
         self.version.protocol()
     }
 
-    /// Number of cards it was started with.
+    /// Number of cards that are plugged in.
     pub fn cards(&self) -> usize {
-        self.cards.len()
+        self.cards.borrow().len()
+    }
+
+    /// Plugs a card in behind those that it has. The error is QEMU's.
+    pub fn plug(&self, card: &Card) -> Result<()> {
+        let number = self.cards();
+        self.execute(&device_add(self.version, number, card))?;
+        self.cards.borrow_mut().push(card_name(number, card));
+        Ok(())
+    }
+
+    /// Asks the guest to give its last card up, and waits until it did so and QEMU let the card go.
+    pub fn unplug(&self) -> Result<()> {
+        let id = self.cards.borrow().last().map(CardName::id);
+        let id = id.with_context(|| format!("{} has no card", self.name))?;
+        let from = self.timeline().position();
+        self.execute(&qmp::device_del { id: id.clone() })?;
+        let purpose = format!("{id} to be gone from the machine");
+        self.wait(from, ANSWER, &purpose, |what| {
+            matches!(what, What::Qmp(Message::Event(qmp::Event::DEVICE_DELETED { data, .. }))
+                if data.device.as_deref() == Some(&id))
+        })?;
+        self.cards.borrow_mut().pop();
+        Ok(())
     }
 
     /// The state that card `card` went to, if that is what this machine said.
     pub fn state_of(&self, what: &What, card: usize) -> Option<qmp::VfioMigrationState> {
-        state::state_of(self.protocol(), what, self.cards.get(card)?)
+        state::state_of(self.protocol(), what, self.cards.borrow().get(card)?)
     }
 
     /// What everybody says.
@@ -445,18 +468,19 @@ impl Drop for Machine {
 
 /// The cards as QEMU will call them.
 fn card_names(spec: &Spec) -> Vec<CardName> {
-    let instance = |path: &std::path::Path| {
-        path.file_name()
-            .map_or(String::new(), |name| name.to_string_lossy().into_owned())
-    };
-    spec.cards
-        .iter()
-        .enumerate()
-        .map(|(number, card)| CardName {
-            number,
-            instance: instance(&card.path),
-        })
+    let cards = spec.cards.iter().enumerate();
+    cards
+        .map(|(number, card)| card_name(number, card))
         .collect()
+}
+
+/// A card as QEMU will call it.
+fn card_name(number: usize, card: &Card) -> CardName {
+    let instance = card.path.file_name().unwrap_or_default();
+    CardName {
+        number,
+        instance: instance.to_string_lossy().into_owned(),
+    }
 }
 
 /// The child's process number.

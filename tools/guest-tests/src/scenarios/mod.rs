@@ -5,15 +5,18 @@
 //! [`scene`] holds what every scenario needs, [`machine`] one QEMU, [`version`] which one, [`guest`] the account of one guest,
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
-//! [`contract`] (cards that differ), [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`]
-//! compares.
+//! [`contract`] (cards that differ), [`two_cards`], [`hotplug`], [`guest_driver`] (what the guest does meanwhile), [`dirty_rate`],
+//! [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;
 pub mod cards;
 pub mod command_line;
 pub mod contract;
+pub mod dirty_rate;
 pub mod guest;
+pub mod guest_driver;
+pub mod hotplug;
 pub mod machine;
 pub mod pump;
 pub mod removal;
@@ -24,5 +27,6 @@ pub mod state;
 pub mod story;
 pub mod timeline;
 pub mod tool;
+pub mod two_cards;
 pub mod v1;
 pub mod version;

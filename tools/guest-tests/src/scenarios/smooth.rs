@@ -91,7 +91,7 @@ pub fn see_through(
 
 /// Waits for a live migration to be complete on both sides; the cards went through the right states, and the guest runs at
 /// the destination.
-fn switch_over(
+pub(super) fn switch_over(
     scene: &Scene,
     source: &Machine,
     destination: &Machine,

@@ -23,11 +23,18 @@ pub struct CardName {
     pub instance: String,
 }
 
+impl CardName {
+    /// What QEMU calls it.
+    pub fn id(&self) -> String {
+        format!("card{}", self.number)
+    }
+}
+
 /// The state that a card went to, if that is what happened.
 pub fn state_of(protocol: Protocol, what: &What, card: &CardName) -> Option<State> {
     match (protocol, what) {
         (Protocol::V2, What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. })))
-            if data.device_id == format!("card{}", card.number) =>
+            if data.device_id == card.id() =>
         {
             Some(data.device_state)
         }

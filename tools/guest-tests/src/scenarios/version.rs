@@ -40,6 +40,7 @@ const TRACES_V1: &[&str] = &[
     "vfio_intx_disable",
     "vfio_msi_enable",
     "vfio_pci_reset*",
+    "dirtyrate_set_state",
 ];
 
 /// The same for protocol v2.
@@ -58,6 +59,7 @@ const TRACES_V2: &[&str] = &[
     "vfio_pci_reset*",
     "source_return_path_thread_switchover_acked",
     "acpi_pci_unplug_request",
+    "dirtyrate_set_state",
 ];
 
 impl Version {
