@@ -7,12 +7,16 @@ use anyhow::{Context, Result};
 use super::command_line::{Backend, Card, Spec};
 use super::guest::View;
 use super::version::Version;
+use crate::kernel;
 use crate::l2::line::Interrupt;
 use crate::l2::{by_hand, MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::mdev::{Mdev, MdevType};
 
 /// What QEMU says of a card that does not let an eventfd unmask INTx, before it takes the interrupt itself.
 pub const UNMASK_REFUSED: &str = "Failed to set up UNMASK eventfd signaling";
+
+/// What QEMU says where neither the device nor an IOMMU keeps a log of what was written, before it uses the container's.
+const NO_LOG: &str = "VFIO device doesn't support device and IOMMU dirty tracking";
 
 /// Whose cards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,8 @@ impl Driver {
     /// What QEMU has reason to say about the card.
     fn complaints(self) -> &'static [&'static str] {
         match self {
-            Driver::MdevSerial => &[UNMASK_REFUSED],
+            Driver::MdevSerial if kernel::has(kernel::LOGGING) => &[UNMASK_REFUSED],
+            Driver::MdevSerial => &[UNMASK_REFUSED, NO_LOG],
             Driver::Mtty => &["no available reset mechanism", UNMASK_REFUSED],
         }
     }
