@@ -40,6 +40,7 @@ pub mod card;
 pub mod check;
 pub mod uart;
 
+mod accounting;
 mod clock;
 mod config_space;
 mod data_file;
@@ -80,6 +81,7 @@ pub fn suite() -> Suite {
     progress::add(&mut suite);
     logging::add(&mut suite);
     hostile::add(&mut suite);
+    accounting::add(&mut suite);
     scratch::add(&mut suite);
     module::add(&mut suite);
     suite
