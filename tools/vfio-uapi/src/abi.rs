@@ -2,6 +2,7 @@
 
 //! Numbers of linux/vfio.h and linux/iommufd.h that `vfio-bindings` does not have, and the one place that calls `ioctl`.
 
+use std::cell::Cell;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -80,6 +81,11 @@ pub enum Argument<'a> {
     Value(usize),
 }
 
+thread_local! {
+    /// The page of the last argument. Mapping one anew costs forty times the system call that it is for.
+    static SPARE: Cell<Option<Page>> = const { Cell::new(None) };
+}
+
 /// Calls ioctl `request` on `fd`.
 ///
 /// # Panics
@@ -88,9 +94,16 @@ pub enum Argument<'a> {
 pub fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: Argument<'_>) -> Result<i32> {
     match argument {
         Argument::Bytes(bytes) => {
-            let mut page = Page::holding(bytes, 0)?;
+            let mut page = match SPARE.take() {
+                Some(mut page) => {
+                    page.refill(bytes);
+                    page
+                }
+                None => Page::holding(bytes, 0)?,
+            };
             let result = raw(fd, request, page.address());
             page.copy_to(bytes, 0);
+            SPARE.set(Some(page));
             result
         }
         Argument::ReadOnly(bytes) => {

@@ -12,6 +12,8 @@ use crate::Result;
 /// One readable and writable page, followed by one that cannot be accessed.
 pub struct Page {
     start: NonNull<libc::c_void>,
+    /// Where bytes were put last: behind that there are zeros, unless the kernel wrote there.
+    end: usize,
 }
 
 impl Page {
@@ -24,27 +26,46 @@ impl Page {
     ///
     /// If they do not fit.
     pub fn holding(bytes: &[u8], offset: usize) -> Result<Self> {
+        let length = NonZeroUsize::new(2 * Self::SIZE).expect("two pages are more than nothing");
+        let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: A new private mapping at an address that the kernel chooses replaces nothing.
+        let start = unsafe { mmap_anonymous(None, length, flags, MapFlags::MAP_PRIVATE) }?;
+        let mut page = Self { start, end: 0 };
+        // SAFETY: The second page belongs to the mapping above, and nothing refers to it yet.
+        unsafe { mprotect(start.byte_add(Self::SIZE), Self::SIZE, ProtFlags::PROT_NONE) }?;
+        page.put(bytes, offset);
+        Ok(page)
+    }
+
+    /// Replaces what a writable page holds by zeros with `bytes` at the start.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub fn refill(&mut self, bytes: &[u8]) {
+        let old = self.end.saturating_sub(bytes.len());
+        self.put(bytes, 0);
+        if old > 0 {
+            // SAFETY: What was put there before was within the page, which is writable.
+            unsafe { self.start.cast::<u8>().add(bytes.len()).write_bytes(0, old) };
+        }
+    }
+
+    fn put(&mut self, bytes: &[u8], offset: usize) {
         assert!(
             offset + bytes.len() <= Self::SIZE,
             "an argument of {} bytes",
             bytes.len()
         );
-        let length = NonZeroUsize::new(2 * Self::SIZE).expect("two pages are more than nothing");
-        let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: A new private mapping at an address that the kernel chooses replaces nothing.
-        let start = unsafe { mmap_anonymous(None, length, flags, MapFlags::MAP_PRIVATE) }?;
-        let page = Self { start };
-        // SAFETY: The second page belongs to the mapping above, and nothing refers to it yet.
-        unsafe { mprotect(start.byte_add(Self::SIZE), Self::SIZE, ProtFlags::PROT_NONE) }?;
-        // SAFETY: The first page is mapped, writable and Self::SIZE long; the assertion above keeps the copy inside it. It is
-        // new memory, so it does not overlap `bytes`.
+        // SAFETY: The first page is mapped, writable and Self::SIZE long; the assertion above keeps the copy inside it. `bytes`
+        // cannot overlap it because no reference into the page is ever given out.
         unsafe {
-            start
+            self.start
                 .cast::<u8>()
                 .add(offset)
                 .copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len())
         };
-        Ok(page)
+        self.end = offset + bytes.len();
     }
 
     /// The address of the first byte.
