@@ -9,6 +9,9 @@
 use rustix::time::{clock_gettime, ClockId};
 use std::time::Duration;
 
+/// The rate of the counter of a machine that counts instructions, where each takes a nanosecond.
+pub const COUNTING_KHZ: u64 = 1_000_000;
+
 /// How long to look at the counter. Reading both clocks takes well below a microsecond: the result is good to some parts in a
 /// million, where KVM tolerates 250.
 const SPAN: Duration = Duration::from_millis(20);

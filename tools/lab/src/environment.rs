@@ -19,6 +19,9 @@ const MDEV: &str = "mdev";
 /// test kernel and not into a distribution's.
 const BOOT_MODULES: &str = "boot-modules";
 
+/// A machine that counts instructions.
+const COUNTING: &str = "count";
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Environment {
@@ -71,6 +74,25 @@ pub struct Environment {
         default_value = "results"
     )]
     pub results: PathBuf,
+    /// What operations may cost: a file of figures
+    #[arg(
+        long,
+        env = "LAB_BASELINE",
+        value_name = "FILE",
+        global = true,
+        hide_default_value = true,
+        default_value = ""
+    )]
+    pub baseline: PathBuf,
+    /// The commit of the checkout, for figures
+    #[arg(
+        long,
+        env = "LAB_COMMIT",
+        global = true,
+        hide_default_value = true,
+        default_value = ""
+    )]
+    pub commit: String,
     /// Stretches every deadline by this factor, beside what the measured boot time asks for
     #[arg(
         long,
@@ -80,8 +102,9 @@ pub struct Environment {
         default_value_t = 1.0
     )]
     pub timeout_scale: f64,
-    /// How the machine is emulated. Guests inside it always run under KVM
-    #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm"])]
+    /// How the machine is emulated: count has one processor, and a nanosecond of its clock is an instruction. Guests inside it
+    /// always run under KVM
+    #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm", COUNTING])]
     pub accel: String,
     /// The QEMU that runs the machine
     #[arg(
@@ -113,6 +136,20 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Whether the machine counts instructions.
+    pub fn counts(&self) -> bool {
+        self.accel == COUNTING
+    }
+
+    /// The same with a machine that counts instructions.
+    pub fn counting(&self) -> Self {
+        Self {
+            accel: COUNTING.to_owned(),
+            cpus: 1,
+            ..self.clone()
+        }
+    }
+
     /// The kernel image. Its name tells how it is started.
     pub fn kernel_image(&self) -> Result<PathBuf> {
         let directory = given(&self.kernel, "LAB_KERNEL")?;

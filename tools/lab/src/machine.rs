@@ -116,6 +116,10 @@ impl Machine {
         command.args(["-name", "lab", "-machine", "q35"]);
         match env.accel.as_str() {
             "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
+            // A nanosecond of the machine's time an instruction; it does not pass while the processor has nothing to do.
+            _ if env.counts() => command
+                .args(["-accel", "tcg,thread=single", "-cpu", "max"])
+                .args(["-icount", "shift=0,sleep=off"]),
             _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
         };
         command.args(["-smp", &env.cpus.to_string(), "-m", &env.memory.to_string()]);
@@ -124,7 +128,11 @@ impl Machine {
             .arg(env.kernel_image()?)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{INITRD_FD}"));
-        let clock = clock::tsc_khz().map_or(String::new(), |khz| {
+        let rate = match env.counts() {
+            true => Some(clock::COUNTING_KHZ),
+            false => clock::tsc_khz(),
+        };
+        let clock = rate.map_or(String::new(), |khz| {
             format!(" tsc_early_khz={khz} tsc=reliable")
         });
         command.args(["-append", &format!("{KERNEL_ARGUMENTS}{clock}")]);

@@ -5,6 +5,7 @@
 //! Exit status: 0 if all is well, 1 if a test or the command failed, 2 if the lab could not do its work (one line on standard
 //! error says why and what to do). `lab shell` ends with the status of the shell.
 
+mod bench;
 mod clock;
 mod environment;
 mod image;
@@ -72,12 +73,8 @@ enum Action {
         #[arg(long, default_value = "10.0", value_name = "VERSION")]
         qemu: String,
     },
-    /// Measures migrations, and writes results/bench.txt
-    Bench {
-        /// Seconds it may take
-        #[arg(long, default_value_t = 1800)]
-        timeout: u64,
-    },
+    /// Counts what operations cost, in instructions, then measures migrations; writes results/bench.json, bench.svg and bench.txt
+    Bench(BenchArgs),
 }
 
 #[derive(Args)]
@@ -121,6 +118,19 @@ struct TestArgs {
     machines: Option<usize>,
 }
 
+#[derive(Args)]
+struct BenchArgs {
+    /// Seconds the migrations may take
+    #[arg(long, default_value_t = 1800)]
+    timeout: u64,
+    /// Only count: no migrations
+    #[arg(long)]
+    count_only: bool,
+    /// Makes the figures of our driver the baseline of the tests, which is a file of the checkout
+    #[arg(long)]
+    update_baseline: bool,
+}
+
 fn main() -> ExitCode {
     let Cli { env, action } = Cli::parse();
     let done = match action {
@@ -132,7 +142,7 @@ fn main() -> ExitCode {
         Action::Test(args) => test(&env, &[], &args.host_tests, &args.with, args.machines),
         Action::Shell(args) => shell(&env, &args),
         Action::Demo { timeout, qemu } => demo(&env, Duration::from_secs(timeout), qemu),
-        Action::Bench { timeout } => bench(&env, Duration::from_secs(timeout)),
+        Action::Bench(args) => measure(&env, &args),
     };
     done.unwrap_or_else(|e| {
         eprintln!("lab: {e:#}");
@@ -168,6 +178,16 @@ fn test(
         .unwrap_or_else(machines_at_a_time)
         .clamp(1, plan.jobs.len().max(1));
     suites.extend(runner::run(env, &plan, &image, machines, &screen));
+    if plan.bench {
+        let counted = gate(env).unwrap_or_else(|error| Suite {
+            name: bench::baseline::SUITE.to_owned(),
+            cases: vec![verdict::failed("counting", format!("{error:#}"))],
+        });
+        for case in &counted.cases {
+            screen.case(&counted.name, case);
+        }
+        suites.push(counted);
+    }
     junit::write(&results.join("junit.xml"), &suites)?;
     saved::write(&results, &suites)?;
 
@@ -240,26 +260,31 @@ fn machines_at_a_time() -> usize {
 
 /// A session with modules loaded, for commands that run one program.
 fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
+    runner::prepare_results(env)?;
+    boot(env, load, ONLY_MACHINE, |_| true)
+}
+
+/// Starts a machine of this name, with the further QEMUs that are wanted, and loads modules. What earlier machines left in the
+/// results stays.
+fn boot(
+    env: &Environment,
+    load: &LoadArgs,
+    name: &str,
+    qemus: impl Fn(&str) -> bool,
+) -> Result<Session> {
     let all = env.all_modules()?;
-    let image = Image::build(env, &all, |_| true)?;
-    let results = runner::prepare_results(env)?;
-    let mut session = Session::boot(env, &image, &results.join("logs").join(ONLY_MACHINE))?;
+    let image = Image::build(env, &all, qemus)?;
+    let directory = env.results.join("logs").join(name);
+    let mut session = Session::boot(env, &image, &directory)?;
     eprintln!(
         "lab: Linux {} is up after {:.1} s; logs are in {}",
         session.kernel(),
         session.boot_time().as_secs_f64(),
-        results.join("logs").display()
+        directory.display()
     );
     for (module, parameters) in wanted(env, &all, load)? {
         if let Some(why) = session.module(&module.name, ModuleAction::Load(parameters)) {
-            bail!(
-                "{why}: see {}",
-                results
-                    .join("logs")
-                    .join(ONLY_MACHINE)
-                    .join("kernel.log")
-                    .display()
-            );
+            bail!("{why}: see {}", directory.join("kernel.log").display());
         }
     }
     Ok(session)
@@ -418,14 +443,57 @@ fn demo(env: &Environment, timeout: Duration, qemu: String) -> Result<ExitCode> 
     Ok(ExitCode::from(1))
 }
 
-fn bench(env: &Environment, timeout: Duration) -> Result<ExitCode> {
-    let mut session = open(
-        env,
-        &LoadArgs {
-            load: vec!["mtty".to_owned()],
-            bare: false,
-        },
-    )?;
+fn measure(env: &Environment, args: &BenchArgs) -> Result<ExitCode> {
+    bench::prepare(env)?;
+    let (figures, complaints) = count(env, &[])?;
+    println!("{}", figures.publish(env)?);
+    for complaint in &complaints {
+        eprintln!("lab: {complaint}");
+    }
+    let mut good = complaints.is_empty();
+    if args.update_baseline {
+        bench::baseline::write(&env.baseline, &figures)?;
+        println!("The baseline is now {}.", env.baseline.display());
+    }
+    if !args.count_only && !args.update_baseline {
+        good &= migrations(env, Duration::from_secs(args.timeout))?;
+    }
+    println!(
+        "The figures are in {} as well; logs are in {}.",
+        env.results.display(),
+        logs(env)?.display()
+    );
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+/// Counts these operations, or all, in a machine of their own. Also what there was to complain of.
+fn count(env: &Environment, only: &[&str]) -> Result<(bench::Figures, Vec<String>)> {
+    let env = &env.counting();
+    let load = LoadArgs {
+        load: bench::LOAD.map(str::to_owned).to_vec(),
+        bare: false,
+    };
+    let mut session = boot(env, &load, "counting", |_| false)?;
+    let (figures, complaint) = bench::count(env, &mut session, only)?;
+    session.end()?;
+    let findings = session.log().finish();
+    let of_kernel = findings
+        .iter()
+        .map(|finding| format!("the kernel says: {}", finding.title));
+    Ok((figures, complaint.into_iter().chain(of_kernel).collect()))
+}
+
+/// Pairs of migrations, by the clock.
+fn migrations(env: &Environment, timeout: Duration) -> Result<bool> {
+    let load = LoadArgs {
+        load: vec!["mtty".to_owned()],
+        bare: false,
+    };
+    let mut session = boot(env, &load, ONLY_MACHINE, |_| true)?;
     let path = env.results.join("bench.txt");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let argv = vec![SCENARIOS.to_owned(), "--bench".to_owned()];
@@ -434,16 +502,19 @@ fn bench(env: &Environment, timeout: Duration) -> Result<ExitCode> {
     for complaint in &complaints {
         eprintln!("lab: {complaint}");
     }
-    println!(
-        "The figures are in {} as well; logs are in {}.",
-        path.display(),
-        logs(env)?.display()
-    );
-    Ok(if complaints.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(complaints.is_empty())
+}
+
+/// The gate: what our operations cost, against the baseline.
+fn gate(env: &Environment) -> Result<Suite> {
+    let baseline = bench::baseline::read(&env.baseline)?;
+    let (figures, complaints) = count(env, &bench::baseline::OPERATIONS)?;
+    let mut suite = bench::baseline::judge(&figures, &baseline);
+    let complaints = complaints.into_iter();
+    suite
+        .cases
+        .extend(complaints.map(|why| verdict::failed("counting", why)));
+    Ok(suite)
 }
 
 fn logs(env: &Environment) -> Result<PathBuf> {

@@ -15,6 +15,9 @@ pub const MODULES: [&str; 2] = ["rust_vfio", "mdev_serial"];
 /// Name by which the modules' own tests are asked for.
 pub const KUNIT: &str = "kunit";
 
+/// Name by which the gate of the bench is asked for.
+pub const BENCH: &str = crate::bench::baseline::SUITE;
+
 /// Programs that try the user API, protocol by protocol, and the command line tool, without QEMU.
 const HARNESSES: [(&str, Duration); 3] = [
     ("v2-api", Duration::from_secs(300)),
@@ -47,6 +50,8 @@ pub struct Plan {
     pub modules: Vec<Module>,
     /// Whether what the modules' own tests say is part of the results.
     pub kunit: bool,
+    /// Whether operations are counted and compared with the baseline.
+    pub bench: bool,
     /// Programs to be run.
     pub jobs: Vec<Job>,
 }
@@ -82,6 +87,7 @@ impl Plan {
         let mut plan = Self {
             modules,
             kunit: true,
+            bench: true,
             jobs,
         };
         if !only.is_empty() {
@@ -98,13 +104,16 @@ impl Plan {
 
     fn choose(&mut self, only: &[String]) -> Result<()> {
         for name in only {
-            if name != KUNIT && !self.jobs.iter().any(|job| job.is_called(name)) {
+            if ![KUNIT, BENCH].contains(&name.as_str())
+                && !self.jobs.iter().any(|job| job.is_called(name))
+            {
                 let mut names: Vec<_> = self.jobs.iter().map(|job| job.label.as_str()).collect();
-                names.insert(0, KUNIT);
+                names.splice(0..0, [KUNIT, BENCH]);
                 bail!("there is no test {name}; there are {}", names.join(", "));
             }
         }
         self.kunit = only.iter().any(|name| name == KUNIT);
+        self.bench = only.iter().any(|name| name == BENCH);
         self.jobs
             .retain(|job| only.iter().any(|name| job.is_called(name)));
         Ok(())
@@ -193,6 +202,7 @@ mod tests {
         let mut plan = Plan {
             modules: vec![],
             kunit: true,
+            bench: true,
             jobs: parse_list("old\t60\t7.2\nusual\t60\t10.0\nnone\n").unwrap(),
         };
         assert!(plan.needs_qemu("7.2") && plan.needs_qemu("10.0") && !plan.needs_qemu("11.1"));
@@ -212,6 +222,7 @@ mod tests {
         let whole = Plan {
             modules: vec![],
             kunit: true,
+            bench: true,
             jobs: parse_list("a\nb\n").unwrap(),
         };
         let choose = |names: &[&str]| {

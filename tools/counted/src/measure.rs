@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Counting what a call costs.
+//!
+//! In a machine that counts instructions, a nanosecond of its clock is an instruction that it executed. What is read here is how much
+//! of that time this thread had: its own instructions and those of the kernel on its behalf, and of an interrupt that came meanwhile,
+//! but not what other threads did, nor the time in which all of them waited.
+//!
+//! A figure is the difference between two loops, of so many calls and of twice as many: what surrounds a loop is in neither. The
+//! least of several loops is taken, which no tick of the kernel's timer hit.
+
+use anyhow::Result;
+use nix::poll::{poll, PollTimeout};
+use nix::time::{clock_gettime, ClockId};
+
+/// Loops of each length.
+const LOOPS: usize = 9;
+
+/// By how much two loops may differ from what they should, of the whole, and two counts from each other. Those of two runs of the
+/// program differ by less than half of a percent.
+const TOLERANCE: f64 = 0.02;
+
+/// The same where others have to be waited for between the calls: how they are woken differs a little from count to count.
+const SETTLED_TOLERANCE: f64 = 0.05;
+
+/// Instructions that are no error in any case: reading the clock.
+const SLACK: f64 = 2_000.0;
+
+/// Instructions that a loop has at least, so that what surrounds it does not matter.
+const WORTH_COUNTING: f64 = 300_000.0;
+
+/// What a call costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Instructions.
+    pub instructions: f64,
+    /// By how much a second count differed, of the whole.
+    pub spread: f64,
+    /// Whether twice as many calls cost twice as much: if not, there is something else in the loop.
+    proportional: bool,
+    tolerance: f64,
+}
+
+impl Figure {
+    fn of(counts: [Count; 2]) -> Self {
+        let [first, second] = counts.map(|count| count.of_call);
+        let instructions = first.min(second);
+        Self {
+            instructions,
+            spread: (first - second).abs() / instructions,
+            proportional: counts.iter().all(|count| count.proportional),
+            tolerance: TOLERANCE,
+        }
+    }
+
+    /// What is left of it when something else is taken off, which was in each call.
+    pub fn less(&self, other: &Self) -> Self {
+        let instructions = self.instructions - other.instructions;
+        Self {
+            instructions,
+            spread: self.spread.max(other.spread),
+            proportional: self.proportional && other.proportional,
+            tolerance: SETTLED_TOLERANCE,
+        }
+    }
+
+    /// Why the figure is not to be trusted, if it is not.
+    pub fn doubt(&self) -> Option<String> {
+        if !self.proportional {
+            return Some("twice as many calls do not cost twice as much".to_owned());
+        }
+        let percent = self.spread * 100.0;
+        (self.spread > self.tolerance).then(|| format!("two counts differ by {percent:.1} %"))
+    }
+}
+
+/// One count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Count {
+    of_call: f64,
+    proportional: bool,
+}
+
+impl Count {
+    /// By a loop of `calls` and one of twice as many.
+    fn of_loops(calls: u32, [simple, double]: [f64; 2]) -> Self {
+        Self {
+            of_call: (double - simple) / f64::from(calls),
+            proportional: (double - 2.0 * simple).abs() <= TOLERANCE * double + SLACK,
+        }
+    }
+}
+
+/// Counts one kind of call, twice.
+///
+/// # Errors
+/// If a call fails.
+pub fn count(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
+    // What is done once, such as faulting memory in, is not the call.
+    let calls = enough(&mut call)?;
+    Ok(Figure::of([
+        once(calls, &mut call)?,
+        once(calls, &mut call)?,
+    ]))
+}
+
+/// How many calls make a loop.
+fn enough(call: &mut impl FnMut() -> Result<()>) -> Result<u32> {
+    let mut calls = 4;
+    while timed(calls, call)? < WORTH_COUNTING {
+        calls *= 2;
+    }
+    Ok(calls)
+}
+
+fn once(calls: u32, call: &mut impl FnMut() -> Result<()>) -> Result<Count> {
+    let mut least = [f64::INFINITY; 2];
+    for _ in 0..LOOPS {
+        for (least, calls) in least.iter_mut().zip([calls, 2 * calls]) {
+            *least = least.min(timed(calls, call)?);
+        }
+    }
+    Ok(Count::of_loops(calls, least))
+}
+
+fn timed(calls: u32, call: &mut impl FnMut() -> Result<()>) -> Result<f64> {
+    let start = own_time()?;
+    for _ in 0..calls {
+        call()?;
+    }
+    Ok(own_time()? - start)
+}
+
+/// Lets everybody else do what there is to do.
+pub fn settle() -> Result<()> {
+    poll(&mut [], PollTimeout::from(1u8))?;
+    Ok(())
+}
+
+/// How much time this thread had so far, in nanoseconds.
+pub fn own_time() -> Result<f64> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
+}
+
+/// The exponent `e` of `cost = c * n^e` that fits best, by least squares of the logarithms: 0 for a cost that does not depend on `n`.
+pub fn exponent(costs: &[(f64, f64)]) -> f64 {
+    let logarithms: Vec<_> = costs.iter().map(|(n, cost)| (n.ln(), cost.ln())).collect();
+    let count = logarithms.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| logarithms.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|pair| pair.0), mean(|pair| pair.1));
+    let above: f64 = logarithms.iter().map(|(a, b)| (a - x) * (b - y)).sum();
+    let below: f64 = logarithms.iter().map(|(a, _)| (a - x).powi(2)).sum();
+    above / below
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_is_the_difference_and_what_surrounds_a_loop_is_not_in_it() {
+        let count = Count::of_loops(1000, [500_100.0, 1_000_100.0]);
+        assert_eq!(count.of_call, 500.0);
+        assert!(count.proportional);
+    }
+
+    #[test]
+    fn a_loop_that_holds_something_else_and_counts_that_differ_are_doubtful() {
+        let good = Count::of_loops(1000, [500_000.0, 1_000_000.0]);
+        let off = Count::of_loops(1000, [510_000.0, 1_022_000.0]);
+        let other = Count::of_loops(1000, [600_000.0, 1_000_000.0]);
+        assert_eq!(Figure::of([good, good]).doubt(), None);
+        assert!(Figure::of([good, off]).doubt().is_some());
+        assert!(Figure::of([good, other]).doubt().is_some());
+    }
+
+    #[test]
+    fn the_exponent_is_that_of_the_law() {
+        let law = |e: f64| -> Vec<_> {
+            (1..50)
+                .map(f64::from)
+                .map(|n| (n, 7.0 * n.powf(e)))
+                .collect()
+        };
+        for e in [0.0, 0.5, 1.0, 2.0] {
+            assert!((exponent(&law(e)) - e).abs() < 1e-9, "{e}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Figures on their way out, and what there is to say about them.
+
+use std::cell::RefCell;
+use std::io::Write;
+
+use anyhow::{ensure, Context, Result};
+use serde::Serialize;
+
+use crate::measure::{count, settle, Figure};
+
+/// A figure, as it is printed: a line of JSON each.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row<'a> {
+    /// What was done.
+    pub operation: &'a str,
+    /// By whom: [`crate::FLOOR`], or a driver.
+    pub subject: &'a str,
+    /// Instructions a call.
+    pub instructions: f64,
+    /// By how much a second count differed, of the whole.
+    pub spread: f64,
+    /// For a law: the exponent with which the cost grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exponent: Option<f64>,
+}
+
+/// Prints figures, and knows what was asked for.
+pub struct Report {
+    only: Vec<String>,
+    /// What two counts did not agree about.
+    doubtful: RefCell<Vec<String>>,
+}
+
+impl Report {
+    /// Of these operations, or of all.
+    pub fn new(only: Vec<String>) -> Self {
+        Self {
+            only,
+            doubtful: RefCell::default(),
+        }
+    }
+
+    /// Whether an operation was asked for.
+    pub fn is_wanted(&self, operation: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == operation)
+    }
+
+    /// Prints a figure.
+    pub fn print(&self, row: &Row<'_>) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        serde_json::to_writer(&mut out, row)?;
+        writeln!(out)?;
+        Ok(out.flush()?)
+    }
+
+    /// Counts an operation, if it was asked for.
+    pub fn row(
+        &self,
+        operation: &str,
+        subject: &str,
+        call: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if !self.is_wanted(operation) {
+            return Ok(());
+        }
+        let figure = count(call).with_context(|| format!("{operation}, {subject}"))?;
+        self.figure(operation, subject, &figure)
+    }
+
+    /// Counts an operation that leaves work to others: each is done before the next call, so that all calls meet the same. What the
+    /// wait for that costs is counted by itself and taken off.
+    pub fn settled_row(
+        &self,
+        operation: &str,
+        subject: &str,
+        mut call: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if !self.is_wanted(operation) {
+            return Ok(());
+        }
+        let both = count(|| {
+            call()?;
+            settle()
+        });
+        let both = both.with_context(|| format!("{operation}, {subject}"))?;
+        let figure = both.less(&count(settle)?);
+        self.figure(operation, subject, &figure)
+    }
+
+    fn figure(&self, operation: &str, subject: &str, figure: &Figure) -> Result<()> {
+        if let Some(doubt) = figure.doubt() {
+            let doubt = format!("{operation}, {subject}: {doubt}");
+            self.doubtful.borrow_mut().push(doubt);
+        }
+        self.print(&Row {
+            operation,
+            subject,
+            instructions: figure.instructions,
+            spread: figure.spread,
+            exponent: None,
+        })
+    }
+
+    /// Everything was counted.
+    ///
+    /// # Errors
+    /// If a figure is not to be trusted.
+    pub fn end(self) -> Result<()> {
+        let doubtful = self.doubtful.into_inner();
+        ensure!(doubtful.is_empty(), "{}", doubtful.join("; "));
+        Ok(())
+    }
+}

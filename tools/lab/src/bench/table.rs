@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Figures for people: an operation a line, ours beside the sample's.
+
+use super::{Figures, OURS, SAMPLE};
+use std::fmt::Write;
+
+/// The table, in a form that is also a table of Markdown.
+pub fn text(figures: &Figures) -> String {
+    let mut text = String::new();
+    let conditions = &figures.conditions;
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "Instructions a call, in user space and in the kernel: Linux {}, {}, {}, {}\n",
+        conditions.kernel, conditions.compiler, conditions.rustc, conditions.emulator
+    );
+    let _ = writeln!(
+        text,
+        "| {:<40} | {OURS:>11} | {SAMPLE:>9} | ratio |",
+        "operation"
+    );
+    let _ = writeln!(text, "|{:-<42}|{:->13}|{:->11}|{:->7}|", "", ":", ":", ":");
+    for operation in figures.operations() {
+        let [ours, sample] = [OURS, SAMPLE].map(|subject| figures.get(operation, subject));
+        // What belongs to neither stands where ours does.
+        let shown = ours.or_else(|| {
+            let of_any = |row: &&super::Row| row.operation == operation;
+            figures.rows.iter().find(of_any).map(|row| row.instructions)
+        });
+        let ratio = ours.zip(sample).map(|(ours, sample)| ours / sample);
+        let number =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
+        let _ = writeln!(
+            text,
+            "| {operation:<40} | {:>11} | {:>9} | {:>5} |",
+            number(shown),
+            number(sample),
+            ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))
+        );
+    }
+    for row in figures.rows.iter() {
+        if let Some(exponent) = row.exponent {
+            let _ = writeln!(
+                text,
+                "\n{}: the cost grows with the number to the power of {exponent:.3}",
+                row.operation
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{conditions::Conditions, Row};
+    use super::*;
+
+    #[test]
+    fn a_line_has_both_figures_and_their_ratio() {
+        let row = |operation: &str, subject: &str, instructions| Row {
+            operation: operation.to_owned(),
+            subject: subject.to_owned(),
+            instructions,
+            spread: 0.0,
+            exponent: None,
+        };
+        let figures = Figures {
+            conditions: Conditions {
+                kernel: "7.3".to_owned(),
+                compiler: "clang".to_owned(),
+                rustc: "rustc".to_owned(),
+                emulator: "QEMU".to_owned(),
+                commit: String::new(),
+            },
+            rows: vec![
+                row("call", "floor", 100.0),
+                row("read", OURS, 300.0),
+                row("read", SAMPLE, 200.0),
+            ],
+        };
+        let text = text(&figures);
+        let cells = |name: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.contains(name)).unwrap();
+            line.split('|').map(|cell| cell.trim().to_owned()).collect()
+        };
+        assert_eq!(cells("| call"), ["", "call", "100", "", "", ""]);
+        assert_eq!(cells("| read"), ["", "read", "300", "200", "1.50", ""]);
+    }
+}
