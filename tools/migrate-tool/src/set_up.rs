@@ -75,7 +75,7 @@ fn a_dry_run_changes_nothing() -> Result<()> {
     let (source, destination) = (instance("mdev_serial-4")?, any()?);
     let before = values(&destination)?;
     let ran = run(["prepare", "--dry-run", &name(&source), &name(&destination)])?.expect(0)?;
-    ran.says("echo 4 > ")?;
+    ran.says("printf '%s\\n' 4 > ")?;
     unchanged(&destination, &before)
 }
 
