@@ -17,15 +17,15 @@ use std::time::Duration;
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
 use guest_tests::scenarios::{
-    bench, broken, contract, dirty_rate, guest_driver, hotplug, removal, smooth, snapshot, story,
-    two_cards, v1,
+    bench, broken, contract, dirty_rate, guest_driver, hotplug, kvm_intx, plain, removal, smooth,
+    snapshot, story, two_cards, v1,
 };
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
 
 /// Seconds that a scenario of one migration may take on a machine of normal speed.
 const ONE: u64 = 120;
-/// Seconds for twenty migrations.
+/// Seconds for twenty migrations, or for a few with a wait for what does not come.
 const TWENTY: u64 = 300;
 
 /// A scenario.
@@ -230,6 +230,30 @@ const SCENARIOS: &[Scenario] = &[
         seconds: ONE,
         versions: BOTH,
         body: guest_driver::rebinds,
+    },
+    Scenario {
+        title: "plain_commands_of_the_readme_on_q35",
+        seconds: ONE,
+        versions: ALL,
+        body: plain::q35,
+    },
+    Scenario {
+        title: "plain_commands_of_the_readme_on_pc",
+        seconds: ONE,
+        versions: ALL,
+        body: plain::pc,
+    },
+    Scenario {
+        title: "kvm_intx_is_lost_by_a_migration",
+        seconds: TWENTY,
+        versions: ALL,
+        body: kvm_intx::lost,
+    },
+    Scenario {
+        title: "kvm_intx_is_kept_if_the_destination_does_something",
+        seconds: TWENTY,
+        versions: V2,
+        body: kvm_intx::kept,
     },
     Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",

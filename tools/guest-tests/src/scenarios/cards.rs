@@ -129,6 +129,15 @@ impl Cards {
         self
     }
 
+    /// With INTx delivered by KVM, for which the instances have to allow that an eventfd unmasks it.
+    pub fn with_kvm_intx(mut self) -> Result<Self> {
+        for mdev in &self.instances {
+            mdev.set_attribute("intx_unmask_eventfd", "on")?;
+        }
+        self.complaints = &[];
+        Ok(self)
+    }
+
     /// With multifd device state transfer.
     pub fn with_multifd_transfer(mut self) -> Self {
         self.properties.push_str(",x-migration-multifd-transfer=on");

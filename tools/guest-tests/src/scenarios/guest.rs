@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Result};
 
-use super::machine::Machine;
 use super::timeline::{Look, Timeline, What};
 use crate::l2::line::{CardReport, Command, HeldReport, Interrupt, Line, PortReport};
 
@@ -16,6 +15,28 @@ const BOOT: Duration = Duration::from_secs(60);
 const COUNT: Duration = Duration::from_secs(30);
 /// How long a guest may take to report: longer than it waits for bytes that do not come back.
 const REPORT: Duration = Duration::from_secs(60);
+
+/// What a guest runs on: one can listen to it and tell it something.
+pub trait Host {
+    /// Its name on the timeline.
+    fn name(&self) -> &str;
+
+    /// What everybody says.
+    fn timeline(&self) -> &Timeline;
+
+    /// Waits for something that it says at or after `from`; returns the position after it, and a result. The end of QEMU, and a
+    /// guest that cannot go on, end the wait.
+    fn wait_for<T>(
+        &self,
+        from: usize,
+        limit: Duration,
+        purpose: &str,
+        look: impl FnMut(&What) -> Look<T>,
+    ) -> Result<(usize, T)>;
+
+    /// Tells the guest's test program to do something.
+    fn command(&self, command: Command) -> Result<()>;
+}
 
 /// What a guest's card must look like to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +64,7 @@ pub struct Guest {
 
 impl Guest {
     /// Waits for the guest of `machine` to boot, at or after `from`, and checks that it sees the cards as they should be.
-    pub fn boot(machine: &Machine, from: usize, expected: &View) -> Result<Self> {
+    pub fn boot(machine: &impl Host, from: usize, expected: &View) -> Result<Self> {
         let (position, seen) = machine.wait_for(
             from,
             BOOT,
@@ -99,7 +120,7 @@ impl Guest {
     }
 
     /// Waits until the guest on `machine` has verified `more` records than known now on every port.
-    pub fn count_on(&mut self, machine: &Machine, more: u32) -> Result<()> {
+    pub fn count_on(&mut self, machine: &impl Host, more: u32) -> Result<()> {
         let goal: Vec<u32> = self.counts.iter().map(|count| count + more).collect();
         let purpose = format!(
             "the guest to count to {goal:?} (it was at {:?})",
@@ -148,14 +169,14 @@ impl Guest {
 
     /// Has the guest wait for everything it sent, and checks its account: every record came back whole, once and in order,
     /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report.
-    pub fn settle(&mut self, machine: &Machine) -> Result<Vec<PortReport>> {
+    pub fn settle(&mut self, machine: &impl Host) -> Result<Vec<PortReport>> {
         let from = machine.timeline().position();
         machine.command(Command::Report)?;
         self.reports(machine, from)
     }
 
     /// Waits for reports that were asked for at `from`, and checks them.
-    fn reports(&mut self, machine: &Machine, from: usize) -> Result<Vec<PortReport>> {
+    fn reports(&mut self, machine: &impl Host, from: usize) -> Result<Vec<PortReport>> {
         let mut reports: Vec<PortReport> = Vec::new();
         let ports = self.counts.len();
         machine.wait_for(
@@ -200,7 +221,7 @@ impl Guest {
     }
 
     /// Has the guest's driver let go of the cards and take them anew, once everything it sent has come back.
-    pub fn rebind(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+    pub fn rebind(&mut self, machine: &impl Host, expected: &View) -> Result<()> {
         self.change(machine, Command::Rebind, expected)?;
         // The kernel may count the interrupts of a driver that came anew from 0.
         self.interrupts.fill(0);
@@ -208,7 +229,7 @@ impl Guest {
     }
 
     /// Has the guest take up cards that were plugged in: `expected` is what it uses then. They come behind those it has.
-    pub fn take_up(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+    pub fn take_up(&mut self, machine: &impl Host, expected: &View) -> Result<()> {
         self.change(machine, Command::TakeUp, expected)?;
         self.counts.resize(expected.ports, 0);
         self.interrupts.resize(expected.ports, 0);
@@ -217,7 +238,7 @@ impl Guest {
     }
 
     /// Has the guest close the ports of its last card, after an account of all: `expected` is what it uses then.
-    pub fn let_go(&mut self, machine: &Machine, expected: &View) -> Result<()> {
+    pub fn let_go(&mut self, machine: &impl Host, expected: &View) -> Result<()> {
         self.settle(machine)?;
         self.change(machine, Command::LetGo, expected)?;
         self.counts.truncate(expected.ports);
@@ -228,7 +249,7 @@ impl Guest {
 
     /// Gives a command that changes which cards are used, or how, and checks what the guest uses then. What it counted before
     /// is not listened to.
-    fn change(&mut self, machine: &Machine, command: Command, expected: &View) -> Result<()> {
+    fn change(&mut self, machine: &impl Host, command: Command, expected: &View) -> Result<()> {
         let from = machine.timeline().position();
         machine.command(command)?;
         let purpose = format!("the guest to use {expected:?}");
@@ -253,7 +274,7 @@ impl Guest {
     }
 
     /// Has the guest read nothing and send until nothing more can be sent, until [`Guest::read`]; says what is where then.
-    pub fn hold(&self, machine: &Machine) -> Result<Vec<HeldReport>> {
+    pub fn hold(&self, machine: &impl Host) -> Result<Vec<HeldReport>> {
         let from = machine.timeline().position();
         machine.command(Command::Hold)?;
         let mut reports: Vec<HeldReport> = Vec::new();
@@ -277,13 +298,13 @@ impl Guest {
     }
 
     /// Has the guest read again.
-    pub fn read(&self, machine: &Machine) -> Result<()> {
+    pub fn read(&self, machine: &impl Host) -> Result<()> {
         machine.command(Command::Read)
     }
 
     /// Has the guest look at its cards as they are now: it reads their configuration space, and its driver detects the ports
     /// anew, once everything it sent has come back.
-    pub fn look(&self, machine: &Machine) -> Result<Vec<CardReport>> {
+    pub fn look(&self, machine: &impl Host) -> Result<Vec<CardReport>> {
         let from = machine.timeline().position();
         machine.command(Command::Look)?;
         let (mut seen, mut cards) = (Vec::new(), self.cards);

@@ -24,6 +24,7 @@ use rustix::fs::{mknodat, FileType, Mode, OFlags, CWD};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::command_line::{arguments, device_add, quoted, Card, Spec};
+use super::guest::Host;
 use super::pump::{self, Kind, Log, Source};
 use super::state::{self, CardName};
 use super::timeline::{Entry, Look, Timeline, What};
@@ -311,18 +312,6 @@ impl Machine {
     /// What ends every wait for this machine.
     fn fatal<T>(&self, entry: &Entry) -> Look<T> {
         match &entry.what {
-            What::Exited(status) => {
-                Look::Never(anyhow::anyhow!("QEMU of {} ended: {status}", entry.who))
-            }
-            What::Guest(l2::line::Line::Failed(why)) => {
-                Look::Never(anyhow::anyhow!("the guest cannot go on: {why}"))
-            }
-            What::Guest(l2::line::Line::Fault { port, what }) => Look::Never(anyhow::anyhow!(
-                "the guest reports a fault on port {port}: {what}"
-            )),
-            What::Console(line) if line.contains("Kernel panic") => {
-                Look::Never(anyhow::anyhow!("the guest's kernel panicked: {line}"))
-            }
             What::Qmp(Message::Event(qmp::Event::RESET { data, .. }))
                 if data.guest && !self.reboots.get() =>
             {
@@ -332,10 +321,7 @@ impl Machine {
                     qapi::Enum::name(&data.reason)
                 ))
             }
-            What::Stderr(line) if KVM_FAILED.iter().any(|text| line.starts_with(text)) => {
-                Look::Never(anyhow::anyhow!("the guest cannot be run: {line}"))
-            }
-            _ => Look::Wait,
+            _ => fatal(entry),
         }
     }
 
@@ -453,6 +439,30 @@ impl Machine {
     }
 }
 
+impl Host for Machine {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn timeline(&self) -> &Timeline {
+        self.timeline()
+    }
+
+    fn wait_for<T>(
+        &self,
+        from: usize,
+        limit: Duration,
+        purpose: &str,
+        look: impl FnMut(&What) -> Look<T>,
+    ) -> Result<(usize, T)> {
+        self.wait_for(from, limit, purpose, look)
+    }
+
+    fn command(&self, command: l2::line::Command) -> Result<()> {
+        self.command(command)
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         // The pump reaps QEMU; until it has, the process file stays valid.
@@ -463,6 +473,28 @@ impl Drop for Machine {
         for what in ["qmp", "console", "trace"] {
             let _ = fs::remove_file(self.place.sockets.join(format!("{}.{what}", self.name)));
         }
+    }
+}
+
+/// What ends every wait for the QEMU that says it.
+pub(super) fn fatal<T>(entry: &Entry) -> Look<T> {
+    match &entry.what {
+        What::Exited(status) => {
+            Look::Never(anyhow::anyhow!("QEMU of {} ended: {status}", entry.who))
+        }
+        What::Guest(l2::line::Line::Failed(why)) => {
+            Look::Never(anyhow::anyhow!("the guest cannot go on: {why}"))
+        }
+        What::Guest(l2::line::Line::Fault { port, what }) => Look::Never(anyhow::anyhow!(
+            "the guest reports a fault on port {port}: {what}"
+        )),
+        What::Console(line) if line.contains("Kernel panic") => {
+            Look::Never(anyhow::anyhow!("the guest's kernel panicked: {line}"))
+        }
+        What::Stderr(line) if KVM_FAILED.iter().any(|text| line.starts_with(text)) => {
+            Look::Never(anyhow::anyhow!("the guest cannot be run: {line}"))
+        }
+        _ => Look::Wait,
     }
 }
 

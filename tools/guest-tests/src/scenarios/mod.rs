@@ -6,7 +6,8 @@
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
 //! [`contract`] (cards that differ), [`two_cards`], [`hotplug`], [`guest_driver`] (what the guest does meanwhile), [`dirty_rate`],
-//! [`snapshot`] and [`removal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`] and [`removal`]; [`plain`] types the commands of README.md
+//! into a [`terminal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;
@@ -17,7 +18,9 @@ pub mod dirty_rate;
 pub mod guest;
 pub mod guest_driver;
 pub mod hotplug;
+pub mod kvm_intx;
 pub mod machine;
+pub mod plain;
 pub mod pump;
 pub mod removal;
 pub mod scene;
@@ -25,6 +28,7 @@ pub mod smooth;
 pub mod snapshot;
 pub mod state;
 pub mod story;
+pub mod terminal;
 pub mod timeline;
 pub mod tool;
 pub mod two_cards;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use qapi::qmp::{Event, VfioMigrationState};
 
-use super::cards::Driver;
+use super::cards::{Driver, UNMASK_REFUSED};
 use super::guest::Guest;
 use super::scene::{Options, Scene};
 use super::smooth::{pair, see_through, SOME};
@@ -61,11 +61,7 @@ pub fn tell(version: Version) -> Result<()> {
 
     println!("\n3. A guest at work\n");
     let talking = Arc::new(AtomicBool::new(true));
-    let narrator = Narrator {
-        talking: Arc::clone(&talking),
-        last: Mutex::new(None),
-        written: Mutex::new(None),
-    };
+    let narrator = Narrator::new(Arc::clone(&talking));
     let scene = Scene::new("demo", Some(Box::new(move |entry| narrator.hear(entry))))?;
     let source = scene.start("source", &here.boots())?;
     println!(
@@ -146,9 +142,21 @@ struct Narrator {
     last: Mutex<Option<Duration>>,
     /// The state that a QEMU of protocol v1 wrote last, and which one: it writes some twice.
     written: Mutex<Option<(String, VfioMigrationState)>>,
+    /// Who warned of the card's interrupt already.
+    warned: Mutex<Vec<String>>,
 }
 
 impl Narrator {
+    /// Tells as long as `talking` is set.
+    fn new(talking: Arc<AtomicBool>) -> Self {
+        Self {
+            talking,
+            last: Mutex::new(None),
+            written: Mutex::new(None),
+            warned: Mutex::new(Vec::new()),
+        }
+    }
+
     fn hear(&self, entry: &Entry) {
         if !self.talking.load(Ordering::Relaxed) {
             return;
@@ -201,6 +209,17 @@ impl Narrator {
             What::Qmp(Message::Event(Event::STOP { .. })) => say("QEMU stopped the guest".into()),
             What::Qmp(Message::Event(Event::RESUME { .. })) => {
                 say("QEMU lets the guest run".into())
+            }
+            // Long, and repeated whenever the guest's firmware or kernel changes the routing.
+            What::Stderr(line) if line.contains(UNMASK_REFUSED) => {
+                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+                if !warned.contains(&entry.who) {
+                    warned.push(entry.who.clone());
+                    say(
+                        "QEMU warns that KVM may not deliver the card's interrupt: it does so itself (intx.rst)"
+                            .into(),
+                    );
+                }
             }
             What::Stderr(line) => say(format!("QEMU says: {line}")),
             _ => {}

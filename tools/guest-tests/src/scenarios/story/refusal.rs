@@ -4,7 +4,7 @@
 //! prepare` the same migration works.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 use qapi::qmp::{Event, MigrationStatus};
@@ -52,11 +52,7 @@ pub fn tell(version: Version) -> Result<()> {
     );
     let (from, to) = (&here.instances()[0], &there.instances()[0]);
     let talking = Arc::new(AtomicBool::new(true));
-    let narrator = Narrator {
-        talking: Arc::clone(&talking),
-        last: Mutex::new(None),
-        written: Mutex::new(None),
-    };
+    let narrator = Narrator::new(Arc::clone(&talking));
     let scene = Scene::new(
         "demo-refusal",
         Some(Box::new(move |entry| narrator.hear(entry))),

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! INTx delivered by KVM, which a card allows if its instance is told to: what QEMU gets wrong after a migration, and how a person
+//! gets round it. Documentation/intx.rst tells the whole of it.
+
+use std::time::Duration;
+
+use anyhow::{ensure, Result};
+use qapi::qmp::{self, RunState};
+
+use super::cards::Cards;
+use super::command_line::Spec;
+use super::guest::Guest;
+use super::machine::{Machine, ANSWER};
+use super::scene::{Options, Scene};
+use super::smooth::{pair, SOME};
+use super::timeline::{Look, What};
+use super::version::{Protocol, Version};
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::l2::line::{Command, Line};
+use crate::qmp::Message;
+
+/// How long a guest may take to say that nothing comes back any more: twice as long as it waits for that.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a guest that lives may be silent: it counts ten times a second.
+const ALIVE: Duration = Duration::from_secs(10);
+/// Ports of the card.
+const PORTS: usize = 2;
+
+/// How somebody gets round it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Not at all.
+    None,
+    /// The destination's QEMU is told not to have KVM deliver the interrupt.
+    NoKvm,
+    /// The destination's machine is reset before the migration comes in.
+    Reset,
+    /// The destination's card refuses.
+    Refused,
+}
+
+/// A guest that was migrated.
+struct Moved {
+    destination: Machine,
+    guest: Guest,
+    // Removed when no QEMU has them open any more: after the machine.
+    _cards: [Cards; 2],
+}
+
+/// Has a guest at work with KVM delivering its card's interrupt, and migrates it; `pc` chooses the older machine type.
+fn migrated(scene: &Scene, version: Version, pc: bool, way: Way) -> Result<Moved> {
+    let (here, there) = pair(version, &[PORTS])?;
+    let here = here.with_kvm_intx()?;
+    let there = match way {
+        Way::None | Way::Reset => there.with_kvm_intx()?,
+        Way::NoKvm => there.with_kvm_intx()?.without_kvm_intx(),
+        Way::Refused => there,
+    };
+    let with = |spec| Spec {
+        pluggable: pc,
+        ..spec
+    };
+    let source = scene.start("source", &with(here.boots()))?;
+    let destination = scene.start("destination", &with(there.waits()))?;
+    if way == Way::Reset {
+        reset(&destination)?;
+    }
+    let mut guest = Guest::boot(&source, 0, &here.view())?;
+    guest.count_on(&source, SOME)?;
+    guest.settle(&source)?;
+    guest.count_on(&source, SOME)?;
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    scene.complete(&source, &destination, began)?;
+    destination.expect_status(RunState::running)?;
+    source.quit()?;
+    guest.moved(scene.timeline(), "source", began)?;
+    Ok(Moved {
+        destination,
+        guest,
+        _cards: [here, there],
+    })
+}
+
+/// Resets the machine, with no guest in it yet.
+fn reset(machine: &Machine) -> Result<()> {
+    let from = machine.timeline().position();
+    machine.execute(&qmp::system_reset {})?;
+    machine.wait(from, ANSWER, "the reset of the empty machine", |what| {
+        matches!(what, What::Qmp(Message::Event(qmp::Event::RESET { .. })))
+    })?;
+    Ok(())
+}
+
+/// What became of a guest's card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Everything comes back.
+    Kept,
+    /// Nothing comes back any more, on any port, and the guest says so.
+    Lost,
+    /// The guest does not say anything any more.
+    GuestLost,
+}
+
+/// Asks a migrated guest what became of its card.
+fn fate(moved: &Moved) -> Result<Fate> {
+    let from = moved.destination.timeline().position();
+    let lives = moved
+        .destination
+        .wait(from, ALIVE, "a count of the guest", |what| {
+            matches!(what, What::Guest(Line::Count(_)))
+        });
+    if lives.is_err() {
+        // Its QEMU goes on: the guest is what is silent.
+        moved.destination.expect_status(RunState::running)?;
+        return Ok(Fate::GuestLost);
+    }
+    moved.destination.command(Command::Report)?;
+    let mut missing = Vec::new();
+    moved
+        .destination
+        .wait_for(from, SILENCE, "the guest's report", |what| {
+            if let What::Guest(Line::Report(report)) = what {
+                missing.push(report.outstanding > 0);
+            }
+            if missing.len() == PORTS {
+                Look::Found(())
+            } else {
+                Look::Wait
+            }
+        })?;
+    ensure!(
+        missing.windows(2).all(|two| two[0] == two[1]),
+        "some ports of the card work, and some do not: {missing:?}"
+    );
+    Ok(if missing[0] { Fate::Lost } else { Fate::Kept })
+}
+
+/// A migration as everybody does it. The QEMU of protocol v1 gets it right.
+pub fn lost(version: Version) -> Outcome {
+    for (machine, pc) in [("q35", false), ("pc", true)] {
+        let scene = Scene::with_qemu(version, &format!("kvm-intx-{machine}"))?;
+        let moved = migrated(&scene, version, pc, Way::None)?;
+        let fate = fate(&moved)?;
+        diag!("{machine}: {fate:?}");
+        ensure!(
+            (fate == Fate::Kept) == (version.protocol() == Protocol::V1),
+            "on {machine} the card is {fate:?}: Documentation/intx.rst says something else of QEMU {version}"
+        );
+    }
+    Ok(())
+}
+
+/// What a person can do at the destination.
+pub fn kept(version: Version) -> Outcome {
+    for way in [Way::NoKvm, Way::Reset, Way::Refused] {
+        let scene = Scene::with_qemu(version, &format!("kvm-intx-{way:?}"))?;
+        let mut moved = migrated(&scene, version, false, way)?;
+        moved.guest.count_on(&moved.destination, SOME)?;
+        moved.guest.settle(&moved.destination)?;
+        diag!("{way:?}: the guest counted to {:?}", moved.guest.counts());
+        moved.destination.quit()?;
+    }
+    Ok(())
+}
