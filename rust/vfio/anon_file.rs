@@ -42,7 +42,7 @@ pub(crate) enum Ready {
     Readable,
     /// Bytes can be written.
     Writable,
-    /// There is nothing more to come.
+    /// The file is of no use any more: reading or writing it fails.
     Over,
 }
 
@@ -52,7 +52,10 @@ impl Ready {
             Self::No => 0,
             Self::Readable => bindings::POLLIN | bindings::POLLRDNORM,
             Self::Writable => bindings::POLLOUT | bindings::POLLWRNORM,
-            Self::Over => bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLRDHUP,
+            // Whatever the caller waits for, it is told.
+            Self::Over => {
+                bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLRDHUP | bindings::POLLERR
+            }
         }
     }
 }

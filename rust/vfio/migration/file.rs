@@ -101,9 +101,10 @@ impl<T: Device> AnonFile for DataFile<T> {
             let mut guard = self.instance.state.lock();
             let state = &mut *guard;
             match &mut state.migration.session {
-                Some(Session::Resuming(resuming)) if resuming.id() == self.session => {
-                    resuming.push(&state.values, &*state.device, chunk, &mut state.reason)?
-                }
+                Some(Session::Resuming(resuming)) if resuming.id() == self.session => resuming
+                    .push(&state.values, &*state.device, chunk, &mut state.reason)
+                    // Nothing more is taken, which whoever polls the file is to know.
+                    .inspect_err(|_| self.instance.progress.notify_all())?,
                 _ => return Err(ENODEV),
             }
             self.instance.stream_moved(state);
@@ -119,15 +120,16 @@ impl<T: Device> AnonFile for DataFile<T> {
 
     fn poll(&self, file: &File, table: PollTable<'_>) -> Ready {
         table.register_wait(file, &self.instance.progress);
-        let mut state = self.instance.state.lock();
+        let state = self.instance.state.lock();
         let stopped = state.migration.current == State::StopCopy;
         if !state.migration.is_session(self.session) {
             return Ready::Over;
         }
-        match state.migration.saving(self.session) {
-            Some(saving) if saving.remaining() > 0 || stopped => Ready::Readable,
-            Some(_) => Ready::No,
-            None => Ready::Writable,
+        match &state.migration.session {
+            Some(Session::Saving(saving)) if saving.remaining() > 0 || stopped => Ready::Readable,
+            Some(Session::Saving(_)) => Ready::No,
+            Some(Session::Resuming(resuming)) if !resuming.has_refused() => Ready::Writable,
+            _ => Ready::Over,
         }
     }
 

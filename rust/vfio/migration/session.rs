@@ -322,6 +322,11 @@ impl<T: Device> Resuming<T> {
         self.id
     }
 
+    /// Whether bytes were refused: no more are taken.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.reader.error().is_some()
+    }
+
     /// Takes the next bytes of the stream.
     ///
     /// `EINVAL` for bytes that are not a stream this device takes, `ENOMEM` for records longer than it reads, `ENODEV` after

@@ -39,6 +39,9 @@ pub(super) fn add(suite: &mut Suite) {
         data_files_are_closed_on_exec,
         a_closed_data_file_ends_nothing,
     );
+        a_writer_that_polls_is_told_of_a_refusal,
+        a_writer_that_polls_is_told_that_its_session_is_over,
+        a_writer_that_waits_is_woken_by_a_refusal,
 }
 
 fn a_state_saved_twice_is_the_same() -> anyhow::Result<()> {
@@ -371,6 +374,59 @@ fn data_files_are_closed_on_exec() -> anyhow::Result<()> {
 fn a_closed_data_file_ends_nothing() -> anyhow::Result<()> {
     let card = Card::new(1)?;
     let reference = card.stop_and_save()?;
+/// What poll says of a file for writing, without waiting.
+fn writable(file: impl AsFd) -> anyhow::Result<PollFlags> {
+    events(file.as_fd(), PollFlags::POLLOUT, Duration::ZERO)
+}
+
+fn a_writer_that_polls_is_told_of_a_refusal() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let data = card.start(State::Resuming).named("to RESUMING")?;
+    equal("poll at first", writable(&data)?, PollFlags::POLLOUT)?;
+    refused("garbage", data.write(&[0xff; 64]), Errno::EINVAL)?;
+    equal("poll afterwards", writable(&data)?, PollFlags::POLLERR)?;
+    refused("a write afterwards", data.write(&[0]), Errno::ENODEV)
+}
+
+fn a_writer_that_polls_is_told_that_its_session_is_over() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let data = card.start(State::Resuming).named("to RESUMING")?;
+    card.reset().named("reset")?;
+    equal("poll after a reset", writable(&data)?, PollFlags::POLLERR)?;
+    refused("a write after a reset", data.write(&[0]), Errno::ENODEV)?;
+    let data = card.start(State::Resuming).named("to RESUMING")?;
+    let _instance = card.close();
+    equal(
+        "poll after the last close",
+        writable(&data)?,
+        PollFlags::POLLERR,
+    )?;
+    refused(
+        "a write after the last close",
+        data.write(&[0]),
+        Errno::ENODEV,
+    )
+}
+
+fn a_writer_that_waits_is_woken_by_a_refusal() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let data = card.start(State::Resuming).named("to RESUMING")?;
+    std::thread::scope(|scope| {
+        // Errors are told to whoever waits, for whatever.
+        let waiting = scope.spawn(|| events(data.as_fd(), PollFlags::POLLPRI, DEADLINE));
+        let result = data.write(&[0xff; 64]);
+        let woken = waiting
+            .join()
+            .map_err(|_| anyhow::anyhow!("the waiting thread panicked"))??;
+        refused("garbage", result, Errno::EINVAL)?;
+        equal(
+            "what the waiting thread was told",
+            woken,
+            PollFlags::POLLERR,
+        )
+    })
+}
+
     // QEMU closes the data file before it leaves RESUMING.
     let data = card.start(State::Resuming).named("to RESUMING")?;
     data.write_all(&reference, reference.len()).named("write")?;
