@@ -29,7 +29,8 @@ pub(crate) trait AnonFile: Sized + Send + Sync + 'static {
     fn write(&self, from: UserSliceReader) -> Result<usize>;
     /// `poll(2)`: has the caller woken when that may change, and says what would not fail with `ENOMSG` now.
     fn poll(&self, file: &File, table: PollTable<'_>) -> Ready;
-    /// `ioctl(2)`. `ENOTTY` for commands that the file does not have.
+    /// `ioctl(2)`. `ENOTTY` for commands that the file does not have. A 32-bit process must see the same structures: no
+    /// pointers, no `long`, no padding that depends on the alignment of 64-bit members.
     fn ioctl(&self, cmd: u32, arg: UserPtr) -> Result;
 }
 
@@ -127,6 +128,8 @@ impl<F: AnonFile> FileOperations<F> {
         write: Some(Self::write),
         poll: Some(Self::poll),
         unlocked_ioctl: Some(Self::ioctl),
+        // A structure that is the same for 32-bit processes: all that they do otherwise is how they pass its address.
+        compat_ioctl: bindings::compat_ptr_ioctl,
         release: Some(Self::release),
         ..pin_init::zeroed()
     };

@@ -10,6 +10,7 @@
 //! v1 ([`migration_v1`]).
 
 pub mod abi;
+pub mod compat;
 pub mod data_fd;
 pub mod device;
 pub mod interrupt;

@@ -16,7 +16,8 @@ use super::card::Card;
 use super::check::{equal, refused, same_bytes, Named};
 use crate::ktap::Suite;
 use crate::stream_forge::{Record, Section, Stream, MAX_SECTION};
-use crate::vfio::abi;
+use crate::vfio::abi::{self, Bytes};
+use crate::vfio::compat;
 use crate::vfio::event_fd::{events, DEADLINE};
 use crate::vfio::{Errno, State};
 
@@ -36,12 +37,17 @@ pub(super) fn add(suite: &mut Suite) {
         the_second_form_of_precopy_information_ends_with_the_last_close,
         a_reader_that_polls_is_told_of_data_and_of_the_end,
         a_reader_that_waits_in_drained_pre_copy_is_woken_by_stop_copy,
-        data_files_are_closed_on_exec,
-        a_closed_data_file_ends_nothing,
-    );
         a_writer_that_polls_is_told_of_a_refusal,
         a_writer_that_polls_is_told_that_its_session_is_over,
         a_writer_that_waits_is_woken_by_a_refusal,
+        data_files_are_closed_on_exec,
+        a_closed_data_file_ends_nothing,
+    );
+    tests_with!(
+        suite,
+        "IA32_EMULATION",
+        a_32_bit_process_gets_the_same_precopy_information
+    );
 }
 
 fn a_state_saved_twice_is_the_same() -> anyhow::Result<()> {
@@ -309,6 +315,28 @@ fn the_second_form_of_precopy_information_ends_with_the_last_close() -> anyhow::
     )
 }
 
+fn a_32_bit_process_gets_the_same_precopy_information() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let data = card.start(State::PreCopy).named("to PRE_COPY")?;
+    let wanted = data.precopy_info().named("information")?;
+    anyhow::ensure!(wanted.initial > 0, "nothing to be told");
+    let mut info = Bytes::new()
+        .word(abi::PRECOPY_INFO_SIZE as u32)
+        .word(0)
+        .long(u64::MAX)
+        .long(u64::MAX);
+    compat::ioctl(
+        data.as_fd(),
+        abi::VFIO_MIG_GET_PRECOPY_INFO,
+        info.bytes_mut(),
+    )
+    .named("information for a 32-bit process")?;
+    equal("initial bytes", info.long_at(8), wanted.initial)?;
+    equal("dirty bytes", info.long_at(16), wanted.dirty)?;
+    let unknown = compat::ioctl(data.as_fd(), abi::VFIO_DEVICE_RESET, info.bytes_mut());
+    refused("another command", unknown, Errno::ENOTTY)
+}
+
 /// What poll says of a file for reading, without waiting.
 fn ready(file: impl AsFd) -> anyhow::Result<bool> {
     Ok(events(file.as_fd(), PollFlags::POLLIN, Duration::ZERO)?.contains(PollFlags::POLLIN))
@@ -346,34 +374,6 @@ fn a_reader_that_waits_in_drained_pre_copy_is_woken_by_stop_copy() -> anyhow::Re
     Ok(())
 }
 
-fn data_files_are_closed_on_exec() -> anyhow::Result<()> {
-    use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
-    let card = Card::new(1)?;
-    for (state, mode) in [
-        (State::StopCopy, OFlag::O_RDONLY),
-        (State::Resuming, OFlag::O_WRONLY),
-    ] {
-        let data = card.start(state).named(format!("to {state:?}"))?;
-        let flags = FdFlag::from_bits_truncate(fcntl(&data, FcntlArg::F_GETFD)?);
-        equal(
-            format!("close on exec in {state:?}"),
-            flags,
-            FdFlag::FD_CLOEXEC,
-        )?;
-        let open = OFlag::from_bits_truncate(fcntl(&data, FcntlArg::F_GETFL)?);
-        equal(
-            format!("access mode in {state:?}"),
-            open & OFlag::O_ACCMODE,
-            mode,
-        )?;
-        card.reset().named("reset")?;
-    }
-    Ok(())
-}
-
-fn a_closed_data_file_ends_nothing() -> anyhow::Result<()> {
-    let card = Card::new(1)?;
-    let reference = card.stop_and_save()?;
 /// What poll says of a file for writing, without waiting.
 fn writable(file: impl AsFd) -> anyhow::Result<PollFlags> {
     events(file.as_fd(), PollFlags::POLLOUT, Duration::ZERO)
@@ -427,6 +427,34 @@ fn a_writer_that_waits_is_woken_by_a_refusal() -> anyhow::Result<()> {
     })
 }
 
+fn data_files_are_closed_on_exec() -> anyhow::Result<()> {
+    use nix::fcntl::{fcntl, FcntlArg, FdFlag, OFlag};
+    let card = Card::new(1)?;
+    for (state, mode) in [
+        (State::StopCopy, OFlag::O_RDONLY),
+        (State::Resuming, OFlag::O_WRONLY),
+    ] {
+        let data = card.start(state).named(format!("to {state:?}"))?;
+        let flags = FdFlag::from_bits_truncate(fcntl(&data, FcntlArg::F_GETFD)?);
+        equal(
+            format!("close on exec in {state:?}"),
+            flags,
+            FdFlag::FD_CLOEXEC,
+        )?;
+        let open = OFlag::from_bits_truncate(fcntl(&data, FcntlArg::F_GETFL)?);
+        equal(
+            format!("access mode in {state:?}"),
+            open & OFlag::O_ACCMODE,
+            mode,
+        )?;
+        card.reset().named("reset")?;
+    }
+    Ok(())
+}
+
+fn a_closed_data_file_ends_nothing() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    let reference = card.stop_and_save()?;
     // QEMU closes the data file before it leaves RESUMING.
     let data = card.start(State::Resuming).named("to RESUMING")?;
     data.write_all(&reference, reference.len()).named("write")?;
