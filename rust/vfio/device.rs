@@ -59,9 +59,10 @@ pub trait Device: Sized + Send + 'static {
 
     /// Size of a region in bytes; 0 where the device has none. Changes only with the parameters.
     fn region_size(&self, region: Region) -> u64;
-    /// Reads from a region. `offset + data.len()` is within it.
+    /// Reads from a region. `offset + data.len()` is within it, and the access is one that a bus makes: of 1, 2, 4 or, outside
+    /// of configuration space, 8 bytes, at a multiple of its size. A user's access that is not is taken apart.
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]);
-    /// Writes to a region. `offset + data.len()` is within it.
+    /// Writes to a region, as [`Device::read`] reads from it.
     fn write(&mut self, region: Region, offset: u64, data: &[u8]);
 
     /// Whether new instances let their user unmask INTx by an eventfd, for those that have `intx_unmask_eventfd` in sysfs

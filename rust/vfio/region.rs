@@ -6,6 +6,7 @@
 //!
 //! C header: `include/uapi/linux/vfio.h`.
 
+use core::ops::Range;
 use kernel::prelude::*;
 
 /// Bits of a file offset that count within one region.
@@ -69,4 +70,41 @@ impl TryFrom<i64> for Position {
             offset: offset & ((1 << OFFSET_SHIFT) - 1),
         })
     }
+}
+
+/// Most bytes that are taken from or to user space at a time. The instance's mutex is free in between.
+pub(crate) const CHUNK: usize = 64;
+
+/// How many of the `left` bytes from `offset` on are taken at a time: to the next multiple of [`CHUNK`], so that no access that
+/// a bus makes in one is made in two.
+pub(crate) fn chunk_len(offset: u64, left: usize) -> usize {
+    // Less than CHUNK.
+    let into = (offset % CHUNK as u64) as usize;
+    left.min(CHUNK - into)
+}
+
+/// The accesses that a bus makes of `len` bytes from `offset` on, as ranges of these bytes: each the largest one that starts at
+/// a multiple of its size.
+pub(crate) fn accesses(
+    region: Region,
+    offset: u64,
+    len: usize,
+) -> impl Iterator<Item = Range<usize>> {
+    let widest = match region {
+        Region::Config => 4,
+        _ => 8,
+    };
+    let mut start = 0usize;
+    core::iter::from_fn(move || {
+        let left = len.checked_sub(start).filter(|left| *left > 0)?;
+        let at = offset + start as u64;
+        let mut size = widest;
+        // Down to 1, which always fits.
+        while size > left || at & (size as u64).wrapping_sub(1) != 0 {
+            size /= 2;
+        }
+        let access = start..start + size;
+        start = access.end;
+        Some(access)
+    })
 }

@@ -87,8 +87,9 @@ impl Device for Register {
         1
     }
 
+    /// Each byte says how many were read together.
     fn read(&mut self, _region: Region, _offset: u64, data: &mut [u8]) {
-        data.fill(self.0);
+        data.fill(data.len() as u8);
     }
 
     fn write(&mut self, _region: Region, _offset: u64, data: &[u8]) {
@@ -504,6 +505,56 @@ mod values {
             assert_eq!(DirtyLog::new(page_size, ranges).err(), Some(EINVAL));
         }
         assert_eq!(DirtyLog::new(4096, KVec::new()).err(), Some(EINVAL));
+        Ok(())
+    }
+}
+
+#[kunit_tests(rust_vfio_accesses)]
+mod accesses {
+    use super::*;
+    use crate::device::Instance;
+    use crate::mdev::Capacity;
+    use crate::region::{chunk_len, CHUNK};
+
+    /// The size of the access that reads each of `len` bytes from `offset` on.
+    fn sizes(
+        instance: &Instance<Register>,
+        region: Region,
+        offset: u64,
+        len: usize,
+    ) -> Result<KVec<u8>> {
+        let mut sizes = KVec::from_elem(0, len, GFP_KERNEL)?;
+        let mut done = 0;
+        while done < len {
+            let at = offset + done as u64;
+            let chunk = chunk_len(at, len - done);
+            assert!((1..=CHUNK).contains(&chunk));
+            instance.read_chunk(region, at, &mut sizes[done..done + chunk]);
+            done += chunk;
+        }
+        Ok(sizes)
+    }
+
+    #[test]
+    fn a_register_that_is_read_whole_is_read_at_once() -> Result {
+        let instance = Instance::<Register>::new(&TYPE, &[], &Capacity::new(1)?)?;
+        for (region, widest) in [(Region::Bar(0), 8), (Region::Config, 4)] {
+            for offset in 0..(CHUNK + 9) as u64 {
+                for len in [1, 2, 3, 4, 7, 8, 13, 70, 2 * CHUNK + 1] {
+                    let end = offset + len as u64;
+                    for (byte, size) in (offset..).zip(sizes(&instance, region, offset, len)?) {
+                        // The largest aligned block with this byte, nothing of which is outside of what is read.
+                        let block = |size: &u64| {
+                            let start = byte - byte % size;
+                            start >= offset && start + size <= end
+                        };
+                        let blocks = [8, 4, 2, 1].into_iter().filter(|size| *size <= widest);
+                        let expected = blocks.filter(block).max();
+                        assert_eq!(Some(u64::from(size)), expected);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 }

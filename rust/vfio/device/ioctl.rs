@@ -5,13 +5,10 @@
 use super::{Device, Instance};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
 use crate::migration::{staging, v1};
-use crate::region::{Position, Region, NUM_REGIONS, OFFSET_SHIFT};
+use crate::region::{accesses, chunk_len, Position, Region, CHUNK, NUM_REGIONS, OFFSET_SHIFT};
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
-
-/// Bytes that are taken from or to user space at a time. The mutex is free in between.
-const CHUNK: usize = 64;
 
 impl<T: Device> Instance<T> {
     /// Reads from a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot
@@ -27,15 +24,10 @@ impl<T: Device> Instance<T> {
         let mut done = 0;
         while done < count {
             let mut chunk = [0u8; CHUNK];
-            let len = (count - done).min(CHUNK);
+            let offset = at.offset + done as u64;
+            let len = chunk_len(offset, count - done);
             let data = &mut chunk[..len];
-            {
-                let mut state = self.state.lock();
-                state.tell_time();
-                state.irqs.accessed();
-                state.device.read(at.region, at.offset + done as u64, data);
-                self.settle(&mut state);
-            }
+            self.read_chunk(at.region, offset, data);
             writer.write_slice(data)?;
             done += len;
         }
@@ -56,20 +48,43 @@ impl<T: Device> Instance<T> {
         let mut done = 0;
         while done < count {
             let mut chunk = [0u8; CHUNK];
-            let len = (count - done).min(CHUNK);
+            let offset = at.offset + done as u64;
+            let len = chunk_len(offset, count - done);
             let data = &mut chunk[..len];
             reader.read_slice(data)?;
-            {
-                let mut state = self.state.lock();
-                state.tell_time();
-                state.irqs.accessed();
-                state.device.write(at.region, at.offset + done as u64, data);
-                self.settle(&mut state);
-            }
+            self.write_chunk(at.region, offset, data);
             done += len;
         }
         *position += done as i64;
         Ok(done)
+    }
+
+    /// Reads what [`chunk_len`] allows at a time.
+    pub(crate) fn read_chunk(&self, region: Region, offset: u64, data: &mut [u8]) {
+        let mut state = self.state.lock();
+        state.tell_time();
+        state.irqs.accessed();
+        for access in accesses(region, offset, data.len()) {
+            let at = offset + access.start as u64;
+            if let Some(bytes) = data.get_mut(access) {
+                state.device.read(region, at, bytes);
+            }
+        }
+        self.settle(&mut state);
+    }
+
+    /// Writes what [`chunk_len`] allows at a time.
+    pub(crate) fn write_chunk(&self, region: Region, offset: u64, data: &[u8]) {
+        let mut state = self.state.lock();
+        state.tell_time();
+        state.irqs.accessed();
+        for access in accesses(region, offset, data.len()) {
+            let at = offset + access.start as u64;
+            if let Some(bytes) = data.get(access) {
+                state.device.write(region, at, bytes);
+            }
+        }
+        self.settle(&mut state);
     }
 
     /// Where an access lies, and how much of it the region has room for.
