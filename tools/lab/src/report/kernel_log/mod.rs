@@ -490,6 +490,23 @@ mod tests {
     }
 
     #[test]
+    fn registers_that_kvm_does_not_have_are_no_finding_whoever_says_so() {
+        for text in [
+            "kvm_amd: kvm [254]: vcpu0, guest rIP: 0xffffffff81040c54 Unhandled WRMSR(0x1d9) = 0x0",
+            "kvm: kvm [254]: vcpu1, guest rIP: 0xffffffff81040c54 Unhandled RDMSR(0x1d9)",
+            "kvm [254]: vcpu0, guest rIP: 0x0 Unhandled WRMSR(0x1d9) = 0x0",
+            "kvm_pr_unimpl_wrmsr: 3 callbacks suppressed",
+        ] {
+            assert!(
+                titles(&mut log(&[START, (3, 0, text), END])).is_empty(),
+                "{text}"
+            );
+        }
+        let other = "kvm_amd: kvm [254]: vcpu0, guest rIP: 0x0 unexpected exit reason 0x7f";
+        assert_eq!(titles(&mut log(&[START, (3, 0, other), END])), [other]);
+    }
+
+    #[test]
     fn each_harmless_pattern_reads() {
         let mut log = log(&[
             START,

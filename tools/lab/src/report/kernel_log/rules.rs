@@ -34,14 +34,18 @@ pub const ALARMS: [&str; 24] = [
 pub const FATAL: &str = r"^BUG: |kernel BUG at|\bOops\b|general protection fault|double fault|Kernel panic|soft lockup|hard LOCKUP";
 
 /// Lines at level warning that mean nothing here, and why.
-pub const HARMLESS: [(&str, &str); 5] = [
+pub const HARMLESS: [(&str, &str); 6] = [
     (
         r"loading out-of-tree module taints kernel",
         "the modules under test are built outside the kernel's tree",
     ),
     (
-        r"^kvm \[\d+\]: vcpu\d+, guest rIP: 0x[0-9a-f]+ Unhandled (RD|WR)MSR",
-        "a guest's kernel probes registers that KVM does not have",
+        r"^(kvm(_amd|_intel)?: )?kvm \[\d+\]: vcpu\d+, guest rIP: 0x[0-9a-f]+ Unhandled (RD|WR)MSR",
+        "a guest's kernel probes registers that KVM does not have, and a monitor restores them",
+    ),
+    (
+        r"^kvm_pr_unimpl_(rd|wr)msr: \d+ callbacks suppressed",
+        "more of the above than the kernel says at once",
     ),
     (
         r"^hrtimer: interrupt took \d+ ns",
