@@ -23,6 +23,7 @@ pub(super) fn add(suite: &mut Suite) {
         a_machine_that_is_paused_during_pre_copy,
         a_cancelled_migration_goes_back_to_running_in_every_phase,
         a_cancelled_migration_is_repeated,
+        a_reset_in_pre_copy_and_then_a_whole_session_from_the_same_open,
         a_state_saved_to_disk_and_loaded_again,
         there_and_back_ten_times,
         configuration_and_interrupts_are_written_while_resuming,
@@ -212,6 +213,45 @@ fn a_cancelled_migration_is_repeated() -> anyhow::Result<()> {
     destination.set_command(config::COMMAND_IO)?;
     migrate(&source, &destination, Carrier::Words, Carrier::Words)?;
     has_content(&destination, 0x41)
+}
+
+fn a_reset_in_pre_copy_and_then_a_whole_session_from_the_same_open() -> anyhow::Result<()> {
+    let (source, destination) = (card(2)?, card(2)?);
+    let region = Region::find(&source)?;
+    // Whatever was read last before the reset, nothing of that session comes again in the next.
+    for accesses in 0..=4 {
+        fill(&source, 0x41)?;
+        let out = Client::new(region, Carrier::Words);
+        out.save_setup()?;
+        if accesses >= 1 {
+            region.pending().named("pending_bytes")?;
+        }
+        if accesses >= 2 {
+            region.data_offset().named("data_offset")?;
+        }
+        if accesses >= 3 {
+            let size = region.data_size().named("data_size")?;
+            region
+                .get(region.data.offset, size as usize)
+                .named("the piece")?;
+        }
+        if accesses >= 4 {
+            equal("pending_bytes afterwards", region.pending(), Ok(0))?;
+        }
+        source.reset().named("reset")?;
+        let what = format!("reset after {accesses} accesses");
+        equal(format!("{what}: the state"), region.state(), Ok(RUNNING))?;
+        offers_nothing(&what, &region)?;
+
+        source.set_command(config::COMMAND_IO)?;
+        fill(&source, 0x61)?;
+        migrate(&source, &destination, Carrier::Words, Carrier::Words)?;
+        has_content(&destination, 0x61)?;
+        works(&destination)?;
+        source.reset().named("reset after the migration")?;
+        destination.reset().named("reset of the destination")?;
+    }
+    Ok(())
 }
 
 fn a_state_saved_to_disk_and_loaded_again() -> anyhow::Result<()> {
