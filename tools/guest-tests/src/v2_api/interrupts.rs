@@ -4,7 +4,7 @@
 
 use super::card::{config, Card};
 use super::check::{equal, refused, Named};
-use super::uart::{IER, IER_EMPTY, IIR, IIR_EMPTY};
+use super::uart::{DATA, IER, IER_DATA, IER_EMPTY, IIR, IIR_EMPTY, LCR, LCR_8N1, LSR, LSR_DATA};
 use crate::ktap::Suite;
 use crate::vfio::interrupt::{INTX, MASK, MSI, TRIGGER, UNMASK};
 use crate::vfio::{Access, Errno, IrqSet};
@@ -28,6 +28,7 @@ pub(super) fn add(suite: &mut Suite) {
         intx_disabled_in_the_command_register_is_silent,
         intx_stays_configured_across_a_reset,
         msi_is_signalled_once_for_each_interrupt,
+        a_byte_that_arrives_while_msi_is_held_back_is_one_message_afterwards,
         intx_is_silent_while_msi_is_in_use,
     );
 }
@@ -214,6 +215,56 @@ fn msi_is_signalled_once_for_each_interrupt() -> anyhow::Result<()> {
         .named("descriptor -1")?;
     raise(&card, 0)?;
     equal("signals without an eventfd", event.count()?, 0)
+}
+
+/// Sends a byte, which the far end sends back, and checks that it has arrived.
+fn receive(card: &Card) -> anyhow::Result<()> {
+    card.port(0).set(DATA, 0x42)?;
+    equal("data in LSR", card.port(0).get(LSR)? & LSR_DATA, LSR_DATA)
+}
+
+fn a_byte_that_arrives_while_msi_is_held_back_is_one_message_afterwards() -> anyhow::Result<()> {
+    let card = Card::new(1)?;
+    card.enable_msi()?;
+    let event = card.enable(MSI)?;
+    let port = card.port(0);
+    port.set(LCR, LCR_8N1)?;
+    let control = card.msi_capability()? + 2;
+    let enabled = card.config16(control)?;
+    let master = config::COMMAND_IO | config::COMMAND_MASTER;
+
+    // What holds a message back: the port's interrupt enables, the capability's enable bit, and bus mastering.
+    let in_the_port = |hold: bool| port.set(IER, if hold { 0 } else { IER_DATA });
+    let in_the_capability = |hold: bool| {
+        let value = if hold {
+            enabled & !config::MSI_ENABLE
+        } else {
+            enabled
+        };
+        card.set_config(control, &value.to_le_bytes())
+    };
+    let in_the_command =
+        |hold: bool| card.set_command(if hold { config::COMMAND_IO } else { master });
+    type Hold<'a> = &'a dyn Fn(bool) -> anyhow::Result<()>;
+    let ways: [(&str, Hold); 3] = [
+        ("the port", &in_the_port),
+        ("the capability", &in_the_capability),
+        ("the command register", &in_the_command),
+    ];
+    for (place, hold) in ways {
+        in_the_port(false)?;
+        equal(format!("{place}: messages before"), event.count()?, 0)?;
+        hold(true)?;
+        receive(&card)?;
+        equal(format!("{place}: messages held back"), event.count()?, 0)?;
+        hold(false)?;
+        equal(format!("{place}: messages afterwards"), event.wait()?, 1)?;
+        hold(false)?;
+        equal(format!("{place}: messages after that"), event.count()?, 0)?;
+        equal(format!("{place}: the byte"), port.get(DATA)?, 0x42)?;
+        equal(format!("{place}: messages in the end"), event.count()?, 0)?;
+    }
+    Ok(())
 }
 
 fn intx_is_silent_while_msi_is_in_use() -> anyhow::Result<()> {
