@@ -13,5 +13,6 @@ pub mod stream_forge;
 pub mod v1_api;
 pub mod v2_api;
 pub mod vfio;
+pub mod vmm_api;
 
 pub use vfio_uapi::mdev;

@@ -18,10 +18,11 @@ pub const KUNIT: &str = "kunit";
 /// Name by which the gate of the bench is asked for.
 pub const BENCH: &str = crate::bench::baseline::SUITE;
 
-/// Programs that try the user API, protocol by protocol, and the command line tool, without QEMU.
-const HARNESSES: [(&str, Duration); 3] = [
+/// Programs that try the user API, protocol by protocol and as other monitors use it, and the command line tool, without QEMU.
+const HARNESSES: [(&str, Duration); 4] = [
     ("v2-api", Duration::from_secs(300)),
     ("v1-api", Duration::from_secs(240)),
+    ("vmm-api", Duration::from_secs(240)),
     ("migrate-tool", Duration::from_secs(240)),
 ];
 

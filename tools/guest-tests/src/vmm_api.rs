@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What virtual machine monitors other than QEMU do with a card, by the library that they share, `vfio-ioctls`. Where it cannot
+//! express a step, [`crate::vfio`] takes that step.
+//!
+//! Expectations come from linux/vfio.h, and from what such monitors need in order to go on.
+
+use crate::ktap::Suite;
+
+/// Adds functions as tests of the same name.
+macro_rules! tests {
+    ($suite:expr, $($name:ident),+ $(,)?) => {
+        $($suite.test(stringify!($name), $name);)+
+    };
+}
+
+pub mod process;
+
+mod client;
+mod habits;
+
+/// All tests.
+pub fn suite() -> Suite {
+    let mut suite = Suite::new();
+    habits::add(&mut suite);
+    suite
+}
