@@ -5,6 +5,7 @@
 //! C header: `include/linux/vfio.h`.
 
 mod ioctl;
+mod opener;
 mod ops;
 
 use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
@@ -29,6 +30,7 @@ use kernel::sync::{Arc, Mutex, SpinLock};
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 
+use opener::Opener;
 pub(crate) use ops::{Registration, VfioDevice};
 
 use crate::eventfd::{WatchSlot, Watcher};
@@ -148,6 +150,8 @@ pub(crate) struct State<T: Device> {
     pub(crate) staging: Option<Staging>,
     /// Whether a user has the device open.
     pub(crate) open: bool,
+    /// Who opened it.
+    opener: Option<Opener>,
     /// The device's clock.
     clock: Clock,
     /// The time last told to the device.
@@ -286,6 +290,7 @@ impl<T: Device> Instance<T> {
                     staging: None,
                     open: false,
                     clock: Clock::new(),
+                    opener: None,
                     now_ns: 0,
                     wake_at_ns: None,
                     told: Progress::new(),
@@ -352,6 +357,7 @@ impl<T: Device> Instance<T> {
         state.reason.clear();
         state.open = true;
         state.run_clock(timer::now_ns());
+        state.opener = Opener::current();
         Ok(())
     }
 
@@ -369,6 +375,7 @@ impl<T: Device> Instance<T> {
             state.staging = None;
             state.open = false;
             state.run_clock(timer::now_ns());
+            state.opener = None;
             self.progress.notify_all();
         }
         let pages = self.mappable.lock().take();

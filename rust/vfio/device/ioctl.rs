@@ -6,6 +6,7 @@ use super::{Device, Instance};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
 use crate::migration::{staging, v1};
 use crate::region::{accesses, chunk_len, Position, Region, CHUNK, NUM_REGIONS, OFFSET_SHIFT};
+use core::fmt;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
@@ -162,11 +163,29 @@ impl<T: Device> Instance<T> {
         Ok(())
     }
 
-    /// The driver is to be unbound: asks the user to let go, once every call.
-    pub(super) fn request(&self, count: u32) {
-        let asked = self.state.lock().irqs.ask_for_release();
-        if count == 0 && !asked {
-            pr_info!("removal waits for a user without a request interrupt to close the device\n");
+    /// The driver is to be unbound, and waits: asks the user to let go, once every call, and says who is waited for. A user who
+    /// can be asked has until the second call.
+    pub(super) fn request(&self, dev: &kernel::device::Device, count: u32) {
+        let state = self.state.lock();
+        let asked = state.irqs.ask_for_release();
+        if count > u32::from(asked) {
+            return;
+        }
+        let say = |what: fmt::Arguments<'_>| dev_info!(dev, "removal waits {}\n", what);
+        match &state.opener {
+            Some(opener) if opener.is_gone() => say(format_args!(
+                "until nobody has a descriptor or a mapping of the device: {opener}, which opened it, has ended"
+            )),
+            Some(opener) if !asked => say(format_args!(
+                "for {opener} to close the device; it set up no request interrupt to be asked by"
+            )),
+            Some(opener) if count > 0 => say(format_args!(
+                "for {opener} to close the device; it was asked to by the request interrupt"
+            )),
+            Some(_) => {}
+            None => say(format_args!(
+                "until the device's own file is closed, which somebody has open and did not bind"
+            )),
         }
     }
 }

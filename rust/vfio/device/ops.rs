@@ -306,7 +306,13 @@ impl<T: Device> Callbacks<T> {
     /// Called by the VFIO core on a device that is being unregistered, which is released only after that. Somebody has it open, or
     /// has its file and has not bound it; he may open or close it at the same time.
     unsafe extern "C" fn request(vdev: *mut vfio_device, count: c_uint) {
-        // SAFETY: By contract, the device is not released yet.
-        unsafe { VfioDevice::<T>::instance(vdev) }.request(count);
+        // SAFETY: By contract, the device is not released yet, and the parent that it is unregistered from is there.
+        let (instance, dev) = unsafe {
+            (
+                VfioDevice::<T>::instance(vdev),
+                kernel::device::Device::from_raw((*vdev).dev),
+            )
+        };
+        instance.request(dev, count);
     }
 }

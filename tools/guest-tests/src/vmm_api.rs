@@ -18,10 +18,12 @@ pub mod process;
 
 mod client;
 mod habits;
+mod removal;
 
 /// All tests.
 pub fn suite() -> Suite {
     let mut suite = Suite::new();
     habits::add(&mut suite);
+    removal::add(&mut suite);
     suite
 }
