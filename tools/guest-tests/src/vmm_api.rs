@@ -19,10 +19,12 @@ pub mod process;
 mod client;
 mod habits;
 mod removal;
+mod restore;
 
 /// All tests.
 pub fn suite() -> Suite {
     let mut suite = Suite::new();
+    restore::add(&mut suite);
     habits::add(&mut suite);
     removal::add(&mut suite);
     suite
