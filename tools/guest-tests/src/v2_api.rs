@@ -42,6 +42,7 @@ pub mod uart;
 
 mod accounting;
 mod clock;
+mod coming_and_going;
 mod config_space;
 mod data_file;
 mod description;
@@ -84,5 +85,6 @@ pub fn suite() -> Suite {
     accounting::add(&mut suite);
     scratch::add(&mut suite);
     module::add(&mut suite);
+    coming_and_going::add(&mut suite);
     suite
 }
