@@ -2,7 +2,7 @@
 
 //! Live migrations of our card and of the kernel's C sample mtty, measured in pairs: both do the same in turn, in the same machine,
 //! and each pair gives a ratio. What slows the machine down slows both halves of a pair, so the ratios say more than the times do.
-//! What single operations cost is counted, not timed: see [`crate::counted`].
+//! What single operations cost is counted, not timed: see the program `counted`.
 
 use anyhow::{Context, Result};
 

@@ -103,7 +103,7 @@ impl Ran {
         Ok(())
     }
 
-    /// Checks what is left of the times that the card of [`waiting`] waits for, by its saved state.
+    /// Checks what is left of the times that the card of [`Waiting`] waits for, by its saved state.
     fn is_saved(&self, state: &[u8]) -> anyhow::Result<()> {
         let time_out = remaining(state, 0, port_section::TIME_OUT)?;
         self.leaves("the character time-out", time_out, characters(4))?;
