@@ -190,6 +190,8 @@ mod tests {
                 let source = commands.source().unwrap();
                 let waits = commands.destination(None).unwrap();
                 let (start, uri) = waits.split_once(" -incoming ").unwrap();
+                // The line before it is continued.
+                let start = start.trim_end().trim_end_matches('\\').trim_end();
                 assert_eq!(start.replace("/$destination", "/$source"), source);
                 assert_eq!(migrate_command().unwrap(), format!("migrate {uri}"));
             }
