@@ -17,6 +17,9 @@ const BLOCKS: usize = 8192;
 /// Most blocks that a machine of this test can have: 8 GiB.
 const MOST: usize = 1 << 17;
 
+/// How often memory is taken that others have given back before the test gives up.
+const ROUNDS: usize = 16;
+
 /// The machine's memory, taken but for single pages none of which lies beside another.
 ///
 /// # Invariants
@@ -89,11 +92,23 @@ mod pieces {
     #[test]
     fn no_migration_needs_contiguous_memory() -> Result {
         let stream = saved(42)?;
-        let in_pieces = InPieces::new()?;
-        let contiguous = KVec::<u8>::with_capacity(
-            ::migration::stream::MAX_SECTION_LEN,
-            GFP_KERNEL | __GFP_NOWARN,
-        );
+        let mut in_pieces = InPieces::new()?;
+        let ask = || {
+            KVec::<u8>::with_capacity(
+                ::migration::stream::MAX_SECTION_LEN,
+                GFP_KERNEL | __GFP_NOWARN,
+            )
+        };
+        let mut contiguous = ask();
+        for _ in 0..ROUNDS {
+            if contiguous.is_err() {
+                break;
+            }
+            // Somebody else has given memory back meanwhile: it is taken, too.
+            drop(contiguous);
+            in_pieces.take_whole(MOST)?;
+            contiguous = ask();
+        }
         let again = saved(42);
         let outcome = loaded(4, &stream);
         drop(in_pieces);
