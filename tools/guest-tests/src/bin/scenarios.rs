@@ -246,7 +246,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "kvm_intx_is_lost_by_a_migration",
         seconds: TWENTY,
-        versions: ALL,
+        versions: V2,
         body: kvm_intx::lost,
     },
     Scenario {
