@@ -5,6 +5,7 @@
 //! | module | device |
 //! |---|---|
 //! | [`serial`] | QEMU's pci-serial card: 1, 2 or 4 ports, a 16550A each |
+//! | [`pci`] | what any PCI function has: configuration space, capabilities, MSI, MSI-X |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
 //! allocation, no `unsafe`, no dependency, no clock and no thread here: whoever embeds a model hands
@@ -20,4 +21,5 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod pci;
 pub mod serial;
