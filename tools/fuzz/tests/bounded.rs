@@ -12,6 +12,7 @@ use std::process::Command;
 use migration::stream::SetupRecord;
 use vfio_migrate::inspect::inspect;
 use vfio_migrate::json::{read_info, read_source, Bump};
+use vfio_user_protocol::{Framer, Limits, Request};
 
 // What the instrumentation of this program calls is in libFuzzer, which asks for a target.
 libfuzzer_sys::fuzz_target!(|_input: &[u8]| {});
@@ -97,6 +98,11 @@ fn saved_states_of_any_kind() {
     run("stream", env!("CARGO_BIN_EXE_stream"), 100_000, &[]);
 }
 
+#[test]
+fn clients_of_any_kind() {
+    run("vfio_user", env!("CARGO_BIN_EXE_vfio_user"), 200_000, &[]);
+}
+
 /// The seeds of a target: names and contents.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = corpus(target);
@@ -130,6 +136,26 @@ fn every_seed_is_what_its_name_says() {
             name.starts_with("damaged-"),
             "{name}: {record:?}"
         );
+    }
+    for (name, seed) in seeds("vfio_user") {
+        let mut framer = Framer::new(Limits::DEFAULT.message_len());
+        let (mut rest, mut is_sound) = (&seed[..], true);
+        while !rest.is_empty() && is_sound {
+            match framer.push(rest) {
+                Ok(taken) => rest = &rest[taken..],
+                Err(_) => is_sound = false,
+            }
+            let limits = Limits {
+                write_multiple: true,
+                ..Limits::DEFAULT
+            };
+            match framer.message() {
+                Some((header, body)) => is_sound &= Request::decode(&header, body, &limits).is_ok(),
+                None => is_sound = false,
+            }
+            framer.next();
+        }
+        assert_eq!(is_sound, !name.starts_with("refused-"), "{name}");
     }
     for (name, seed) in seeds("stream") {
         let contents = inspect(&mut &seed[..]).expect("reading memory does not fail");
