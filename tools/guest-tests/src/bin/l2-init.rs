@@ -19,6 +19,7 @@ use guest_tests::l2::line::{CardReport, Command, Interrupt, Line};
 use guest_tests::l2::port::{Port, Use};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{mount, MountFlags};
 use rustix::system::{reboot, RebootCommand};
 use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions, OutputModes};
@@ -356,7 +357,15 @@ impl Cards {
         if lines_of(place)?.len() as u64 != ports {
             return Ok(false);
         }
-        self.take_up()?;
+        if let Err(error) = self.take_up() {
+            // The kernel shows a tty in sysfs a moment before its file is there, and that a moment before anybody may open it.
+            let of_kernel = error.downcast_ref::<io::Error>();
+            let errno = of_kernel.and_then(Errno::from_io_error);
+            if matches!(errno, Some(Errno::NOENT | Errno::NXIO)) {
+                return Ok(false);
+            }
+            return Err(error);
+        }
         println!("{}", self.using()?);
         Ok(true)
     }
