@@ -61,6 +61,8 @@ pub struct Cards {
     version: Version,
     backend: Backend,
     properties: String,
+    /// The last card's state goes through multifd channels.
+    multifd_transfer: bool,
     interrupt: Interrupt,
     append: &'static str,
     window: Option<u32>,
@@ -97,6 +99,7 @@ impl Cards {
             version: Version::V10_0,
             backend: Backend::Type1,
             properties: String::new(),
+            multifd_transfer: false,
             interrupt: Interrupt::Intx,
             append: "",
             window: driver.window(),
@@ -138,9 +141,10 @@ impl Cards {
         Ok(self)
     }
 
-    /// With multifd device state transfer.
+    /// With multifd device state transfer for the last card, and for no other: QEMU has a thread send the state of each such
+    /// card, and aborts now and then if a second one has done so before QEMU looks for it (Documentation/testing.rst).
     pub fn with_multifd_transfer(mut self) -> Self {
-        self.properties.push_str(",x-migration-multifd-transfer=on");
+        self.multifd_transfer = true;
         self
     }
 
@@ -177,13 +181,24 @@ impl Cards {
 
     /// A machine with these cards that boots.
     pub fn boots(&self) -> Spec {
-        let card = |mdev: &Mdev| Card {
-            path: mdev.path(),
-            properties: self.properties.clone(),
-        };
+        let mut cards: Vec<Card> = self
+            .instances
+            .iter()
+            .map(|mdev| Card {
+                path: mdev.path(),
+                properties: self.properties.clone(),
+            })
+            .collect();
+        if self.multifd_transfer {
+            for (number, card) in cards.iter_mut().rev().enumerate() {
+                let on_or_off = if number == 0 { "on" } else { "off" };
+                let property = format!(",x-migration-multifd-transfer={on_or_off}");
+                card.properties.push_str(&property);
+            }
+        }
         Spec {
             version: self.version,
-            cards: self.instances.iter().map(card).collect(),
+            cards,
             backend: self.backend,
             incoming: false,
             paused: false,
