@@ -234,13 +234,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "plain_commands_of_the_readme_on_q35",
         seconds: ONE,
-        versions: &[Version::V10_0, Version::V7_2],
+        versions: ALL,
         body: plain::q35,
     },
     Scenario {
         title: "plain_commands_of_the_readme_on_pc",
         seconds: ONE,
-        versions: &[Version::V7_2],
+        versions: ALL,
         body: plain::pc,
     },
     Scenario {

@@ -123,7 +123,8 @@ fn there_and_back(version: Version, machine: &'static str) -> Outcome {
     works(&source, &mut guest)?;
 
     let began = scene.timeline().position();
-    source.monitor(&migrate_command()?)?;
+    source.monitor(&typed("migrate ")?)?;
+    source.migrated(&typed("info ")?)?;
     source.quit(&[UNMASK_REFUSED])?;
     guest.moved(scene.timeline(), "source", began)?;
     works(&destination, &mut guest)?;
@@ -143,6 +144,7 @@ fn there_and_back(version: Version, machine: &'static str) -> Outcome {
     };
     let began = scene.timeline().position();
     destination.monitor(&format!("migrate {out}"))?;
+    destination.migrated(&typed("info ")?)?;
     destination.quit(&[UNMASK_REFUSED])?;
     guest.moved(scene.timeline(), "destination", began)?;
     let third = commands.destination(Some(&back))?;
@@ -152,13 +154,12 @@ fn there_and_back(version: Version, machine: &'static str) -> Outcome {
     third.quit(&[UNMASK_REFUSED])
 }
 
-/// What README.md says to type into the source's monitor.
-fn migrate_command() -> Result<String> {
+/// The line that README.md says to type into the source's monitor and that starts so.
+fn typed(start: &str) -> Result<String> {
     let text = command("monitor")?;
-    let line = text.lines().find(|line| line.starts_with("migrate "));
-    Ok(line
-        .context("README.md does not say how to migrate")?
-        .to_string())
+    let line = text.lines().find(|line| line.starts_with(start));
+    let line = line.with_context(|| format!("README.md has nothing to type for {start}"))?;
+    Ok(line.to_string())
 }
 
 /// The guest verifies records on every port, by interrupts.
@@ -193,7 +194,7 @@ mod tests {
                 // The line before it is continued.
                 let start = start.trim_end().trim_end_matches('\\').trim_end();
                 assert_eq!(start.replace("/$destination", "/$source"), source);
-                assert_eq!(migrate_command().unwrap(), format!("migrate {uri}"));
+                assert_eq!(typed("migrate ").unwrap(), format!("migrate {uri}"));
             }
         }
     }

@@ -44,6 +44,9 @@ impl Log {
     }
 }
 
+/// What QEMU's monitor writes when it waits for a command.
+const PROMPT: &[u8] = b"(qemu) ";
+
 /// What comes out of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -51,6 +54,8 @@ pub enum Kind {
     Qmp,
     /// The guest's console.
     Console,
+    /// The guest's console and QEMU's monitor.
+    Terminal,
     /// QEMU's trace.
     Trace,
     /// QEMU's standard error.
@@ -87,9 +92,24 @@ impl Source {
             // The other end is gone: nothing more will come, in whatever words that is said.
             Ok(_) | Err(_) => self.open = false,
         }
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.line(&line, true, push);
+        loop {
+            let end = self.rest.iter().position(|byte| *byte == b'\n');
+            let prompt = (self.kind == Kind::Terminal)
+                .then(|| self.rest.windows(PROMPT.len()).position(|at| at == PROMPT))
+                .flatten();
+            match (prompt, end) {
+                // The prompt ends no line, and comes in the middle of the guest's.
+                (Some(at), end) if end.is_none_or(|end| at < end) => {
+                    let part: Vec<u8> = self.rest.drain(..at + PROMPT.len()).collect();
+                    self.line(&part[..at], false, push);
+                    push(What::Prompt);
+                }
+                (_, Some(end)) => {
+                    let line: Vec<u8> = self.rest.drain(..=end).collect();
+                    self.line(&line, true, push);
+                }
+                (_, None) => break,
+            }
         }
         if !self.open {
             let part = std::mem::take(&mut self.rest);
@@ -112,7 +132,7 @@ impl Source {
             Kind::Trace => What::Trace(text.to_string()),
             Kind::Stderr => What::Stderr(text.to_string()),
             // The end of a guest's line that is cut by migration comes out at the destination: neither part means a thing.
-            Kind::Console => match text.parse() {
+            Kind::Console | Kind::Terminal => match text.parse() {
                 Ok(line) if whole => What::Guest(line),
                 _ => What::Console(text.to_string()),
             },

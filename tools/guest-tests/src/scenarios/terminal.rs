@@ -18,6 +18,7 @@ use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use super::guest::Host;
 use super::machine::{fatal, Place, ANSWER};
 use super::pump::{self, Kind, Log, Source};
+use super::scene::MIGRATION;
 use super::timeline::{Look, Timeline, What};
 use crate::ktap::scaled;
 use crate::l2::line;
@@ -39,6 +40,8 @@ pub struct Terminal {
     pid: OwnedFd,
     input: RefCell<ChildStdin>,
     focus: Cell<Focus>,
+    /// Where to look for the monitor's next prompt.
+    prompted: Cell<usize>,
     pump: Option<JoinHandle<()>>,
 }
 
@@ -81,7 +84,7 @@ impl Terminal {
         let output = child.stdout.take().context("standard output of QEMU")?;
         let stderr = child.stderr.take().context("standard error of QEMU")?;
         let sources = vec![
-            Source::new(Kind::Console, output.into(), log("terminal")?),
+            Source::new(Kind::Terminal, output.into(), log("terminal")?),
             Source::new(Kind::Stderr, stderr.into(), stderr_log),
         ];
         let timeline = Arc::clone(&place.timeline);
@@ -97,25 +100,81 @@ impl Terminal {
             pid,
             input: RefCell::new(input),
             focus: Cell::new(Focus::Console),
+            prompted: Cell::new(0),
             pump: Some(pump),
         })
     }
 
-    fn type_in(&self, focus: Focus, line: &str) -> Result<()> {
-        let mut keys = Vec::new();
+    /// Has the keys go to the console or to the monitor.
+    fn turn_to(&self, focus: Focus) -> Result<()> {
         if self.focus.replace(focus) != focus {
-            keys.extend_from_slice(SWITCH);
+            self.prompted.set(self.timeline.position());
+            self.type_in(SWITCH)?;
         }
-        keys.extend_from_slice(line.as_bytes());
-        keys.push(b'\n');
+        Ok(())
+    }
+
+    fn type_in(&self, keys: &[u8]) -> Result<()> {
         let mut input = self.input.borrow_mut();
-        let typed = input.write_all(&keys).and_then(|()| input.flush());
+        let typed = input.write_all(keys).and_then(|()| input.flush());
         typed.with_context(|| format!("terminal of {}", self.name))
     }
 
-    /// Types a command into QEMU's monitor. It is carried out when those before it are.
+    /// Types a command into QEMU's monitor, when it asks for one: those before it are carried out then.
     pub fn monitor(&self, command: &str) -> Result<()> {
-        self.type_in(Focus::Monitor, command)
+        self.prompt()?;
+        self.type_in(format!("{command}\n").as_bytes())
+    }
+
+    /// Types a command into QEMU's monitor, and returns what it printed before it asked for the next one.
+    fn ask(&self, command: &str) -> Result<String> {
+        self.monitor(command)?;
+        let from = self.prompted.get();
+        let at = self.prompt()?;
+        // What is typed next needs no further prompt.
+        self.prompted.set(at);
+        let mut answer = String::new();
+        self.timeline.each(from, |place, entry| {
+            if let (true, What::Console(line)) = (place < at && entry.who == self.name, &entry.what)
+            {
+                answer.push_str(line);
+                answer.push('\n');
+            }
+        });
+        Ok(answer)
+    }
+
+    /// Asks about the migration until it is completed.
+    pub fn migrated(&self, question: &str) -> Result<()> {
+        loop {
+            let answer = self.ask(question)?;
+            let status = answer
+                .lines()
+                .find_map(|line| Some(line.to_lowercase().split_once("status:")?.1.to_string()));
+            let status = status.with_context(|| format!("{question} has no status: {answer}"))?;
+            // Protocol v1 has no state of its own for the card that is being saved.
+            match status.split_whitespace().next().unwrap_or_default() {
+                "completed" => return Ok(()),
+                "setup" | "active" | "device" => {}
+                other => anyhow::bail!("{}: the migration is {other}", self.name),
+            }
+        }
+    }
+
+    /// Waits until the monitor asks for a command; where that is on the timeline.
+    fn prompt(&self) -> Result<usize> {
+        self.turn_to(Focus::Monitor)?;
+        let (after, ()) = self.wait_for(
+            self.prompted.get(),
+            MIGRATION,
+            "the monitor's prompt",
+            |what| match what {
+                What::Prompt => Look::Found(()),
+                _ => Look::Wait,
+            },
+        )?;
+        self.prompted.set(after);
+        Ok(after - 1)
     }
 
     /// Ends QEMU by its monitor, once it has done what it was told before: it must end with status 0, and may
@@ -186,7 +245,8 @@ impl Host for Terminal {
     }
 
     fn command(&self, command: line::Command) -> Result<()> {
-        self.type_in(Focus::Console, &command.to_string())
+        self.turn_to(Focus::Console)?;
+        self.type_in(format!("{command}\n").as_bytes())
     }
 }
 

@@ -25,6 +25,8 @@ pub enum What {
     Guest(Line),
     /// Any other line on the guest's console.
     Console(String),
+    /// QEMU's monitor, on a terminal that it shares with the guest's console, waits for a command.
+    Prompt,
     /// A line of QEMU's trace.
     Trace(String),
     /// A line on QEMU's standard error.
@@ -43,6 +45,7 @@ impl fmt::Display for What {
             What::Qmp(Message::Unknown(line)) => write!(f, "QMP: {line}"),
             What::Guest(line) => write!(f, "guest: {line}"),
             What::Console(line) => write!(f, "console: {line}"),
+            What::Prompt => f.write_str("the monitor's prompt"),
             What::Trace(line) => write!(f, "trace: {line}"),
             What::Stderr(line) => write!(f, "QEMU says: {line}"),
             What::Exited(status) => write!(f, "QEMU ended: {status}"),
