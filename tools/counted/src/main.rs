@@ -4,13 +4,14 @@
 //! and of both migration protocols. Needs a machine that counts instructions (`lab bench`), with both drivers loaded.
 //!
 //! ```text
-//! counted                  every operation, a line of JSON each
+//! counted                  every operation, a line of JSON each, and "memory"
 //! counted OPERATION...     those
 //! ```
 //!
 //! Exit status: 0, or 1 if something could not be counted or two counts of it do not agree.
 
 mod measure;
+mod memory;
 mod migration;
 mod operations;
 mod report;
@@ -58,6 +59,8 @@ impl Subject {
 /// Counts the operations named, or all of them, and prints a line for each.
 fn run(only: Vec<String>) -> Result<()> {
     let report = Report::new(only);
+    // First: in a young machine there is little half-filled memory of others that instances could use up.
+    memory::add(&report)?;
     operations::floor(&report)?;
     for name in [OURS, SAMPLE] {
         let subject = Subject::new(name)?;

@@ -26,6 +26,32 @@ pub struct Row<'a> {
     pub exponent: Option<f64>,
 }
 
+/// How much of the kernel's memory an instance takes, in bytes, as it is printed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Memory<'a> {
+    /// In which state.
+    pub state: &'a str,
+    /// Whose instance.
+    pub subject: &'a str,
+    /// Objects of the slab allocator, `kmalloc` among them.
+    pub slab: f64,
+    /// What `vmalloc` maps.
+    pub vmalloc: f64,
+    /// All pages that are not free any more, those of the two among them.
+    pub all: f64,
+}
+
+/// How large a module is, as it is printed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Module<'a> {
+    /// Its name.
+    pub module: &'a str,
+    /// Of which driver.
+    pub subject: &'a str,
+    /// Code and data, as the kernel laid them out.
+    pub bytes: u64,
+}
+
 /// Prints figures, and knows what was asked for.
 pub struct Report {
     only: Vec<String>,
@@ -48,7 +74,7 @@ impl Report {
     }
 
     /// Prints a figure.
-    pub fn print(&self, row: &Row<'_>) -> Result<()> {
+    pub fn print(&self, row: &impl Serialize) -> Result<()> {
         let mut out = std::io::stdout().lock();
         serde_json::to_writer(&mut out, row)?;
         writeln!(out)?;

@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 
 /// Kernel, compilers, emulator and source.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
     /// Release of the kernel.
     pub kernel: String,

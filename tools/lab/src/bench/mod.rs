@@ -47,6 +47,41 @@ pub struct Row {
     pub exponent: Option<f64>,
 }
 
+/// How much of the kernel's memory an instance takes, in bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// In which state.
+    pub state: String,
+    /// Whose instance.
+    pub subject: String,
+    /// Objects of the slab allocator.
+    pub slab: f64,
+    /// What `vmalloc` maps.
+    pub vmalloc: f64,
+    /// All pages that are not free any more.
+    pub all: f64,
+}
+
+/// How large a module is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Module {
+    /// Its name.
+    pub module: String,
+    /// Of which driver.
+    pub subject: String,
+    /// Code and data.
+    pub bytes: u64,
+}
+
+/// A line of what the program prints.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Row(Row),
+    Memory(Memory),
+    Module(Module),
+}
+
 /// Figures and what they were counted with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
@@ -54,6 +89,12 @@ pub struct Figures {
     pub conditions: Conditions,
     /// The figures, in the order of counting.
     pub rows: Vec<Row>,
+    /// What instances take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<Memory>,
+    /// What the drivers themselves take.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<Module>,
 }
 
 impl Figures {
@@ -111,19 +152,26 @@ pub fn count(
         RunEnd::KernelBug => bail!("the kernel reported a bug in itself while it was counted"),
         RunEnd::Lost(why) => bail!("{why}"),
     };
-    let rows = parse(&String::from_utf8_lossy(&out))?;
-    let figures = Figures {
-        conditions: Conditions::of(env, session.kernel())?,
-        rows,
-    };
+    let conditions = Conditions::of(env, session.kernel())?;
+    let figures = parse(conditions, &String::from_utf8_lossy(&out))?;
     Ok((figures, complaint))
 }
 
-fn parse(text: &str) -> Result<Vec<Row>> {
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines
-        .map(|line| serde_json::from_str(line).with_context(|| format!("no figure: {line}")))
-        .collect()
+fn parse(conditions: Conditions, text: &str) -> Result<Figures> {
+    let mut figures = Figures {
+        conditions,
+        rows: vec![],
+        memory: vec![],
+        modules: vec![],
+    };
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        match serde_json::from_str(line).with_context(|| format!("no figure: {line}"))? {
+            Line::Row(row) => figures.rows.push(row),
+            Line::Memory(memory) => figures.memory.push(memory),
+            Line::Module(module) => figures.modules.push(module),
+        }
+    }
+    Ok(figures)
 }
 
 /// Where results go, made empty.
@@ -137,13 +185,19 @@ mod tests {
 
     #[test]
     fn figures_are_read_line_by_line_and_anything_else_is_an_error() {
-        let rows = parse(
+        let conditions = Conditions::default();
+        let figures = parse(
+            conditions.clone(),
             "{\"operation\":\"a\",\"subject\":\"mtty\",\"instructions\":5.5,\"spread\":0.0}\n\n\
-             {\"operation\":\"b\",\"subject\":\"mtty\",\"instructions\":7,\"spread\":0,\"exponent\":0.1}\n",
+             {\"operation\":\"b\",\"subject\":\"mtty\",\"instructions\":7,\"spread\":0,\"exponent\":0.1}\n\
+             {\"state\":\"open\",\"subject\":\"mtty\",\"slab\":1,\"vmalloc\":2,\"all\":3.5}\n\
+             {\"module\":\"mtty\",\"subject\":\"mtty\",\"bytes\":4096}\n",
         )
         .unwrap();
-        assert_eq!(rows[0].instructions, 5.5);
-        assert_eq!(rows[1].exponent, Some(0.1));
-        assert!(parse("a panic\n").is_err());
+        assert_eq!(figures.rows[0].instructions, 5.5);
+        assert_eq!(figures.rows[1].exponent, Some(0.1));
+        assert_eq!(figures.memory[0].all, 3.5);
+        assert_eq!(figures.modules[0].bytes, 4096);
+        assert!(parse(conditions, "a panic\n").is_err());
     }
 }

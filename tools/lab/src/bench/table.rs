@@ -48,7 +48,49 @@ pub fn text(figures: &Figures) -> String {
             );
         }
     }
+    memory(&mut text, figures);
     text
+}
+
+/// What instances and drivers take, below the instructions.
+fn memory(text: &mut String, figures: &Figures) {
+    if figures.memory.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\nBytes of kernel memory that an instance takes\n");
+    let _ = writeln!(
+        text,
+        "| {:<11} | {:<32} | {:>8} | {:>8} | {:>9} |",
+        "driver", "state", "slab", "vmalloc", "all pages"
+    );
+    let _ = writeln!(
+        text,
+        "|{:-<13}|{:-<34}|{:->10}|{:->10}|{:->11}|",
+        "", "", ":", ":", ":"
+    );
+    for row in &figures.memory {
+        let _ = writeln!(
+            text,
+            "| {:<11} | {:<32} | {:>8.0} | {:>8.0} | {:>9.0} |",
+            row.subject, row.state, row.slab, row.vmalloc, row.all
+        );
+    }
+    let _ = writeln!(text);
+    for subject in [OURS, SAMPLE] {
+        let modules = || {
+            figures
+                .modules
+                .iter()
+                .filter(|module| module.subject == subject)
+        };
+        let names: Vec<_> = modules().map(|module| module.module.as_str()).collect();
+        let bytes: u64 = modules().map(|module| module.bytes).sum();
+        let _ = writeln!(
+            text,
+            "Code and data of the driver {subject} (modules {}): {bytes} bytes",
+            names.join(", ")
+        );
+    }
 }
 
 #[cfg(test)]
@@ -66,13 +108,15 @@ mod tests {
             exponent: None,
         };
         let figures = Figures {
-            conditions: Conditions {
-                kernel: "7.3".to_owned(),
-                compiler: "clang".to_owned(),
-                rustc: "rustc".to_owned(),
-                emulator: "QEMU".to_owned(),
-                commit: String::new(),
-            },
+            conditions: Conditions::default(),
+            memory: vec![super::super::Memory {
+                state: "open".to_owned(),
+                subject: OURS.to_owned(),
+                slab: 4000.4,
+                vmalloc: 0.0,
+                all: 4096.0,
+            }],
+            modules: vec![],
             rows: vec![
                 row("call", "floor", 100.0),
                 row("read", OURS, 300.0),
@@ -84,6 +128,7 @@ mod tests {
             let line = text.lines().find(|line| line.contains(name)).unwrap();
             line.split('|').map(|cell| cell.trim().to_owned()).collect()
         };
+        assert_eq!(cells("| open"), ["", OURS, "open", "4000", "0", "4096", ""]);
         assert_eq!(cells("| call"), ["", "call", "100", "", "", ""]);
         assert_eq!(cells("| read"), ["", "read", "300", "200", "1.50", ""]);
     }
