@@ -16,7 +16,7 @@ use crate::migration::staging::{Pages, Staging};
 use crate::module::ModuleMetadata;
 use crate::progress::Progress;
 use crate::reason::Reason;
-use crate::region::Region;
+use crate::region::{Position, Region};
 use crate::sysfs;
 use crate::timer::{self, HasTimer, Timer};
 use ::migration::clock::Clock;
@@ -79,9 +79,15 @@ pub trait Device: Sized + Send + 'static {
     /// MSI vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
     /// Tells the time, in nanoseconds for which this device has run: its clock stands still while it is closed, stopped or being
-    /// loaded, and does not run backwards. Told before every access, when the time that [`Device::wake_after_ns`] asked for is
-    /// over, and when the device is about to stop, so that what is saved is of that moment.
+    /// loaded, and does not run backwards. Told before every access that [`Device::needs_time`], when the time that
+    /// [`Device::wake_after_ns`] asked for is over, and when the device is about to stop, so that what is saved is of that moment.
     fn set_time(&mut self, now_ns: u64);
+    /// Whether it makes a difference to an access, which [`Device::read`] or [`Device::write`] is called for next, what time it is.
+    /// Reading a clock costs as much as many an access; who says no is not told the time before this one.
+    fn needs_time(&self, region: Region, offset: u64, access: Access<'_>) -> bool {
+        let _ = (region, offset, access);
+        true
+    }
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
     fn wake_after_ns(&self) -> Option<u64>;
 
@@ -106,6 +112,15 @@ pub trait Device: Sized + Send + 'static {
     fn commit(&mut self, incoming: &Self::Incoming) -> Result;
     /// The device runs again after a stop. Work that the guest was told of but did not acknowledge may be told again.
     fn resume(&mut self);
+}
+
+/// An access that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access<'a> {
+    /// So many bytes are read.
+    Read(usize),
+    /// This is written.
+    Write(&'a [u8]),
 }
 
 /// The size of a saved state.
@@ -183,6 +198,15 @@ impl<T: Device> State<T> {
             self.now_ns = self.clock.at(system_ns);
             self.device.set_time(self.now_ns);
         }
+    }
+
+    /// An access is about to be made: tells the device the time if that matters, and notes that somebody serves it.
+    #[inline(always)]
+    fn before_access(&mut self, at: Position, access: Access<'_>) {
+        if self.device.needs_time(at.region, at.offset, access) {
+            self.tell_time();
+        }
+        self.irqs.accessed();
     }
 
     /// Lets the device's clock run from this time of the system on if the device is open and running, and stand still otherwise.

@@ -443,9 +443,12 @@ impl Irqs {
                 }
             }
             Signalling::Msi { triggers } => {
-                let pending = lines.take_msi();
-                for (n, trigger) in triggers.iter().enumerate() {
-                    if let (Some(trigger), true) = (trigger, pending & (1 << n) != 0) {
+                let mut pending = lines.take_msi();
+                while pending != 0 {
+                    // The number of a bit, so at most 31.
+                    let n = pending.trailing_zeros() as usize;
+                    pending &= pending - 1;
+                    if let Some(Some(trigger)) = triggers.get(n) {
                         trigger.signal();
                     }
                 }

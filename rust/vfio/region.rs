@@ -62,6 +62,7 @@ impl TryFrom<i64> for Position {
     type Error = Error;
 
     /// `EINVAL` for a negative offset and for one beyond the last region.
+    #[inline]
     fn try_from(offset: i64) -> Result<Self> {
         let offset = u64::try_from(offset).map_err(|_| EINVAL)?;
         let index = u32::try_from(offset >> OFFSET_SHIFT).map_err(|_| EINVAL)?;
@@ -69,6 +70,26 @@ impl TryFrom<i64> for Position {
             region: Region::try_from(index)?,
             offset: offset & ((1 << OFFSET_SHIFT) - 1),
         })
+    }
+}
+
+impl Position {
+    /// Whether a bus makes an access of `len` bytes here in one: [`accesses`] would not take it apart.
+    #[inline]
+    pub(crate) fn is_one_access(self, len: usize) -> bool {
+        self.region != Region::Migration
+            && len.is_power_of_two()
+            && len <= widest(self.region)
+            && self.offset & (len as u64).wrapping_sub(1) == 0
+    }
+}
+
+/// The widest access to a region that a bus makes, in bytes.
+#[inline]
+fn widest(region: Region) -> usize {
+    match region {
+        Region::Config => 4,
+        _ => 8,
     }
 }
 
@@ -90,10 +111,7 @@ pub(crate) fn accesses(
     offset: u64,
     len: usize,
 ) -> impl Iterator<Item = Range<usize>> {
-    let widest = match region {
-        Region::Config => 4,
-        _ => 8,
-    };
+    let widest = widest(region);
     let mut start = 0usize;
     core::iter::from_fn(move || {
         let left = len.checked_sub(start).filter(|left| *left > 0)?;

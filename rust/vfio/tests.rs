@@ -514,7 +514,7 @@ mod accesses {
     use super::*;
     use crate::device::Instance;
     use crate::mdev::Capacity;
-    use crate::region::{chunk_len, CHUNK};
+    use crate::region::{accesses, chunk_len, Position, CHUNK};
 
     /// The size of the access that reads each of `len` bytes from `offset` on.
     fn sizes(
@@ -545,6 +545,20 @@ mod accesses {
                     for (byte, size) in (offset..).zip(sizes(&instance, region, offset, len)?) {
                         // The largest aligned block with this byte, nothing of which is outside of what is read.
                         let block = |size: &u64| {
+    #[test]
+    fn an_access_that_is_one_is_not_taken_apart() {
+        for region in [Region::Bar(0), Region::Config] {
+            for offset in 0..=16 {
+                for len in 0..=17 {
+                    let parts = accesses(region, offset, len);
+                    let is_whole = parts.map(|part| part.len()).eq([len]);
+                    let at = Position { region, offset };
+                    assert_eq!(at.is_one_access(len), is_whole && len > 0);
+                }
+            }
+        }
+    }
+
                             let start = byte - byte % size;
                             start >= offset && start + size <= end
                         };

@@ -23,7 +23,7 @@ use kernel::prelude::*;
 use migration::model::Values;
 use migration::value::Value;
 use vfio::class::{Class, ClassDevice};
-use vfio::device::{Device, SavedSize};
+use vfio::device::{Access, Device, SavedSize};
 use vfio::irq::Counts;
 use vfio::mdev::{Driver, Parent};
 use vfio::module;
@@ -100,6 +100,7 @@ impl Device for SerialCard {
         self.0.reset();
     }
 
+    #[inline]
     fn region_size(&self, region: Region) -> u64 {
         match region {
             Region::Bar(0) => self.0.config().ports.bar_size().into(),
@@ -108,6 +109,7 @@ impl Device for SerialCard {
         }
     }
 
+    #[inline]
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]) {
         // Regions are smaller than 64 KiB, so every offset in them fits.
         let Ok(offset) = u16::try_from(offset) else {
@@ -120,6 +122,7 @@ impl Device for SerialCard {
         }
     }
 
+    #[inline]
     fn write(&mut self, region: Region, offset: u64, data: &[u8]) {
         let Ok(offset) = u16::try_from(offset) else {
             return;
@@ -152,6 +155,18 @@ impl Device for SerialCard {
 
     fn set_time(&mut self, now_ns: u64) {
         self.0.set_time(now_ns);
+    }
+
+    #[inline]
+    fn needs_time(&self, region: Region, offset: u64, access: Access<'_>) -> bool {
+        let Ok(offset) = u16::try_from(offset) else {
+            return false;
+        };
+        match (region, access) {
+            (Region::Bar(0), Access::Read(len)) => self.0.reading_needs_time(offset, len),
+            (Region::Bar(0), Access::Write(data)) => self.0.writing_needs_time(offset, data),
+            _ => self.0.config_needs_time(),
+        }
     }
 
     fn wake_after_ns(&self) -> Option<u64> {

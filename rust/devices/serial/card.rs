@@ -20,6 +20,8 @@ pub struct Card {
     /// When something happens by itself next, and how often that changed.
     next_timeout: Option<u64>,
     timeout_generation: u32,
+    /// Which ports ask for an interrupt: bit i is port i's.
+    lines: u8,
     pub(super) pci: Pci,
     /// The first [`Config::ports`] of these exist; the others stay as at power-on.
     pub(super) ports: [Port; MAX_PORTS],
@@ -29,9 +31,7 @@ pub struct Card {
 #[derive(Clone, Debug)]
 pub(super) struct Port {
     pub(super) uart: Uart,
-    /// The port asks for an interrupt.
-    line: bool,
-    /// The line rose, and no message was sent since. Only while MSI is active.
+    /// The port's line rose, and no message was sent since. Only while MSI is active.
     pub(super) message_due: bool,
 }
 
@@ -39,7 +39,6 @@ impl Port {
     pub(super) const fn new(chip: Chip) -> Port {
         Port {
             uart: Uart::new(chip),
-            line: false,
             message_due: false,
         }
     }
@@ -56,6 +55,7 @@ impl Card {
             now: 0,
             next_timeout: None,
             timeout_generation: 0,
+            lines: 0,
             pci: Pci::new(),
             ports: [
                 Port::new(chip),
@@ -87,20 +87,42 @@ impl Card {
         self.pci = Pci::new();
         for port in &mut self.ports {
             port.uart.reset(config.chip());
-            port.line = false;
             port.message_due = false;
         }
+        self.lines = 0;
         self.note_timeouts();
     }
 
     /// Reads configuration space, in any size and at any alignment. Beyond its 256 bytes: zeroes.
     pub fn read_config(&mut self, offset: u16, data: &mut [u8]) {
+        if let (0, Some(at), Ok(word)) = (
+            offset % 4,
+            config_dword(offset),
+            <&mut [u8; 4]>::try_from(&mut *data),
+        ) {
+            *word = self
+                .pci
+                .dword(&self.config, at, self.interrupting())
+                .to_le_bytes();
+            return;
+        }
         let interrupting = self.interrupting();
-        for (i, byte) in data.iter_mut().enumerate() {
-            *byte = match config_offset(offset, i) {
-                Some(at) => self.pci.read(&self.config, at, interrupting),
+        let (mut at, mut rest) = (offset, data);
+        while !rest.is_empty() {
+            let lane = usize::from(at % 4);
+            let (piece, later) = rest.split_at_mut((4 - lane).min(rest.len()));
+            let dword = match config_dword(at) {
+                Some(at) => self.pci.dword(&self.config, at, interrupting),
                 None => 0,
             };
+            for (to, from) in piece
+                .iter_mut()
+                .zip(dword.to_le_bytes().into_iter().skip(lane))
+            {
+                *to = from;
+            }
+            at = at.saturating_add(piece.len() as u16);
+            rest = later;
         }
     }
 
@@ -108,16 +130,24 @@ impl Card {
     /// their value; what lies beyond the 256 bytes is ignored.
     pub fn write_config(&mut self, offset: u16, data: &[u8]) {
         let was_active = self.pci.msi_active();
-        for (i, &byte) in data.iter().enumerate() {
-            if let Some(at) = config_offset(offset, i) {
-                self.pci.write(&self.config, at, byte);
+        let (mut at, mut rest) = (offset, data);
+        while let (Some(dword), false) = (config_dword(at), rest.is_empty()) {
+            let lane = u32::from(at % 4);
+            let (piece, later) = rest.split_at((4 - usize::from(at % 4)).min(rest.len()));
+            let (mut value, mut lanes) = (0, 0);
+            for (&byte, lane) in piece.iter().zip(lane..) {
+                value |= u32::from(byte) << (8 * lane);
+                lanes |= 0xff << (8 * lane);
             }
+            self.pci.write(&self.config, dword, value, lanes);
+            at += piece.len() as u16;
+            rest = later;
         }
         let active = self.pci.msi_active();
         if active != was_active {
-            for port in &mut self.ports {
+            for (port, line) in self.ports.iter_mut().zip(lines(self.lines)) {
                 // What was raised before goes out as the first message, or as INTx from now on.
-                port.message_due = active && port.line;
+                port.message_due = active && line;
             }
         }
     }
@@ -131,42 +161,106 @@ impl Card {
     ///
     /// Accesses are answered whatever the command register and BAR 0 hold: decoding them is the
     /// business of whoever maps the region (of VFIO's user), as it is with a VFIO device's regions.
+    #[inline]
     pub fn read_bar0(&mut self, offset: u16, data: &mut [u8]) {
-        let (now, msi_active) = (self.now, self.pci.msi_active());
-        for (i, byte) in data.iter_mut().enumerate() {
-            *byte = match self.register(offset, i) {
-                Some((port, register)) => {
-                    let value = port.uart.read(register, now);
-                    port.note_line(msi_active);
-                    value
-                }
-                None => 0xff,
-            };
+        match data {
+            [byte] => *byte = self.read_register(offset),
+            data => self.read_registers(offset, data),
         }
-        self.note_timeouts();
     }
 
     /// Writes registers, as [`Card::read_bar0`] reads them. What lies beyond the BAR is ignored.
+    #[inline]
     pub fn write_bar0(&mut self, offset: u16, data: &[u8]) {
-        let (now, msi_active) = (self.now, self.pci.msi_active());
-        for (i, &byte) in data.iter().enumerate() {
-            if let Some((port, register)) = self.register(offset, i) {
-                port.uart.write(register, byte, now);
-                port.note_line(msi_active);
+        match data {
+            [byte] => self.write_register(offset, *byte),
+            data => self.write_registers(offset, data),
+        }
+    }
+
+    /// Whether the time makes a difference to reading so many registers of BAR 0 from here on. Only then need it be told before.
+    #[inline]
+    pub fn reading_needs_time(&self, offset: u16, len: usize) -> bool {
+        // A character is taken, or room made for one, by the first of a port's registers only: whether one of them is read.
+        let first = usize::from(offset).next_multiple_of(8);
+        self.next_timeout.is_some() || first < usize::from(offset).saturating_add(len)
+    }
+
+    /// Whether the time makes a difference to writing this to BAR 0, as [`Card::reading_needs_time`] says it of reading.
+    #[inline]
+    pub fn writing_needs_time(&self, offset: u16, data: &[u8]) -> bool {
+        self.next_timeout.is_some()
+            || (0..)
+                .zip(data)
+                .any(|(i, &byte)| match self.register(offset, i) {
+                    Some((port, register)) => {
+                        self.ports[port].uart.writing_needs_time(register, byte)
+                    }
+                    None => false,
+                })
+    }
+
+    /// Whether the time makes a difference to configuration space: something is to happen by itself, which its status shows.
+    #[inline]
+    pub fn config_needs_time(&self) -> bool {
+        self.next_timeout.is_some()
+    }
+
+    /// Reads a register.
+    fn read_register(&mut self, offset: u16) -> u8 {
+        let Some((port, register)) = self.register(offset, 0) else {
+            return 0xff;
+        };
+        // Most reads change nothing, and then nothing follows from them.
+        match self.ports[port].uart.peek(register) {
+            Some(value) => value,
+            None => self.read_and_follow(port, register),
+        }
+    }
+
+    fn read_registers(&mut self, offset: u16, data: &mut [u8]) {
+        for (byte, i) in data.iter_mut().zip(0..) {
+            *byte = match offset.checked_add(i) {
+                Some(offset) => self.read_register(offset),
+                None => 0xff,
+            };
+        }
+    }
+
+    #[inline(never)]
+    fn read_and_follow(&mut self, port: usize, register: u8) -> u8 {
+        let value = self.ports[port].uart.read(register, self.now);
+        self.follow(port);
+        value
+    }
+
+    /// Writes a register.
+    fn write_register(&mut self, offset: u16, value: u8) {
+        if let Some((port, register)) = self.register(offset, 0) {
+            if self.ports[port].uart.write(register, value, self.now) {
+                self.follow(port);
             }
         }
-        self.note_timeouts();
+    }
+
+    fn write_registers(&mut self, offset: u16, data: &[u8]) {
+        for (&byte, i) in data.iter().zip(0..) {
+            if let Some(offset) = offset.checked_add(i) {
+                self.write_register(offset, byte);
+            }
+        }
     }
 
     /// The port and register that a byte of an access to BAR 0 is for.
-    fn register(&mut self, offset: u16, i: usize) -> Option<(&mut Port, u8)> {
+    fn register(&self, offset: u16, i: usize) -> Option<(usize, u8)> {
         let at = usize::from(offset).checked_add(i)?;
-        let port = self.ports_mut().get_mut(at / 8)?;
-        Some((port, (at % 8) as u8))
+        let port = at / 8;
+        (port < usize::from(self.config.ports.get())).then_some((port % MAX_PORTS, (at % 8) as u8))
     }
 
     /// The level of INTA#: a port interrupts, and neither does the command register forbid it nor has
     /// MSI taken its place.
+    #[inline]
     pub fn intx_asserted(&self) -> bool {
         self.pci.intx_enabled() && self.interrupting()
     }
@@ -188,8 +282,8 @@ impl Card {
     /// raises it again (if MSI is active). Nothing is to be done for INTx, which is a level.
     pub fn rekick(&mut self) {
         if self.pci.msi_active() {
-            for port in &mut self.ports {
-                port.message_due |= port.line;
+            for (port, line) in self.ports.iter_mut().zip(lines(self.lines)) {
+                port.message_due |= line;
             }
         }
     }
@@ -197,17 +291,19 @@ impl Card {
     /// Tells the time: nanoseconds of any clock that does not run backwards (a step back is ignored).
     /// Lets happen what is due.
     ///
-    /// To be called before an access and when the timer expires that was armed by
-    /// [`Card::timeout_ns`]. A card that is never told the time stands still; see
+    /// To be called before an access that needs it ([`Card::reading_needs_time`] and its siblings) and when the
+    /// timer expires that was armed by [`Card::timeout_ns`]. A card that is never told the time stands still; see
     /// [`Card::timeout_elapsed`].
     pub fn set_time(&mut self, now_ns: u64) {
         self.now = self.now.max(now_ns);
-        let (now, msi_active) = (self.now, self.pci.msi_active());
-        for port in self.ports_mut() {
-            port.uart.expire(now);
-            port.note_line(msi_active);
+        let now = self.now;
+        if self.next_timeout.is_none_or(|due| due > now) {
+            return;
         }
-        self.note_timeouts();
+        for port in 0..usize::from(self.config.ports.get()) {
+            self.ports[port].uart.expire(now);
+            self.follow(port);
+        }
     }
 
     /// In how many nanoseconds something happens by itself, from the time last told. `None`: no timer
@@ -216,6 +312,7 @@ impl Card {
     /// Two things do: a character time-out, when a port with FIFOs holds received characters and for
     /// four character times none was added or read; and a break, when a port's line was held in the
     /// spacing state for a character time.
+    #[inline]
     pub fn timeout_ns(&self) -> Option<u64> {
         self.next_timeout
             .map(|due| due.saturating_sub(self.now).max(1))
@@ -259,14 +356,33 @@ impl Card {
 
     /// After ports were replaced: works out what follows from their state.
     pub(super) fn adopt_ports(&mut self) {
-        for port in &mut self.ports {
-            port.line = port.uart.interrupting();
+        self.lines = 0;
+        for (i, port) in self.ports.iter().enumerate() {
+            self.lines |= u8::from(port.uart.interrupting()) << i;
         }
         self.note_timeouts();
     }
 
+    #[inline]
     fn interrupting(&self) -> bool {
-        self.ports.iter().any(|port| port.line)
+        self.lines != 0
+    }
+
+    /// Takes note of what an access to a port, or time, may have changed: its interrupt output and what it waits for.
+    #[inline(never)]
+    fn follow(&mut self, index: usize) {
+        let msi_active = self.pci.msi_active();
+        let port = &mut self.ports[index];
+        let mask = 1 << index;
+        if !port.uart.interrupting() {
+            self.lines &= !mask;
+        } else if self.lines & mask == 0 {
+            self.lines |= mask;
+            port.message_due |= msi_active;
+        }
+        if self.next_timeout.is_some() || port.uart.next_due().is_some() {
+            self.note_timeouts();
+        }
     }
 
     fn note_timeouts(&mut self) {
@@ -282,19 +398,12 @@ impl Card {
     }
 }
 
-impl Port {
-    /// Follows the UART's interrupt output.
-    fn note_line(&mut self, msi_active: bool) {
-        let line = self.uart.interrupting();
-        if line && !self.line && msi_active {
-            self.message_due = true;
-        }
-        self.line = line;
-    }
+/// The bits of a mask, a port each.
+fn lines(mask: u8) -> impl Iterator<Item = bool> {
+    (0..MAX_PORTS).map(move |port| mask & (1 << port) != 0)
 }
 
-/// The offset of a byte of an access to configuration space, if it lies in there.
-fn config_offset(offset: u16, i: usize) -> Option<u8> {
-    let at = usize::from(offset).checked_add(i)?;
-    u8::try_from(at).ok()
+/// The offset of the four bytes in which a byte of configuration space is; `None` if it lies beyond.
+fn config_dword(at: u16) -> Option<u8> {
+    u8::try_from(at).ok().map(|at| at & !3)
 }

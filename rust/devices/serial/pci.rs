@@ -90,13 +90,9 @@ impl Pci {
         self.uses_intx() && self.command & command::INTX_DISABLE == 0
     }
 
-    /// Reads one byte. `interrupting`: whether any port asks for an interrupt.
-    pub(super) fn read(&self, config: &Config, offset: u8, interrupting: bool) -> u8 {
-        let dword = self.dword(config, offset & !3, interrupting);
-        dword.to_le_bytes()[usize::from(offset & 3)]
-    }
-
-    fn dword(&self, config: &Config, offset: u8, interrupting: bool) -> u32 {
+    /// The four bytes from an offset on, which is a multiple of 4. `interrupting`: whether any port asks for an interrupt.
+    #[inline(never)]
+    pub(super) fn dword(&self, config: &Config, offset: u8, interrupting: bool) -> u32 {
         match offset {
             0x00 => pair(VENDOR_ID, config.ports.device_id()),
             0x04 => pair(self.command, self.status(config, interrupting)),
@@ -131,13 +127,12 @@ impl Pci {
         MSI_64BIT | if self.msi_enable { MSI_ENABLE } else { 0 }
     }
 
-    /// Writes one byte; bits that cannot be written keep their value.
-    pub(super) fn write(&mut self, config: &Config, offset: u8, value: u8) {
-        let lane = u32::from(offset & 3) * 8;
-        let value = u32::from(value) << lane;
-        let lanes = 0xff << lane;
+    /// Writes those of the four bytes from an offset on, which is a multiple of 4, that `lanes` has ones for. Bits that cannot be
+    /// written keep their value.
+    #[inline(never)]
+    pub(super) fn write(&mut self, config: &Config, offset: u8, value: u32, lanes: u32) {
         let merge = |old: u32, mask: u32| (old & !(mask & lanes)) | (value & mask & lanes);
-        match offset & !3 {
+        match offset {
             0x04 => {
                 let mask = u32::from(command::MASK);
                 self.command = merge(u32::from(self.command), mask) as u16;

@@ -153,6 +153,18 @@ fn check_rules(card: &Card) -> Result<(), TestCaseError> {
         prop_assert!(port.uart.tx.len() <= depth);
         prop_assert!(port.uart.far.len() <= FAR_END_BYTES);
     }
+    // What the card keeps beside its ports follows from them.
+    let interrupting = card.ports.iter().any(|port| port.uart.interrupting());
+    let mut status = [0; 1];
+    card.clone().read_config(6, &mut status);
+    prop_assert_eq!(status[0] & 8 != 0, interrupting && card.pci.uses_intx());
+    let due = card
+        .ports
+        .iter()
+        .filter_map(|port| port.uart.next_due())
+        .min();
+    let told = due.map(|due| due.saturating_sub(card.now()).max(1));
+    prop_assert_eq!(card.timeout_ns(), told);
     prop_assert_eq!(card.pci.broken_rule(card.config()), None);
     if let Some(ns) = card.timeout_ns() {
         prop_assert!((1..30_000_000_000).contains(&ns));
@@ -299,6 +311,49 @@ proptest! {
         once.card.set_time(often.now);
         prop_assert_eq!(save(&once.card), save(&often.card));
         prop_assert_eq!(once.card.take_msi(), often.card.take_msi());
+    }
+
+    #[test]
+    fn an_access_that_needs_no_time_does_the_same_without(
+        config in any_config(),
+        steps in any_steps(),
+    ) {
+        let mut always = Bench::new(Card::new(config), 0);
+        let mut lazy = Bench::new(Card::new(config), 0);
+        for step in &steps {
+            if let Step::Pass(ns) = step {
+                always.now += ns;
+                always.card.set_time(always.now);
+                // Its timer expires.
+                let due = lazy.card.timeout_ns().map(|ns| lazy.card.now() + ns);
+                if due.is_some_and(|due| due <= always.now) {
+                    lazy.card.set_time(always.now);
+                }
+                continue;
+            }
+            if let Step::TimeoutElapsed = step {
+                continue;
+            }
+            let needed = match step {
+                Step::Read(at, len) => lazy.card.reading_needs_time(*at, *len),
+                Step::Write(at, data) => lazy.card.writing_needs_time(*at, data),
+                Step::Burst(..) => true,
+                _ => lazy.card.config_needs_time(),
+            };
+            if needed {
+                lazy.card.set_time(always.now);
+            }
+            // When they want to be woken is compared below: one of them may have been told an earlier time.
+            let seen = [&mut always, &mut lazy].map(|bench| {
+                let mut seen = bench.step(step);
+                seen.truncate(seen.len() - 8);
+                let due = bench.card.timeout_ns().map(|ns| bench.card.now() + ns);
+                (seen, due)
+            });
+            prop_assert_eq!(&seen[0], &seen[1], "{:?}", step);
+        }
+        lazy.card.set_time(always.now);
+        prop_assert_eq!(save(&lazy.card), save(&always.card));
     }
 
     #[test]

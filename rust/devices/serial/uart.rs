@@ -110,43 +110,116 @@ impl Uart {
         self.far.clear();
     }
 
-    /// Reads the register at an offset (0–7; higher bits are not decoded), at a time.
-    pub(super) fn read(&mut self, register: u8, now: u64) -> u8 {
+    /// What the register at an offset (0–7; higher bits are not decoded) holds, if reading it now changes nothing.
+    #[inline]
+    pub(super) fn peek(&self, register: u8) -> Option<u8> {
         let dlab = self.lcr & lcr::DLAB != 0;
         let [low, high] = self.divisor.to_le_bytes();
-        let value = match register & 7 {
+        Some(match register & 7 {
             offset::DATA if dlab => low,
-            offset::DATA => self.read_rbr(now),
+            offset::DATA => return None,
             offset::IER if dlab => high,
             offset::IER => self.ier,
-            offset::IIR_FCR => self.read_iir(),
+            offset::IIR_FCR => return self.peek_identification(),
             offset::LCR => self.lcr,
             offset::MCR => self.mcr,
-            offset::LSR => self.read_lsr(),
-            offset::MSR => self.read_msr(),
+            offset::LSR if self.errors == 0 => self.line_status(),
+            offset::MSR if self.deltas == 0 => self.modem_inputs(),
+            offset::LSR | offset::MSR => return None,
             offset::SCR.. => self.scr,
-        };
-        self.settle(now);
-        value
+        })
     }
 
-    /// Writes the register at an offset (0–7; higher bits are not decoded), at a time.
-    pub(super) fn write(&mut self, register: u8, value: u8, now: u64) {
-        let dlab = self.lcr & lcr::DLAB != 0;
-        let [low, high] = self.divisor.to_le_bytes();
+    #[inline(never)]
+    fn peek_identification(&self) -> Option<u8> {
+        let source = self.interrupt();
+        (source != Some(iir::THRE)).then(|| self.identification(source))
+    }
+
+    /// Reads a register, at a time.
+    pub(super) fn read(&mut self, register: u8, now: u64) -> u8 {
+        if let Some(value) = self.peek(register) {
+            return value;
+        }
         match register & 7 {
-            offset::DATA if dlab => self.divisor = u16::from_le_bytes([value, high]),
-            offset::DATA => self.write_thr(value),
-            offset::IER if dlab => self.divisor = u16::from_le_bytes([low, value]),
-            offset::IER => self.write_ier(value),
-            offset::IIR_FCR => self.write_fcr(value),
-            offset::LCR => self.change_line(value, self.mcr, now),
-            offset::MCR => self.change_line(self.lcr, value, now),
+            offset::IIR_FCR => {
+                self.thre_pending = false;
+                self.identification(Some(iir::THRE))
+            }
+            offset::LSR => {
+                let value = self.line_status();
+                self.errors = 0;
+                value
+            }
+            offset::MSR => {
+                let value = self.modem_inputs() | self.deltas;
+                self.deltas = 0;
+                value
+            }
+            _ => {
+                let value = self.read_rbr(now);
+                self.settle(now);
+                value
+            }
+        }
+    }
+
+    /// Writes the register at an offset (0–7; higher bits are not decoded), at a time. Returns whether more than the
+    /// register's own bits can have changed.
+    #[inline]
+    pub(super) fn write(&mut self, register: u8, value: u8, now: u64) -> bool {
+        match register & 7 {
+            offset::SCR.. => self.scr = value,
             // NS says of LSR that it is meant for reading only; QEMU ignores writes to either.
             offset::LSR | offset::MSR => {}
-            offset::SCR.. => self.scr = value,
+            offset::LCR | offset::MCR if self.is_same_line(register, value) => {}
+            register => return self.write_and_settle(register, value, now),
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn write_and_settle(&mut self, register: u8, value: u8, now: u64) -> bool {
+        let dlab = self.lcr & lcr::DLAB != 0;
+        let [low, high] = self.divisor.to_le_bytes();
+        match register {
+            offset::DATA if dlab => {
+                self.divisor = u16::from_le_bytes([value, high]);
+                return false;
+            }
+            offset::IER if dlab => {
+                self.divisor = u16::from_le_bytes([low, value]);
+                return false;
+            }
+            // Nothing moves because of an enabled interrupt.
+            offset::IER => {
+                self.write_ier(value);
+                return true;
+            }
+            offset::DATA => self.write_thr(value),
+            offset::IIR_FCR => self.write_fcr(value),
+            offset::LCR => self.change_line(value, self.mcr, now),
+            _ => self.change_line(self.lcr, value, now),
         }
         self.settle(now);
+        true
+    }
+
+    /// Whether writing this to LCR or MCR changes nothing.
+    fn is_same_line(&self, register: u8, value: u8) -> bool {
+        match register & 7 {
+            offset::LCR => value == self.lcr,
+            _ => value & self.chip.mcr_mask() == self.mcr,
+        }
+    }
+
+    /// Whether writing this to the register may start a delay.
+    pub(super) fn writing_needs_time(&self, register: u8, value: u8) -> bool {
+        match register & 7 {
+            offset::DATA | offset::IIR_FCR => true,
+            offset::LCR | offset::MCR => !self.is_same_line(register, value),
+            _ => false,
+        }
     }
 
     /// Whether the port asks for an interrupt. OUT2 has no say: it gates the line on ISA cards only,
@@ -248,11 +321,8 @@ impl Uart {
         }
     }
 
-    fn read_iir(&mut self) -> u8 {
-        let source = self.interrupt();
-        if source == Some(iir::THRE) {
-            self.thre_pending = false;
-        }
+    /// What the interrupt identification register says when this interrupt is the pending one.
+    fn identification(&self, source: Option<u8>) -> u8 {
         let mut value = source.unwrap_or(iir::NONE);
         if self.fifos_enabled() {
             value |= iir::FIFOS;
@@ -263,7 +333,8 @@ impl Uart {
         value
     }
 
-    fn read_lsr(&mut self) -> u8 {
+    /// The line status register.
+    fn line_status(&self) -> u8 {
         let mut value = self.errors;
         if !self.rx.is_empty() {
             value |= lsr::DR;
@@ -276,13 +347,6 @@ impl Uart {
         if self.fifos_enabled() && in_fifo {
             value |= lsr::FIFO_ERROR;
         }
-        self.errors = 0;
-        value
-    }
-
-    fn read_msr(&mut self) -> u8 {
-        let value = self.modem_inputs() | self.deltas;
-        self.deltas = 0;
         value
     }
 

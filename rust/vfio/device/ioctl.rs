@@ -2,7 +2,7 @@
 
 //! What a user can do with an open device besides migrating it.
 
-use super::{Device, Instance};
+use super::{Access, Device, Instance, State};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
 use crate::migration::{staging, v1};
 use crate::region::{accesses, chunk_len, Position, Region, CHUNK, NUM_REGIONS, OFFSET_SHIFT};
@@ -15,11 +15,48 @@ impl<T: Device> Instance<T> {
     /// Reads from a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot
     /// be written, by which time a register that changes on being read has been read.
     pub(super) fn read(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
-        let (at, count) = self.span(*position, count)?;
+        let at = Position::try_from(*position)?;
+        let whole = match count {
+            1 => self.read_whole::<1>(buf, at)?,
+            2 => self.read_whole::<2>(buf, at)?,
+            4 => self.read_whole::<4>(buf, at)?,
+            8 => self.read_whole::<8>(buf, at)?,
+            _ => false,
+        };
+        let done = match whole {
+            true => count,
+            false => self.read_apart(buf, count, *position)?,
+        };
+        *position += done as i64;
+        Ok(done)
+    }
+
+    /// Writes to a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot be
+    /// read, by which time what could be read before has been written.
+    pub(super) fn write(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
+        let at = Position::try_from(*position)?;
+        let whole = match count {
+            1 => self.write_whole::<1>(buf, at),
+            2 => self.write_whole::<2>(buf, at),
+            4 => self.write_whole::<4>(buf, at),
+            8 => self.write_whole::<8>(buf, at),
+            _ => false,
+        };
+        let done = match whole {
+            true => count,
+            false => self.write_apart(buf, count, *position)?,
+        };
+        *position += done as i64;
+        Ok(done)
+    }
+
+    /// Reads what no bus reads in one, or what is not all there.
+    #[inline(never)]
+    fn read_apart(&self, buf: UserPtr, count: usize, position: i64) -> Result<usize> {
+        let at = Position::try_from(position)?;
+        let count = self.room(at, count)?;
         if at.region == Region::Migration {
-            let done = self.read_region(buf, count, at.offset)?;
-            *position += done as i64;
-            return Ok(done);
+            return self.read_region(buf, count, at.offset);
         }
         let mut writer = UserSlice::new(buf, count).writer();
         let mut done = 0;
@@ -32,18 +69,16 @@ impl<T: Device> Instance<T> {
             writer.write_slice(data)?;
             done += len;
         }
-        *position += done as i64;
         Ok(done)
     }
 
-    /// Writes to a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot be
-    /// read, by which time what could be read before has been written.
-    pub(super) fn write(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
-        let (at, count) = self.span(*position, count)?;
+    /// Writes what no bus writes in one, or what the region has not all the room for.
+    #[inline(never)]
+    fn write_apart(&self, buf: UserPtr, count: usize, position: i64) -> Result<usize> {
+        let at = Position::try_from(position)?;
+        let count = self.room(at, count)?;
         if at.region == Region::Migration {
-            let done = self.write_region(buf, count, at.offset)?;
-            *position += done as i64;
-            return Ok(done);
+            return self.write_region(buf, count, at.offset);
         }
         let mut reader = UserSlice::new(buf, count).reader();
         let mut done = 0;
@@ -56,46 +91,86 @@ impl<T: Device> Instance<T> {
             self.write_chunk(at.region, offset, data);
             done += len;
         }
-        *position += done as i64;
         Ok(done)
+    }
+
+    /// Makes an access of `N` bytes if a bus makes it in one and the region has room for it: under the mutex once, and without a
+    /// loop, as most are. Returns whether it is one; nothing was done otherwise.
+    #[inline]
+    fn read_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> Result<bool> {
+        if !at.is_one_access(N) {
+            return Ok(false);
+        }
+        let mut data = [0; N];
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            if !state.has_room(at, N) {
+                return Ok(false);
+            }
+            state.before_access(at, Access::Read(N));
+            state.device.read(at.region, at.offset, &mut data);
+            self.settle(state);
+        }
+        UserSlice::new(buf, N).writer().write(&data)?;
+        Ok(true)
+    }
+
+    /// As [`Instance::read_whole`] reads. The place is judged before the data, so data that cannot be read is no reason to fail yet.
+    #[inline]
+    fn write_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> bool {
+        if !at.is_one_access(N) {
+            return false;
+        }
+        let Ok(data) = UserSlice::new(buf, N).reader().read::<[u8; N]>() else {
+            return false;
+        };
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if !state.has_room(at, N) {
+            return false;
+        }
+        state.before_access(at, Access::Write(&data));
+        state.device.write(at.region, at.offset, &data);
+        self.settle(state);
+        true
     }
 
     /// Reads what [`chunk_len`] allows at a time.
     pub(crate) fn read_chunk(&self, region: Region, offset: u64, data: &mut [u8]) {
-        let mut state = self.state.lock();
-        state.tell_time();
-        state.irqs.accessed();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         for access in accesses(region, offset, data.len()) {
-            let at = offset + access.start as u64;
+            let offset = offset + access.start as u64;
             if let Some(bytes) = data.get_mut(access) {
-                state.device.read(region, at, bytes);
+                state.before_access(Position { region, offset }, Access::Read(bytes.len()));
+                state.device.read(region, offset, bytes);
             }
         }
-        self.settle(&mut state);
+        self.settle(state);
     }
 
     /// Writes what [`chunk_len`] allows at a time.
     pub(crate) fn write_chunk(&self, region: Region, offset: u64, data: &[u8]) {
-        let mut state = self.state.lock();
-        state.tell_time();
-        state.irqs.accessed();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         for access in accesses(region, offset, data.len()) {
-            let at = offset + access.start as u64;
+            let offset = offset + access.start as u64;
             if let Some(bytes) = data.get(access) {
-                state.device.write(region, at, bytes);
+                state.before_access(Position { region, offset }, Access::Write(bytes));
+                state.device.write(region, offset, bytes);
             }
         }
-        self.settle(&mut state);
+        self.settle(state);
     }
 
-    /// Where an access lies, and how much of it the region has room for.
-    fn span(&self, position: i64, count: usize) -> Result<(Position, usize)> {
-        let at = Position::try_from(position)?;
+    /// How much of an access its region has room for. `EINVAL` if nothing.
+    fn room(&self, at: Position, count: usize) -> Result<usize> {
         let size = self.region_size(at.region);
         let room = size.checked_sub(at.offset).filter(|room| *room > 0);
         // A region larger than memory still gives a count that fits.
         let room = usize::try_from(room.ok_or(EINVAL)?).unwrap_or(usize::MAX);
-        Ok((at, count.min(room)))
+        Ok(count.min(room))
     }
 
     /// All ioctls but the features and the region information, which the core takes apart itself. `ENOTTY` for others.
@@ -187,6 +262,16 @@ impl<T: Device> Instance<T> {
                 "until the device's own file is closed, which somebody has open and did not bind"
             )),
         }
+    }
+}
+
+impl<T: Device> State<T> {
+    /// Whether an access of `len` bytes lies in its region.
+    #[inline]
+    fn has_room(&self, at: Position, len: usize) -> bool {
+        let size = self.device.region_size(at.region);
+        size.checked_sub(at.offset)
+            .is_some_and(|room| room >= len as u64)
     }
 }
 
