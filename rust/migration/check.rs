@@ -200,6 +200,21 @@ pub fn verify<'a, L>(
 where
     L: Iterator<Item = Param<'a>> + Clone,
 {
+    // As it mostly is: word for word what is in effect here, which has nothing against itself.
+    let is_same = model == values.model().name && list.clone().eq(values.effective());
+    let differ = (!is_same).then(|| differences(model, list, values));
+    differ.into_iter().flatten()
+}
+
+/// What [`verify`] says of a source, by comparing one parameter after the other.
+fn differences<'a, L>(
+    model: &'a str,
+    list: L,
+    values: &'a Values<'a>,
+) -> impl Iterator<Item = Reason<'a>>
+where
+    L: Iterator<Item = Param<'a>> + Clone,
+{
     let ty = values.ty();
     Comparison { list, ty }.reasons(model, move |def, source| {
         let here = values.named(def.name)?;

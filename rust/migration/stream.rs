@@ -80,7 +80,7 @@ mod write;
 mod tests;
 
 pub use error::{ErrorClass, Refusal, StreamError};
-pub use read::{Handler, Known, Reader};
+pub use read::{Handler, Known, Reader, Scratch};
 pub use record::{ParamList, SetupRecord};
 pub use write::{
     section_len, setup_len, write_end, write_section, write_setup, Counter, SectionWriter, Sink,

@@ -207,6 +207,12 @@ fn any_likely_list() -> impl Strategy<Value = Vec<Param<'static>>> {
 
 proptest! {
     #[test]
+    fn an_instance_has_nothing_against_what_is_in_effect_there(values in any_values(&FULL)) {
+        let mut reasons = differences(values.model().name, values.effective(), &values);
+        prop_assert_eq!(reasons.next().map(|reason| reason.to_string()), None);
+    }
+
+    #[test]
     fn every_type_takes_its_own_instances(which in 0..3usize, values in any_values(&FULL)) {
         let ty = TYPES[which];
         let own = match which {

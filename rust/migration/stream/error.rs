@@ -140,8 +140,8 @@ pub enum StreamError {
     AfterEnd,
     /// The stream stops before its end section.
     Truncated,
-    /// The caller's buffer is smaller than in the call before.
-    ScratchShrank,
+    /// The caller's buffer has no room for a record: it is smaller than in the call before, or there is no memory.
+    NoRoom,
     /// An earlier error ended the stream.
     Poisoned,
 }
@@ -151,7 +151,7 @@ impl StreamError {
     pub const fn class(&self) -> ErrorClass {
         match self {
             Self::UnsupportedFormat(_) | Self::UnknownMandatory(_) => ErrorClass::Unsupported,
-            Self::SetupTooLong { .. } | Self::SectionTooLong { .. } | Self::ScratchShrank => {
+            Self::SetupTooLong { .. } | Self::SectionTooLong { .. } | Self::NoRoom => {
                 ErrorClass::TooBig
             }
             Self::SetupRefused(refusal)
@@ -208,7 +208,7 @@ impl fmt::Display for StreamError {
             Self::EndRefused(refusal) => refusal.fmt(f),
             Self::AfterEnd => f.write_str("bytes after the end section"),
             Self::Truncated => f.write_str("the stream stops before its end section"),
-            Self::ScratchShrank => f.write_str("the buffer shrank between two pieces"),
+            Self::NoRoom => f.write_str("there is no room for a record"),
             Self::Poisoned => f.write_str("an earlier error ended the stream"),
         }
     }

@@ -38,6 +38,26 @@ pub trait Handler {
     fn end(&mut self) -> Result<(), Refusal>;
 }
 
+/// Where a [`Reader`] collects a record.
+pub trait Scratch {
+    /// The length of the longest record that there can be room for.
+    fn most(&self) -> usize;
+
+    /// Room for a record of this length. Bytes of it that were written before are kept. `None` if there is none, after all.
+    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
+}
+
+/// A buffer of fixed length.
+impl Scratch for [u8] {
+    fn most(&self) -> usize {
+        self.len()
+    }
+
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.get_mut(..len)
+    }
+}
+
 /// What is being collected.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
@@ -69,8 +89,8 @@ pub struct Reader {
     head: [u8; SETUP_HEAD_LEN],
     /// Checksum of the section being read.
     crc: Crc32,
-    /// The phase of the last setup record accepted, and its digest.
-    setup: Option<(Phase, u32)>,
+    /// The phase of the last setup record accepted, and its digest if another one may follow.
+    setup: Option<(Phase, Option<u32>)>,
     /// Bytes taken since the start.
     bytes: u64,
     error: Option<StreamError>,
@@ -100,6 +120,16 @@ impl Reader {
         &mut self,
         input: &[u8],
         scratch: &mut [u8],
+        handler: &mut H,
+    ) -> Result<(), StreamError> {
+        self.push_into(input, scratch, handler)
+    }
+
+    /// Takes the next piece of the stream, as [`Reader::push`] does, with a buffer that may grow.
+    pub fn push_into<S: Scratch + ?Sized, H: Handler + ?Sized>(
+        &mut self,
+        input: &[u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<(), StreamError> {
         if self.error.is_some() {
@@ -155,10 +185,10 @@ impl Reader {
         }
     }
 
-    fn take<H: Handler + ?Sized>(
+    fn take<S: Scratch + ?Sized, H: Handler + ?Sized>(
         &mut self,
         mut input: &[u8],
-        scratch: &mut [u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<(), StreamError> {
         // One turn a record part. The end of a part needs no further input, so an empty payload is
@@ -183,15 +213,21 @@ impl Reader {
     }
 
     /// Stores a piece of the part being collected.
-    fn collect(&mut self, piece: &[u8], scratch: &mut [u8]) -> Result<(), StreamError> {
+    fn collect<S: Scratch + ?Sized>(
+        &mut self,
+        piece: &[u8],
+        scratch: &mut S,
+    ) -> Result<(), StreamError> {
         let from = self.have;
         let to = from.saturating_add(piece.len());
         let place = match &self.stage {
             Stage::Start | Stage::SetupHead | Stage::Checksum(..) => self.head.get_mut(from..to),
-            Stage::Setup(_) | Stage::Payload(_, Known::Yes) => scratch.get_mut(from..to),
+            Stage::Setup(len) | Stage::Payload(SectionHeader { len, .. }, Known::Yes) => {
+                scratch.room(*len).and_then(|room| room.get_mut(from..to))
+            }
             Stage::Payload(_, Known::No) | Stage::Done => Some(&mut [][..]),
         };
-        let place = place.ok_or(StreamError::ScratchShrank)?;
+        let place = place.ok_or(StreamError::NoRoom)?;
         if place.len() == piece.len() {
             place.copy_from_slice(piece);
         }
@@ -205,9 +241,9 @@ impl Reader {
     }
 
     /// Judges a part that is all there; returns what to collect next.
-    fn part_done<H: Handler + ?Sized>(
+    fn part_done<S: Scratch + ?Sized, H: Handler + ?Sized>(
         &mut self,
-        scratch: &mut [u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<Stage, StreamError> {
         match self.stage {
@@ -224,9 +260,9 @@ impl Reader {
     }
 
     /// The first bytes of a record: tells setup records and sections apart.
-    fn start<H: Handler + ?Sized>(
+    fn start<S: Scratch + ?Sized, H: Handler + ?Sized>(
         &mut self,
-        scratch: &[u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<Stage, StreamError> {
         let head = self
@@ -246,48 +282,50 @@ impl Reader {
         self.crc = Crc32::new();
         self.crc.update(head);
         let (header, flags, len) = section_header(head, phase).ok_or(StreamError::BadMagic)?;
-        let known = judge(&header, flags, len, scratch.len(), handler)?;
+        let known = judge(&header, flags, len, scratch.most(), handler)?;
         self.have = 0;
         Ok(Stage::Payload(header, known))
     }
 
-    fn setup_head(&mut self, scratch: &mut [u8]) -> Result<Stage, StreamError> {
-        let (_, len) = SetupHead::parse(&self.head, scratch.len())?;
+    fn setup_head<S: Scratch + ?Sized>(&mut self, scratch: &mut S) -> Result<Stage, StreamError> {
+        let (_, len) = SetupHead::parse(&self.head, scratch.most())?;
         scratch
-            .get_mut(..SETUP_HEAD_LEN)
-            .ok_or(StreamError::ScratchShrank)?
+            .room(len)
+            .and_then(|room| room.get_mut(..SETUP_HEAD_LEN))
+            .ok_or(StreamError::NoRoom)?
             .copy_from_slice(&self.head);
         Ok(Stage::Setup(len))
     }
 
-    fn setup_record<H: Handler + ?Sized>(
+    fn setup_record<S: Scratch + ?Sized, H: Handler + ?Sized>(
         &mut self,
         len: usize,
-        scratch: &[u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<Stage, StreamError> {
-        let bytes = scratch.get(..len).ok_or(StreamError::ScratchShrank)?;
+        let bytes = scratch.room(len).ok_or(StreamError::NoRoom)?;
         let record = SetupRecord::parse(bytes)?;
         match (self.setup, record.phase) {
             (None, _) => {}
             (Some((Phase::PreCopy, digest)), Phase::StopCopy) => {
-                if record.digest() != digest {
+                if Some(record.digest()) != digest {
                     return Err(StreamError::SetupChanged);
                 }
             }
             (Some(_), phase) => return Err(StreamError::UnexpectedSetup(phase)),
         }
         handler.setup(&record).map_err(StreamError::SetupRefused)?;
-        self.setup = Some((record.phase, record.digest()));
+        let digest = (record.phase == Phase::PreCopy).then(|| record.digest());
+        self.setup = Some((record.phase, digest));
         self.have = 0;
         Ok(Stage::Start)
     }
 
-    fn section<H: Handler + ?Sized>(
+    fn section<S: Scratch + ?Sized, H: Handler + ?Sized>(
         &mut self,
         header: &SectionHeader,
         known: Known,
-        scratch: &[u8],
+        scratch: &mut S,
         handler: &mut H,
     ) -> Result<Stage, StreamError> {
         let sum = Fields(&self.head).u32();
@@ -300,9 +338,7 @@ impl Reader {
             return Ok(Stage::Done);
         }
         if known == Known::Yes {
-            let payload = scratch
-                .get(..header.len)
-                .ok_or(StreamError::ScratchShrank)?;
+            let payload = scratch.room(header.len).ok_or(StreamError::NoRoom)?;
             let refused = |refusal| StreamError::SectionRefused {
                 id: header.id,
                 refusal,

@@ -118,7 +118,8 @@ pub struct SetupRecord<'a> {
     /// known of it.
     pub len: usize,
     params: ParamList<'a>,
-    digest: u32,
+    model_len: u16,
+    body: &'a [u8],
 }
 
 impl<'a> SetupRecord<'a> {
@@ -161,18 +162,14 @@ impl<'a> SetupRecord<'a> {
         if !rest.0.is_empty() && !is_newer {
             return Err(StreamError::SetupTrailing);
         }
-        let mut digest = Crc32::new();
-        digest.update(&head.version.major.to_le_bytes());
-        digest.update(&head.version.minor.to_le_bytes());
-        digest.update(&head.model_len.to_le_bytes());
-        digest.update(body);
         Ok(Self {
             version: head.version,
             phase,
             model,
             len,
             params,
-            digest: digest.value(),
+            model_len: head.model_len,
+            body,
         })
     }
 
@@ -183,7 +180,12 @@ impl<'a> SetupRecord<'a> {
 
     /// A checksum of everything but the phase. The two records of a stream have the same.
     pub fn digest(&self) -> u32 {
-        self.digest
+        let mut digest = Crc32::new();
+        digest.update(&self.version.major.to_le_bytes());
+        digest.update(&self.version.minor.to_le_bytes());
+        digest.update(&self.model_len.to_le_bytes());
+        digest.update(self.body);
+        digest.value()
     }
 }
 
@@ -214,7 +216,7 @@ impl<'a> ParamList<'a> {
         let mut rest = fields;
         for index in 0..count {
             let bad = |problem| StreamError::BadParam { index, problem };
-            let param = Self::entry(&mut rest).map_err(bad)?;
+            let param = Self::entry(&mut rest, true).map_err(bad)?;
             let mut earlier = list.take(usize::from(index));
             if earlier.any(|other| other.name == param.name) {
                 return Err(StreamError::DuplicateParam { index });
@@ -223,8 +225,9 @@ impl<'a> ParamList<'a> {
         Ok((list, rest))
     }
 
-    /// Takes one parameter off the front.
-    fn entry(fields: &mut Fields<'a>) -> Result<Param<'a>, &'static str> {
+    /// Takes one parameter off the front. Whether its texts are well formed is looked at once, when the list is `new`.
+    #[inline]
+    fn entry(fields: &mut Fields<'a>, new: bool) -> Result<Param<'a>, &'static str> {
         const SHORT: &str = "is longer than the record";
 
         let kind = fields.u8().ok_or(SHORT)?;
@@ -234,7 +237,7 @@ impl<'a> ParamList<'a> {
         let value = fields.take(usize::from(value_len)).ok_or(SHORT)?;
 
         let name = core::str::from_utf8(name).map_err(|_| "has a name that is not UTF-8")?;
-        if name_problem(name).is_some() {
+        if new && name_problem(name).is_some() {
             return Err("has a malformed name");
         }
         let value = match kind {
@@ -249,7 +252,7 @@ impl<'a> ParamList<'a> {
             KIND_STR => {
                 let text =
                     core::str::from_utf8(value).map_err(|_| "has a value that is not UTF-8")?;
-                if str_problem(text).is_some() {
+                if new && str_problem(text).is_some() {
                     return Err("has a malformed str value");
                 }
                 Value::Str(text)
@@ -266,7 +269,7 @@ impl<'a> Iterator for ParamList<'a> {
     fn next(&mut self) -> Option<Param<'a>> {
         self.left = self.left.checked_sub(1)?;
         // All entries were taken apart once before the list came into being.
-        Self::entry(&mut self.fields).ok()
+        Self::entry(&mut self.fields, false).ok()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

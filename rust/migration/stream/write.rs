@@ -162,8 +162,16 @@ where
     P: Iterator<Item = Param<'p>> + Clone,
 {
     let too_long = |_| WriteError::Record("the setup record is too long");
-    let len = setup_len(model, params.clone());
-    let count = params.clone().count();
+    let (mut len, mut count, mut problem) = (setup_len(model, core::iter::empty()), 0, None);
+    for param in params.clone() {
+        len += PARAM_HEAD_LEN + param.name.len() + value_len(&param.value);
+        count += 1;
+        if name_problem(param.name).is_some() {
+            problem = problem.or(Some("a parameter's name is malformed"));
+        } else if matches!(param.value, Value::Str(text) if str_problem(text).is_some()) {
+            problem = problem.or(Some("a parameter's value is malformed"));
+        }
+    }
     if len > MAX_SETUP_LEN {
         return Err(WriteError::Record("the setup record is too long"));
     }
@@ -173,27 +181,20 @@ where
     if model_problem(model).is_some() {
         return Err(WriteError::Record("the device model is malformed"));
     }
-    for param in params.clone() {
-        if name_problem(param.name).is_some() {
-            return Err(WriteError::Record("a parameter's name is malformed"));
-        }
-        if matches!(param.value, Value::Str(text) if str_problem(text).is_some()) {
-            return Err(WriteError::Record("a parameter's value is malformed"));
-        }
+    if let Some(problem) = problem {
+        return Err(WriteError::Record(problem));
     }
 
     let mut out = Summed {
         sink,
         crc: Crc32::new(),
     };
-    out.put(&MAGIC)?;
-    out.put(&FORMAT.major.to_le_bytes())?;
-    out.put(&FORMAT.minor.to_le_bytes())?;
-    out.put(&u32::try_from(len).map_err(too_long)?.to_le_bytes())?;
-    out.put(&[phase as u8, 0])?;
-    out.put(&u16::try_from(model.len()).map_err(too_long)?.to_le_bytes())?;
-    out.put(&u16::try_from(count).map_err(too_long)?.to_le_bytes())?;
-    out.put(&[0, 0])?;
+    out.put(&setup_head(
+        u32::try_from(len).map_err(too_long)?,
+        phase,
+        u16::try_from(model.len()).map_err(too_long)?,
+        u16::try_from(count).map_err(too_long)?,
+    ))?;
     out.put(model.as_bytes())?;
     for param in params {
         let kind = match param.value {
@@ -202,8 +203,9 @@ where
             Value::Str(_) => KIND_STR,
         };
         let value_len = u16::try_from(value_len(&param.value)).map_err(too_long)?;
-        out.put(&[kind, u8::try_from(param.name.len()).map_err(too_long)?])?;
-        out.put(&value_len.to_le_bytes())?;
+        let name_len = u8::try_from(param.name.len()).map_err(too_long)?;
+        let [v0, v1] = value_len.to_le_bytes();
+        out.put(&[kind, name_len, v0, v1])?;
         out.put(param.name.as_bytes())?;
         match param.value {
             Value::Bool(value) => out.put(&[u8::from(value)])?,
@@ -213,6 +215,40 @@ where
     }
     out.finish()?;
     Ok(())
+}
+
+/// The fixed part of a setup record of this format version.
+fn setup_head(len: u32, phase: Phase, model_len: u16, count: u16) -> [u8; SETUP_HEAD_LEN] {
+    let [m0, m1, m2, m3, m4, m5, m6, m7] = MAGIC;
+    let ([a0, a1], [i0, i1]) = (FORMAT.major.to_le_bytes(), FORMAT.minor.to_le_bytes());
+    let [l0, l1, l2, l3] = len.to_le_bytes();
+    let ([n0, n1], [c0, c1]) = (model_len.to_le_bytes(), count.to_le_bytes());
+    [
+        m0,
+        m1,
+        m2,
+        m3,
+        m4,
+        m5,
+        m6,
+        m7,
+        a0,
+        a1,
+        i0,
+        i1, //
+        l0,
+        l1,
+        l2,
+        l3,
+        phase as u8,
+        0,
+        n0,
+        n1,
+        c0,
+        c1,
+        0,
+        0,
+    ]
 }
 
 /// Writes one of the device model's own sections.
@@ -267,9 +303,9 @@ impl<'s, S: Sink> SectionWriter<'s, S> {
             sink,
             crc: Crc32::new(),
         };
-        out.put(&id.to_le_bytes())?;
-        out.put(&flags.to_le_bytes())?;
-        out.put(&len32.to_le_bytes())?;
+        let ([i0, i1], [f0, f1]) = (id.to_le_bytes(), flags.to_le_bytes());
+        let [l0, l1, l2, l3] = len32.to_le_bytes();
+        out.put(&[i0, i1, f0, f1, l0, l1, l2, l3])?;
         Ok(Self { out, left: len })
     }
 

@@ -64,6 +64,22 @@ const fn is_control(scalar: u32) -> bool {
     matches!(scalar, 0x00..=0x1f | 0x7f..=0x9f)
 }
 
+/// Whether the byte is a character that may be anywhere: most are, and need no closer look.
+const fn is_plain(byte: u8) -> bool {
+    byte > b' ' && byte < 0x7f && byte != b'/' && byte != b'='
+}
+
+/// The bytes from the first one on that is not plain.
+const fn skip_plain(mut bytes: &[u8]) -> &[u8] {
+    while let [byte, rest @ ..] = bytes {
+        if !is_plain(*byte) {
+            break;
+        }
+        bytes = rest;
+    }
+    bytes
+}
+
 /// What is wrong with a parameter or version name, if anything. Reserved names are well formed:
 /// see [`RESERVED_NAMES`].
 pub const fn name_problem(name: &str) -> Option<&'static str> {
@@ -79,7 +95,7 @@ pub const fn name_form_problem(name: &str) -> Option<&'static str> {
     if bytes.is_empty() {
         return Some("is empty");
     }
-    let mut left = bytes;
+    let mut left = skip_plain(bytes);
     while let Some((scalar, rest)) = first_scalar(left) {
         if scalar == '=' as u32 || scalar == '/' as u32 {
             return Some("contains '=' or '/'");
@@ -87,7 +103,7 @@ pub const fn name_form_problem(name: &str) -> Option<&'static str> {
         if is_white_space(scalar) || is_control(scalar) {
             return Some("contains white space or a control character");
         }
-        left = rest;
+        left = skip_plain(rest);
     }
     None
 }
@@ -98,13 +114,13 @@ pub const fn str_problem(text: &str) -> Option<&'static str> {
     if bytes.len() > MAX_STR_LEN {
         return Some("is longer than 64 bytes");
     }
-    let mut left = bytes;
+    let mut left = skip_plain(bytes);
     while let Some((scalar, rest)) = first_scalar(left) {
         // U+2028 and U+2029 are the newlines that are not control characters.
         if is_control(scalar) || scalar == 0x2028 || scalar == 0x2029 {
             return Some("contains a newline or another control character");
         }
-        left = rest;
+        left = skip_plain(rest);
     }
     None
 }
@@ -131,10 +147,11 @@ pub const fn model_form_problem(model: &str) -> Option<&'static str> {
                 break;
             }
             part_is_empty = true;
+            left = rest;
         } else {
             part_is_empty = false;
+            left = skip_plain(rest);
         }
-        left = rest;
     }
     if part_is_empty {
         return Some("has an empty part");
@@ -155,6 +172,8 @@ mod tests {
             assert_eq!(first_scalar(text.as_bytes()), Some((c as u32, &[][..])));
             assert_eq!(is_white_space(c as u32), c.is_whitespace(), "{c:?}");
             assert_eq!(is_control(c as u32), c.is_control(), "{c:?}");
+            let plain = skip_plain(text.as_bytes()).is_empty();
+            assert_eq!(plain, c.is_ascii_graphic() && c != '/' && c != '=', "{c:?}");
         }
     }
 

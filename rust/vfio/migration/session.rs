@@ -15,8 +15,8 @@ use ::migration::check::verify;
 use ::migration::fsm::{State, Support};
 use ::migration::model::Values;
 use ::migration::stream::{
-    self, ErrorClass, Handler, Known, Phase, Reader, Refusal, SectionHeader, SetupRecord, Sink,
-    WriteError,
+    self, ErrorClass, Handler, Known, Phase, Reader, Refusal, Scratch, SectionHeader, SetupRecord,
+    Sink, WriteError,
 };
 use core::fmt::Write;
 use kernel::prelude::*;
@@ -304,7 +304,7 @@ impl Saving {
 pub(crate) struct Resuming<T: Device> {
     id: SessionId,
     reader: Reader,
-    scratch: Buffer,
+    scratch: Growing,
     incoming: KBox<T::Incoming>,
 }
 
@@ -313,7 +313,7 @@ impl<T: Device> Resuming<T> {
         Ok(Self {
             id,
             reader: Reader::new(),
-            scratch: KVVec::from_elem(0, stream::MAX_SECTION_LEN, GFP_KERNEL_ACCOUNT)?,
+            scratch: Growing(KVVec::new()),
             incoming: device.incoming()?,
         })
     }
@@ -345,7 +345,7 @@ impl<T: Device> Resuming<T> {
             incoming: &mut self.incoming,
             detail: Reason::none(),
         };
-        let result = self.reader.push(bytes, &mut self.scratch, &mut judge);
+        let result = self.reader.push_into(bytes, &mut self.scratch, &mut judge);
         result.map_err(|error| {
             if !poisoned {
                 match judge.detail.as_str() {
@@ -463,6 +463,20 @@ impl Sink for Growing {
 
     fn put(&mut self, bytes: &[u8]) -> Result {
         Ok(self.0.extend_from_slice(bytes, GFP_KERNEL_ACCOUNT)?)
+    }
+}
+
+/// Room for what a stream brings, which is mostly far less than the format allows.
+impl Scratch for Growing {
+    fn most(&self) -> usize {
+        stream::MAX_SECTION_LEN
+    }
+
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.0.len() < len {
+            self.0.resize(len, 0, GFP_KERNEL_ACCOUNT).ok()?;
+        }
+        self.0.get_mut(..len)
     }
 }
 
