@@ -12,7 +12,7 @@ use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
 use crate::lock_class::{new_mutex, new_poll_condvar, new_spinlock};
 use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
-use crate::migration::staging::{Pages, Staging};
+use crate::migration::staging::{DataSection, Pages, Staging};
 use crate::module::ModuleMetadata;
 use crate::progress::Progress;
 use crate::reason::Reason;
@@ -161,7 +161,7 @@ pub(crate) struct State<T: Device> {
     pub(crate) migration: Migration<T>,
     /// Why the last thing that was refused was refused.
     pub(crate) reason: Reason,
-    /// The data section of the migration region, while a user has the device open.
+    /// The data section of the migration region, once a user has begun to migrate by it.
     pub(crate) staging: Option<Staging>,
     /// Whether a user has the device open.
     pub(crate) open: bool,
@@ -275,7 +275,7 @@ pub(crate) struct Instance<T: Device> {
     /// The pages of `state.staging`, for who maps them: with the address space locked, which whoever holds `state` may come to
     /// wait for. Nothing is done under this lock but to take a reference.
     #[pin]
-    mappable: SpinLock<Option<Arc<Pages>>>,
+    section: SpinLock<DataSection>,
     #[pin]
     wake: Timer<Self, WAKE>,
     #[pin]
@@ -320,7 +320,7 @@ impl<T: Device> Instance<T> {
                     told: Progress::new(),
                     vdev: None,
                 }, c"vfio_instance_state"),
-                mappable <- new_spinlock!(None, c"vfio_instance_mappable"),
+                section <- new_spinlock!(DataSection::Closed, c"vfio_instance_section"),
                 wake <- Timer::new(),
                 bytes <- Timer::new(),
                 progress <- new_poll_condvar!(c"vfio_instance_progress"),
@@ -371,18 +371,15 @@ impl<T: Device> Instance<T> {
         }
     }
 
-    /// The first user opens the device: power-on state. `ENOMEM` when there is no memory for the migration region.
-    pub(crate) fn open(&self) -> Result {
-        let staging = Staging::new()?;
-        *self.mappable.lock() = Some(staging.pages());
+    /// The first user opens the device: power-on state.
+    pub(crate) fn open(&self) {
+        *self.section.lock() = DataSection::Open;
         let mut state = self.state.lock();
-        state.staging = Some(staging);
         state.device.reset();
         state.reason.clear();
         state.open = true;
         state.run_clock(timer::now_ns());
         state.opener = Opener::current();
-        Ok(())
     }
 
     /// The last user is gone: nothing of the device's state is left.
@@ -402,16 +399,45 @@ impl<T: Device> Instance<T> {
             state.opener = None;
             self.progress.notify_all();
         }
-        let pages = self.mappable.lock().take();
-        drop(pages);
+        let section = core::mem::replace(&mut *self.section.lock(), DataSection::Closed);
+        drop(section);
         Timer::<Self, WAKE>::cancel(self.pinned());
         Timer::<Self, BYTES>::cancel(self.pinned());
         self.state.lock().wake_at_ns = None;
     }
 
-    /// The pages that the user may map. `ENODEV` while the device is not open.
+    /// The pages that the user may map. `ENODEV` while the device is not open, `ENOMEM`.
     pub(crate) fn mappable(&self) -> Result<Arc<Pages>> {
-        self.mappable.lock().clone().ok_or(ENODEV)
+        self.with_section(|pages, _| pages.clone())
+    }
+
+    /// The data section, to be read and written: once for each user, `None` afterwards. `ENODEV` while the device is not open,
+    /// `ENOMEM`.
+    pub(crate) fn take_staging(&self) -> Result<Option<Staging>> {
+        self.with_section(|_, staging| staging.take())
+    }
+
+    /// Looks at the data section, which is made now if nobody has asked for it yet: most users never do.
+    fn with_section<R>(
+        &self,
+        look: impl FnOnce(&Arc<Pages>, &mut Option<Staging>) -> R,
+    ) -> Result<R> {
+        // Given back without the lock, if somebody else was faster.
+        let mut new = None;
+        loop {
+            {
+                let mut section = self.section.lock();
+                if let (DataSection::Open, Some(_)) = (&*section, &new) {
+                    *section = new.take().map_or(DataSection::Open, DataSection::made);
+                }
+                match &mut *section {
+                    DataSection::Closed => return Err(ENODEV),
+                    DataSection::Open => {}
+                    DataSection::Made(pages, staging) => return Ok(look(pages, staging)),
+                }
+            }
+            new = Some(Staging::new()?);
+        }
     }
 
     /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on.

@@ -338,6 +338,7 @@ mod parameters {
     use super::*;
     use crate::device::{Change, Instance};
     use crate::mdev::Capacity;
+    use kernel::sync::Arc;
 
     #[test]
     fn an_instance_takes_units_and_gives_them_back() -> Result {
@@ -394,10 +395,19 @@ mod parameters {
         let capacity = Capacity::new(9)?;
         let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
         assert_eq!(instance.mappable().err(), Some(ENODEV));
-        instance.open()?;
+        assert_eq!(instance.take_staging().err(), Some(ENODEV));
+        instance.open();
         let busy = instance.state.lock();
-        assert!(instance.mappable().is_ok());
+        let pages = instance.mappable()?;
         drop(busy);
+        // There is one data section, and one who reads and writes it.
+        assert!(Arc::ptr_eq(&pages, &instance.mappable()?));
+        assert!(instance.take_staging()?.is_some());
+        assert!(instance.take_staging()?.is_none());
+        // The next user gets another one.
+        instance.close();
+        instance.open();
+        assert!(!Arc::ptr_eq(&pages, &instance.mappable()?));
         instance.close();
         assert_eq!(instance.mappable().err(), Some(ENODEV));
         Ok(())
@@ -536,16 +546,6 @@ mod accesses {
     }
 
     #[test]
-    fn a_register_that_is_read_whole_is_read_at_once() -> Result {
-        let instance = Instance::<Register>::new(&TYPE, &[], &Capacity::new(1)?)?;
-        for (region, widest) in [(Region::Bar(0), 8), (Region::Config, 4)] {
-            for offset in 0..(CHUNK + 9) as u64 {
-                for len in [1, 2, 3, 4, 7, 8, 13, 70, 2 * CHUNK + 1] {
-                    let end = offset + len as u64;
-                    for (byte, size) in (offset..).zip(sizes(&instance, region, offset, len)?) {
-                        // The largest aligned block with this byte, nothing of which is outside of what is read.
-                        let block = |size: &u64| {
-    #[test]
     fn an_access_that_is_one_is_not_taken_apart() {
         for region in [Region::Bar(0), Region::Config] {
             for offset in 0..=16 {
@@ -559,6 +559,16 @@ mod accesses {
         }
     }
 
+    #[test]
+    fn a_register_that_is_read_whole_is_read_at_once() -> Result {
+        let instance = Instance::<Register>::new(&TYPE, &[], &Capacity::new(1)?)?;
+        for (region, widest) in [(Region::Bar(0), 8), (Region::Config, 4)] {
+            for offset in 0..(CHUNK + 9) as u64 {
+                for len in [1, 2, 3, 4, 7, 8, 13, 70, 2 * CHUNK + 1] {
+                    let end = offset + len as u64;
+                    for (byte, size) in (offset..).zip(sizes(&instance, region, offset, len)?) {
+                        // The largest aligned block with this byte, nothing of which is outside of what is read.
+                        let block = |size: &u64| {
                             let start = byte - byte % size;
                             start >= offset && start + size <= end
                         };

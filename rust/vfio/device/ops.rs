@@ -211,10 +211,8 @@ impl<T: Device> Callbacks<T> {
     /// Called by the VFIO core on a registered device that is not open.
     unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is registered.
-        match unsafe { VfioDevice::<T>::instance(vdev) }.open() {
-            Ok(()) => 0,
-            Err(error) => error.to_errno(),
-        }
+        unsafe { VfioDevice::<T>::instance(vdev) }.open();
+        0
     }
 
     /// # Safety

@@ -126,6 +126,22 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     }
 }
 
+/// The data section of a device's present user. No other user's pages are in it, so it is not kept beyond that.
+pub(crate) enum DataSection {
+    /// Nobody has the device open.
+    Closed,
+    /// Nobody has asked for it yet.
+    Open,
+    /// Its pages, and what reads and writes them until somebody takes it.
+    Made(Arc<Pages>, Option<Staging>),
+}
+
+impl DataSection {
+    pub(crate) fn made(staging: Staging) -> Self {
+        Self::Made(staging.0.clone(), Some(staging))
+    }
+}
+
 /// The data section, to be read and written. User space can do the same through a mapping at any time, which changes what is in
 /// it, and nothing else.
 ///
@@ -145,11 +161,6 @@ impl Staging {
         }
         // INVARIANT: So many pages, which nobody knows yet; `Pages` lets nobody access them.
         Ok(Self(Arc::new(Pages(pages), GFP_KERNEL_ACCOUNT)?))
-    }
-
-    /// What can be mapped.
-    pub(crate) fn pages(&self) -> Arc<Pages> {
-        self.0.clone()
     }
 
     /// Copies bytes in. `EINVAL` when they do not fit.

@@ -175,7 +175,7 @@ impl<T: Device> Instance<T> {
     }
 
     /// `device_state` was written. `EINVAL` for what is no state or cannot be reached, `EBUSY` while protocol v2 has the
-    /// device, `EIO` in the error state. The state is what it was if this fails.
+    /// device, `EIO` in the error state, `ENOMEM`. The state is what it was if this fails.
     fn write_state(&self, bits: u32) -> Result {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -197,6 +197,10 @@ impl<T: Device> Instance<T> {
                 .reason
                 .set(format_args!("protocol v2 has a migration under way"));
         })?;
+        // Before anything changes: a session is not to fail for want of memory that could have been missed here.
+        if state.staging.is_none() {
+            state.staging = self.take_staging()?;
+        }
         // The session goes on from pre-copy to stop-and-copy: the piece that the user has is not to come again.
         state.acknowledge();
         let result = state.walk(to.v2());
