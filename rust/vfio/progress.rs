@@ -38,10 +38,18 @@ impl Node {
         NonNull::new(node).map(Self)
     }
 
-    /// Wakes who polls the file.
+    /// Wakes who polls the file, if anybody has it open: queueing the work that wakes nobody costs as much as a system call.
+    ///
+    /// Who opens the file after this has looked reads what is there then, under the same mutex that the caller holds.
     fn notify(&self) {
-        // SAFETY: By the type invariant; a file that was removed has nobody to be woken.
-        unsafe { bindings::kernfs_notify(self.0.as_ptr()) };
+        // SAFETY: By the type invariant; the node is a file's, so this is the part of the union that is in use. The pointer is
+        // changed by others at any time, and is not followed here.
+        let open =
+            unsafe { (&raw const (*self.0.as_ptr()).__bindgen_anon_1.attr.open).read_volatile() };
+        if !open.is_null() {
+            // SAFETY: By the type invariant; a file that was removed has nobody to be woken.
+            unsafe { bindings::kernfs_notify(self.0.as_ptr()) };
+        }
     }
 }
 
@@ -178,8 +186,12 @@ impl Progress {
         }
         if let Some(files) = &self.files {
             files.state.notify();
-            files.phase.notify();
-            files.bytes.notify();
+            if phase != self.phase {
+                files.phase.notify();
+            }
+            if bytes != self.bytes || self.pace.owed {
+                files.bytes.notify();
+            }
         }
         (self.phase, self.bytes) = (phase, bytes);
         self.pace.told(now_ns);

@@ -38,7 +38,8 @@ impl<T: Device> Instance<T> {
                 return Err(EINVAL);
             }
         };
-        let changed = target != state.current();
+        let before = state.current();
+        let changed = target != before;
         if changed {
             state.migration.claim(Protocol::V2).inspect_err(|_| {
                 state
@@ -66,11 +67,14 @@ impl<T: Device> Instance<T> {
             if result.is_err() {
                 break;
             }
-            state.notify_state();
-            self.progress.notify_all();
         }
         if changed {
             state.migration.settle_owner(Protocol::V2);
+        }
+        // The states between were nobody's to see: the mutex was held all the way.
+        if state.current() != before {
+            state.notify_state();
+            self.progress.notify_all();
         }
         self.settle(state);
         result.map(|()| files.opened)
