@@ -20,7 +20,7 @@ help:
 	@echo '  make test      every test; results and logs in results/    (ARGS="--help": choose some)'
 	@echo '  make test-stock  what of it Debian'"'"'s own kernel can run, unmodified: no kernel is built for it'
 	@echo '  make shell     a prompt in the test machine'
-	@echo '  make bench     what operations cost, in instructions; migrations (ARGS=--count-only: none)'
+	@echo '  make bench     what operations cost, in instructions; migrations (ARGS=--count-only: none; PROFILE=save: where they go)'
 	@echo '  make modules   the kernel modules only                     (KDIR=: against another kernel)'
 	@echo '  make check     formatting, lints, documentation, licences'
 	@echo '  make setup     only what the others do first: tools, test kernel and QEMUs, kept in a cache'
@@ -42,7 +42,7 @@ demo shell:
 	@$(scripts)/lab $@ $(ARGS)
 
 bench:
-	@$(scripts)/bench $(ARGS)
+	@$(scripts)/bench $(if $(PROFILE),--profile '$(PROFILE)') $(ARGS)
 
 test:
 	@$(scripts)/test $(ARGS)

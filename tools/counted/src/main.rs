@@ -6,6 +6,8 @@
 //! ```text
 //! counted                  every operation, a line of JSON each, and "memory"
 //! counted OPERATION...     those
+//! counted --profile OPERATION SUBJECT
+//!                          one call of it, between marks, when told to on standard input
 //! ```
 //!
 //! Exit status: 0, or 1 if something could not be counted or two counts of it do not agree.
@@ -14,6 +16,7 @@ mod measure;
 mod memory;
 mod migration;
 mod operations;
+mod profile;
 mod report;
 
 use std::process::ExitCode;
@@ -57,8 +60,7 @@ impl Subject {
 }
 
 /// Counts the operations named, or all of them, and prints a line for each.
-fn run(only: Vec<String>) -> Result<()> {
-    let report = Report::new(only);
+fn run(report: Report) -> Result<()> {
     // First: in a young machine there is little half-filled memory of others that instances could use up.
     memory::add(&report)?;
     operations::floor(&report)?;
@@ -72,7 +74,14 @@ fn run(only: Vec<String>) -> Result<()> {
 }
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1).collect()) {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let report = match arguments.as_slice() {
+        [option, operation, subject] if option == "--profile" => {
+            Report::of_one(operation.clone(), subject.clone())
+        }
+        _ => Report::new(arguments),
+    };
+    match run(report) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("counted: {error:#}");

@@ -2,13 +2,14 @@
 
 //! Figures on their way out, and what there is to say about them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
 
 use crate::measure::{count, settle, Figure};
+use crate::profile::once;
 
 /// A figure, as it is printed: a line of JSON each.
 #[derive(Clone, Debug, Serialize)]
@@ -55,6 +56,9 @@ pub struct Module<'a> {
 /// Prints figures, and knows what was asked for.
 pub struct Report {
     only: Vec<String>,
+    /// Nothing is counted, but one call of this subject's is made to be looked at.
+    profiled: Option<String>,
+    met: Cell<bool>,
     /// What two counts did not agree about.
     doubtful: RefCell<Vec<String>>,
 }
@@ -64,7 +68,30 @@ impl Report {
     pub fn new(only: Vec<String>) -> Self {
         Self {
             only,
+            profiled: None,
+            met: Cell::new(false),
             doubtful: RefCell::default(),
+        }
+    }
+
+    /// For one call of an operation.
+    pub fn of_one(operation: String, subject: String) -> Self {
+        Self {
+            profiled: Some(subject),
+            ..Self::new(vec![operation])
+        }
+    }
+
+    /// Makes the one call, if that is what was asked for: then nothing is to be counted.
+    fn profiles(&self, subject: &str, call: &mut impl FnMut() -> Result<()>) -> Result<bool> {
+        match &self.profiled {
+            Some(of) if of == subject => {
+                self.met.set(true);
+                once(call)?;
+                Ok(true)
+            }
+            Some(_) => Ok(true),
+            None => Ok(false),
         }
     }
 
@@ -86,9 +113,9 @@ impl Report {
         &self,
         operation: &str,
         subject: &str,
-        call: impl FnMut() -> Result<()>,
+        mut call: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        if !self.is_wanted(operation) {
+        if !self.is_wanted(operation) || self.profiles(subject, &mut call)? {
             return Ok(());
         }
         let figure = count(call).with_context(|| format!("{operation}, {subject}"))?;
@@ -103,7 +130,7 @@ impl Report {
         subject: &str,
         mut call: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        if !self.is_wanted(operation) {
+        if !self.is_wanted(operation) || self.profiles(subject, &mut call)? {
             return Ok(());
         }
         let both = count(|| {
@@ -132,8 +159,13 @@ impl Report {
     /// Everything was counted.
     ///
     /// # Errors
-    /// If a figure is not to be trusted.
+    /// If a figure is not to be trusted, or the one call was not made.
     pub fn end(self) -> Result<()> {
+        ensure!(
+            self.profiled.is_none() || self.met.get(),
+            "there is no such operation of that driver: {}",
+            self.only.join(" ")
+        );
         let doubtful = self.doubtful.into_inner();
         ensure!(doubtful.is_empty(), "{}", doubtful.join("; "));
         Ok(())

@@ -10,7 +10,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use lab_protocol::{Command as Order, Decoder, Frame};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::process::{pidfd_open, Pid, PidfdFlags};
-use serde_json::Value;
+use serde_json::{json, Value};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +19,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// File descriptors at which QEMU finds its sockets.
 const CONSOLE_FD: i32 = 3;
@@ -30,6 +30,9 @@ const INITRD_FD: i32 = 5;
 
 /// And the socket of its monitor.
 const MONITOR_FD: i32 = 6;
+
+/// How long QEMU may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Has QEMU write down where its processors are, then interrupts them all in a way that the kernel cannot put off. Replies
 /// are not waited for: those that there are end up in a file, and the console tells the rest.
@@ -67,7 +70,7 @@ pub enum Event {
 /// A machine. Dropping it ends it.
 pub struct Machine {
     child: Child,
-    monitor: UnixStream,
+    monitor: Monitor,
     sender: Sender,
     events: Receiver<Event>,
 }
@@ -88,6 +91,64 @@ impl Sender {
     /// Sends a command.
     pub fn order(&self, order: Order) -> Result<()> {
         self.send(&Frame::Command(order))
+    }
+}
+
+/// QEMU's monitor, for several threads.
+#[derive(Clone)]
+pub struct Monitor(Arc<Mutex<Conversation>>);
+
+struct Conversation {
+    stream: UnixStream,
+    /// What came back, but for events.
+    replies: Receiver<Value>,
+    asked: u64,
+}
+
+impl Monitor {
+    fn new(stream: UnixStream, replies: Receiver<Value>) -> Self {
+        Self(Arc::new(Mutex::new(Conversation {
+            stream,
+            replies,
+            asked: 0,
+        })))
+    }
+
+    /// Sends text, for whose replies nobody waits.
+    fn write(&self, text: &str) -> Result<()> {
+        let mut conversation = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        conversation
+            .stream
+            .write_all(text.as_bytes())
+            .context("QEMU does not listen any more")
+    }
+
+    /// Has QEMU carry out a command of its monitor for people, and returns what that printed.
+    pub fn command(&self, line: &str) -> Result<String> {
+        let mut conversation = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Said once too often it is an error that means nothing.
+        conversation.ask("qmp_capabilities", json!({}))?;
+        let reply = conversation.ask("human-monitor-command", json!({"command-line": line}))?;
+        let printed = reply["return"].as_str();
+        Ok(printed
+            .with_context(|| format!("QEMU refused {line:?}: {reply}"))?
+            .to_owned())
+    }
+}
+
+impl Conversation {
+    fn ask(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        self.asked += 1;
+        let id = self.asked;
+        let question = json!({"execute": command, "arguments": arguments, "id": id});
+        writeln!(self.stream, "{question}").context("QEMU does not listen any more")?;
+        loop {
+            let reply = self.replies.recv_timeout(ANSWER);
+            let reply = reply.with_context(|| format!("QEMU does not answer to {command}"))?;
+            if reply["id"] == id {
+                return Ok(reply);
+            }
+        }
     }
 }
 
@@ -198,10 +259,11 @@ impl Machine {
         let of_control = sender.clone();
         thread::spawn(move || read_control(from_control, &of_control));
         thread::spawn(move || read_console(console, &sender));
-        thread::spawn(move || read_monitor(from_monitor, monitor_log));
+        let (of_monitor, replies) = mpsc::channel();
+        thread::spawn(move || read_monitor(from_monitor, monitor_log, &of_monitor));
         Ok(Self {
             child,
-            monitor,
+            monitor: Monitor::new(monitor, replies),
             sender: Sender(Arc::new(Mutex::new(control))),
             events,
         })
@@ -210,6 +272,11 @@ impl Machine {
     /// Where to send to.
     pub fn sender(&self) -> Sender {
         self.sender.clone()
+    }
+
+    /// Whom to ask about QEMU.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
     }
 
     /// The next event, or `None` at the deadline.
@@ -226,9 +293,7 @@ impl Machine {
 
     /// Makes the kernel panic wherever it hangs, so that the console shows where that is.
     pub fn interrupt(&mut self) -> Result<()> {
-        self.monitor
-            .write_all(INTERRUPT.as_bytes())
-            .context("QEMU does not listen any more")
+        self.monitor.write(INTERRUPT)
     }
 
     /// Waits for QEMU to end by itself until the deadline, then ends it.
@@ -291,14 +356,18 @@ fn read_control(mut stream: UnixStream, events: &mpsc::Sender<Event>) {
     }
 }
 
-/// Files what the monitor says, and what it has been asked to print as people read it.
-fn read_monitor(stream: UnixStream, mut log: File) {
+/// Files what the monitor says, and what it has been asked to print as people read it. Replies are passed on to who may want them.
+fn read_monitor(stream: UnixStream, mut log: File, replies: &mpsc::Sender<Value>) {
     for line in BufReader::new(stream).lines() {
         let Ok(line) = line else { return };
         let reply: Option<Value> = serde_json::from_str(&line).ok();
         let printed = reply.as_ref().and_then(|reply| reply["return"].as_str());
         if writeln!(log, "{}", printed.unwrap_or(&line)).is_err() {
             return;
+        }
+        if let Some(reply) = reply {
+            // Nobody may be there to hear it.
+            let _ = replies.send(reply);
         }
     }
 }
@@ -330,7 +399,9 @@ mod tests {
         qemu.write_all(b"{\"QMP\": {}}\n{\"return\": \"CPU#0\\nRIP=1\\n\"}\n{\"return\": {}}\n")
             .unwrap();
         drop(qemu);
-        read_monitor(ours, File::create(&path).unwrap());
+        let (sender, replies) = mpsc::channel();
+        read_monitor(ours, File::create(&path).unwrap(), &sender);
+        assert_eq!(replies.try_iter().count(), 3);
         assert_eq!(
             fs::read_to_string(path).unwrap(),
             "{\"QMP\": {}}\nCPU#0\nRIP=1\n\n{\"return\": {}}\n"

@@ -126,6 +126,12 @@ struct BenchArgs {
     /// Only count: no migrations
     #[arg(long)]
     count_only: bool,
+    /// Show where the instructions of one call of this operation go, and measure nothing: read, write, save or the name in the table
+    #[arg(long, value_name = "OPERATION", conflicts_with_all = ["count_only", "update_baseline"])]
+    profile: Option<String>,
+    /// Whose operation to profile: mdev_serial or mtty
+    #[arg(long, value_name = "DRIVER", default_value = bench::OURS, requires = "profile")]
+    of: String,
     /// Makes the figures of our driver the baseline of the tests, which is a file of the checkout
     #[arg(long)]
     update_baseline: bool,
@@ -445,6 +451,9 @@ fn demo(env: &Environment, timeout: Duration, qemu: String) -> Result<ExitCode> 
 
 fn measure(env: &Environment, args: &BenchArgs) -> Result<ExitCode> {
     bench::prepare(env)?;
+    if let Some(operation) = &args.profile {
+        return profile(env, operation, &args.of);
+    }
     let (figures, complaints) = count(env, &[])?;
     println!("{}", figures.publish(env)?);
     for complaint in &complaints {
@@ -470,14 +479,41 @@ fn measure(env: &Environment, args: &BenchArgs) -> Result<ExitCode> {
     })
 }
 
-/// Counts these operations, or all, in a machine of their own. Also what there was to complain of.
-fn count(env: &Environment, only: &[&str]) -> Result<(bench::Figures, Vec<String>)> {
-    let env = &env.counting();
+/// Name of the machine that counts, for its logs.
+const COUNTING: &str = "counting";
+
+/// A machine that counts, with what there is to compare.
+fn boot_counting(env: &Environment) -> Result<Session> {
     let load = LoadArgs {
         load: bench::LOAD.map(str::to_owned).to_vec(),
         bare: false,
     };
-    let mut session = boot(env, &load, "counting", |_| false)?;
+    boot(&env.counting(), &load, COUNTING, |_| false)
+}
+
+/// Shows where the instructions of an operation go.
+fn profile(env: &Environment, operation: &str, of: &str) -> Result<ExitCode> {
+    let mut session = boot_counting(env)?;
+    let directory = logs(env)?.join(COUNTING);
+    let text = bench::profile::take(&mut session, &directory, operation, of);
+    session.end()?;
+    let text = text.with_context(|| {
+        let names = bench::profile::names();
+        format!(
+            "cannot profile {operation:?} of {of} (there are {names}, and the rows of the table)"
+        )
+    })?;
+    println!("{text}");
+    let path = env.results.join("profile.txt");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("This is in {} as well.", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Counts these operations, or all, in a machine of their own. Also what there was to complain of.
+fn count(env: &Environment, only: &[&str]) -> Result<(bench::Figures, Vec<String>)> {
+    let env = &env.counting();
+    let mut session = boot_counting(env)?;
     let (figures, complaint) = bench::count(env, &mut session, only)?;
     session.end()?;
     let findings = session.log().finish();

@@ -4,7 +4,7 @@
 
 use crate::environment::Environment;
 use crate::image::Image;
-use crate::machine::{Event, Machine, Sender};
+use crate::machine::{Event, Machine, Monitor, Sender};
 use crate::report::kernel_log::KernelLog;
 use anyhow::{bail, Context, Result};
 use lab_protocol::{Command, Ending, Frame, ModuleAction, Program, Report};
@@ -156,6 +156,11 @@ impl Session {
     /// Where input for programs goes.
     pub fn sender(&self) -> Sender {
         self.sender.clone()
+    }
+
+    /// QEMU's monitor.
+    pub fn monitor(&self) -> Monitor {
+        self.machine.monitor()
     }
 
     /// The number that the next program gets.

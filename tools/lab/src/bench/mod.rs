@@ -5,6 +5,7 @@
 pub mod baseline;
 mod chart;
 pub mod conditions;
+pub mod profile;
 mod table;
 
 use crate::environment::Environment;

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Where the instructions of an operation go. The emulator writes down each instruction that the machine executes between two marks,
+//! one call of the operation, and who called whom follows from them: an exact profile of C, Rust and assembly alike, to which nothing was
+//! added by measuring.
+
+mod instruction;
+mod symbols;
+mod trace;
+mod tree;
+
+use super::PROGRAM;
+use crate::machine::{Monitor, Sender};
+use crate::session::{RunEnd, Session};
+use anyhow::{bail, ensure, Context, Result};
+use lab_protocol::{Ending, Frame, Program, WindowSize};
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::Path;
+use std::time::Duration;
+use symbols::Symbols;
+use trace::Marks;
+use tree::Tree;
+
+/// Short names of operations.
+const NAMES: [(&str, &str); 10] = [
+    ("read", "register read, 1 byte"),
+    ("write", "register write, 1 byte"),
+    ("config", "configuration read, 4 bytes"),
+    ("interrupt", "a character and its interrupt"),
+    ("unmask", "SET_IRQS, unmask"),
+    ("open", "open and close"),
+    ("create", "create and remove"),
+    ("stop", "RUNNING, STOP, RUNNING"),
+    ("precopy", "RUNNING, PRE_COPY, RUNNING"),
+    ("save", "save and load by v2"),
+];
+
+/// How long one call may take, with everything written down.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What QEMU is told before the call, and after it.
+const RECORD: [&str; 2] = ["one-insn-per-tb on", "log in_asm,exec,nochain"];
+const STOP_RECORDING: [&str; 2] = ["log none", "one-insn-per-tb off"];
+
+/// The operation that a short name stands for; any other name is taken as it is.
+pub fn operation(name: &str) -> &str {
+    let found = NAMES.iter().find(|(short, _)| *short == name);
+    found.map_or(name, |(_, operation)| operation)
+}
+
+/// What there is to choose from.
+pub fn names() -> String {
+    NAMES.map(|(short, _)| short).join(", ")
+}
+
+/// Has the machine carry out an operation of a driver once; returns what it executed, for people.
+pub fn take(session: &mut Session, directory: &Path, name: &str, of: &str) -> Result<String> {
+    let symbols = Symbols::read(&output(session, &["cat", "/proc/kallsyms"])?)?;
+    let log = directory.join("instructions.log");
+    let log = fs::canonicalize(directory)
+        .map(|path| path.join("instructions.log"))
+        .unwrap_or(log);
+    let operation = operation(name);
+    let marks = record(session, &log, operation, of)?;
+    let tree = read(&log, marks, &symbols)?;
+    // A million lines and more, of which everything is said.
+    fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
+    Ok(format!(
+        "{operation}, {of}: one call, {} instructions\n\n{}",
+        tree.total(),
+        tree.text()
+    ))
+}
+
+fn read(log: &Path, marks: Marks, symbols: &Symbols) -> Result<Tree> {
+    let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
+    trace::read(BufReader::new(file), marks, symbols)
+        .with_context(|| format!("{} makes no profile", log.display()))
+}
+
+/// Runs the program that makes the call, and gives it the word when QEMU writes everything down.
+fn record(session: &mut Session, log: &Path, operation: &str, of: &str) -> Result<Marks> {
+    let (monitor, sender, number) = (session.monitor(), session.sender(), session.next_run());
+    monitor.command(&format!("logfile {}", log.display()))?;
+    let argv = [PROGRAM, "--profile", operation, of].map(str::to_owned);
+    let program = Program {
+        label: "profile".to_owned(),
+        argv: argv.to_vec(),
+        env: vec![],
+        // It reads what it is told.
+        terminal: Some(WindowSize {
+            rows: 24,
+            columns: 80,
+        }),
+    };
+    let (mut said, mut marks, mut failure) = (String::new(), None, None);
+    let run = session.run(program, Some(DEADLINE), &mut |_, bytes| {
+        said.push_str(&String::from_utf8_lossy(bytes));
+        while let Some((line, rest)) = said.split_once('\n') {
+            let (line, rest) = (line.trim().to_owned(), rest.to_owned());
+            let step = follow(&line, &mut marks, &monitor, &sender, number);
+            if let Err(error) = step {
+                failure.get_or_insert(error);
+            }
+            said = rest;
+        }
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    match run.end {
+        RunEnd::Ended(Ending::Code(0)) => marks.context("nothing was called"),
+        RunEnd::Ended(_) => bail!("{}", said.trim()),
+        other => bail!("the call did not end well: {other:?}"),
+    }
+}
+
+/// Does what a line of the program asks for.
+fn follow(
+    line: &str,
+    marks: &mut Option<Marks>,
+    monitor: &Monitor,
+    sender: &Sender,
+    run: u32,
+) -> Result<()> {
+    let commands = if let Ok(found) = serde_json::from_str::<Marks>(line) {
+        *marks = Some(found);
+        RECORD
+    } else if line.contains("\"done\"") {
+        STOP_RECORDING
+    } else {
+        ensure!(line.is_empty(), "{line}");
+        return Ok(());
+    };
+    for command in commands {
+        let printed = monitor.command(command)?;
+        ensure!(printed.trim().is_empty(), "QEMU: {}", printed.trim());
+    }
+    sender.send(&Frame::Stdin {
+        run,
+        bytes: b"\n".to_vec(),
+    })
+}
+
+/// What a program prints.
+fn output(session: &mut Session, argv: &[&str]) -> Result<String> {
+    let mut out = Vec::new();
+    let program = Program {
+        label: "symbols".to_owned(),
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        env: vec![],
+        terminal: None,
+    };
+    let run = session.run(program, Some(DEADLINE), &mut |_, bytes| {
+        out.extend_from_slice(bytes);
+    });
+    ensure!(
+        run.end == RunEnd::Ended(Ending::Code(0)),
+        "{} in the machine: {:?}",
+        argv.join(" "),
+        run.end
+    );
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
