@@ -20,6 +20,7 @@ mod session;
 mod verdict;
 
 use anyhow::{bail, Context, Result};
+use bench::profile::Recording;
 use clap::{Args, Parser, Subcommand};
 use environment::Environment;
 use image::Image;
@@ -495,9 +496,9 @@ fn boot_counting(env: &Environment) -> Result<Session> {
 fn profile(env: &Environment, operation: &str, of: &str) -> Result<ExitCode> {
     let mut session = boot_counting(env)?;
     let directory = logs(env)?.join(COUNTING);
-    let text = bench::profile::take(&mut session, &directory, operation, of);
+    let recording = Recording::take(&mut session, &directory, operation, of);
     session.end()?;
-    let text = text.with_context(|| {
+    let text = recording.and_then(Recording::read).with_context(|| {
         let names = bench::profile::names();
         format!(
             "cannot profile {operation:?} of {of} (there are {names}, and the rows of the table)"

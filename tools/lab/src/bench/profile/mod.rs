@@ -16,11 +16,10 @@ use anyhow::{bail, ensure, Context, Result};
 use lab_protocol::{Ending, Frame, Program, WindowSize};
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use symbols::Symbols;
 use trace::Marks;
-use tree::Tree;
 
 /// Short names of operations.
 const NAMES: [(&str, &str); 10] = [
@@ -54,29 +53,47 @@ pub fn names() -> String {
     NAMES.map(|(short, _)| short).join(", ")
 }
 
-/// Has the machine carry out an operation of a driver once; returns what it executed, for people.
-pub fn take(session: &mut Session, directory: &Path, name: &str, of: &str) -> Result<String> {
-    let symbols = Symbols::read(&output(session, &["cat", "/proc/kallsyms"])?)?;
-    let log = directory.join("instructions.log");
-    let log = fs::canonicalize(directory)
-        .map(|path| path.join("instructions.log"))
-        .unwrap_or(log);
-    let operation = operation(name);
-    let marks = record(session, &log, operation, of)?;
-    let tree = read(&log, marks, &symbols)?;
-    // A million lines and more, of which everything is said.
-    fs::remove_file(&log).with_context(|| format!("cannot remove {}", log.display()))?;
-    Ok(format!(
-        "{operation}, {of}: one call, {} instructions\n\n{}",
-        tree.total(),
-        tree.text()
-    ))
+/// One call, written down.
+pub struct Recording {
+    operation: String,
+    of: String,
+    log: PathBuf,
+    symbols: Symbols,
+    marks: Marks,
 }
 
-fn read(log: &Path, marks: Marks, symbols: &Symbols) -> Result<Tree> {
-    let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
-    trace::read(BufReader::new(file), marks, symbols)
-        .with_context(|| format!("{} makes no profile", log.display()))
+impl Recording {
+    /// Has the machine carry out an operation of a driver once.
+    pub fn take(session: &mut Session, directory: &Path, name: &str, of: &str) -> Result<Self> {
+        let symbols = Symbols::read(&output(session, &["cat", "/proc/kallsyms"])?)?;
+        let log = directory.join("instructions.log");
+        let operation = operation(name);
+        let marks = record(session, &log, operation, of)?;
+        Ok(Self {
+            operation: operation.to_owned(),
+            of: of.to_owned(),
+            log,
+            symbols,
+            marks,
+        })
+    }
+
+    /// What was executed, for people. The machine must have ended: QEMU keeps the end of what it writes down for itself until then.
+    pub fn read(self) -> Result<String> {
+        let log = &self.log;
+        let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
+        let tree = trace::read(BufReader::new(file), self.marks, &self.symbols)
+            .with_context(|| format!("{} makes no profile", log.display()))?;
+        // A million lines and more, of which everything is said.
+        fs::remove_file(log).with_context(|| format!("cannot remove {}", log.display()))?;
+        Ok(format!(
+            "{}, {}: one call, {} instructions\n\n{}",
+            self.operation,
+            self.of,
+            tree.total(),
+            tree.text()
+        ))
+    }
 }
 
 /// Runs the program that makes the call, and gives it the word when QEMU writes everything down.
