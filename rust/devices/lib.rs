@@ -2,10 +2,11 @@
 
 //! Device models without I/O: register accesses in, effects out.
 //!
-//! | module | device |
+//! | module | what it has |
 //! |---|---|
 //! | [`serial`] | QEMU's pci-serial card: 1, 2 or 4 ports, a 16550A each |
 //! | [`pci`] | what any PCI function has: configuration space, capabilities, MSI, MSI-X |
+//! | [`virtio`] | what any virtio device on a PCI bus has: modern transport, packed rings |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
 //! allocation, no `unsafe`, no dependency, no clock and no thread here: whoever embeds a model hands
@@ -21,5 +22,8 @@
 #[cfg(test)]
 extern crate std;
 
+mod fields;
+
 pub mod pci;
 pub mod serial;
+pub mod virtio;

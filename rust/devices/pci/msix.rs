@@ -240,16 +240,6 @@ impl<const N: usize> Msix<N> {
         self.messages.take_due()
     }
 
-    /// Messages that were due could not be sent: they wait for their route to be set again.
-    pub fn put_back(&mut self, set: u64) {
-        self.messages.fire(set & first(self.count), 0);
-    }
-
-    /// Nothing waits any longer.
-    pub fn clear_pending(&mut self) {
-        self.messages.clear();
-    }
-
     /// Back to what it was after power-on. Routes stay: they are not the function's.
     pub fn reset(&mut self) {
         self.entries = [MsixEntry::RESET; N];
