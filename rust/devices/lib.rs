@@ -7,6 +7,7 @@
 //! | [`serial`] | QEMU's pci-serial card: 1, 2 or 4 ports, a 16550A each |
 //! | [`pci`] | what any PCI function has: configuration space, capabilities, MSI, MSI-X |
 //! | [`virtio`] | what any virtio device on a PCI bus has: modern transport, packed rings |
+//! | [`blk`] | a virtio block device whose medium is part of its state |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
 //! allocation, no `unsafe`, no dependency, no clock and no thread here: whoever embeds a model hands
@@ -24,6 +25,7 @@ extern crate std;
 
 mod fields;
 
+pub mod blk;
 pub mod pci;
 pub mod serial;
 pub mod virtio;

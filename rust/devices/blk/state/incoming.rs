@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A device that is being loaded.
+
+use super::error::LoadError;
+use super::{
+    queue_flags, vector_flags, write_kind, Config, Device, Function, Medium, MsixEntry, QueueState,
+    Reader, SectionId, State, TransportState, Writer, BLOCK_HEAD_BYTES, DEVICE_SECTION_BYTES,
+    KIND_BYTES, MAX_QUEUES, MAX_VECTORS, QUEUE_SECTION_BYTES,
+};
+use crate::pci::{BuildError, MsixState};
+use crate::virtio::NO_VECTOR;
+
+/// A device that is being loaded: takes its sections, in any order, and touches no live device until all of them were
+/// good. The medium goes to another one than that of the device, which takes its place at the end.
+///
+/// Some 5 KiB: build it where it is to live.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// A device of the kind that is expected. It takes the registers once all came, to see whether they are good.
+    device: Device,
+    state: State,
+    /// Bit 0: the device's section came; bit 1: the vectors'; bit 2 + i: queue i's.
+    seen: u32,
+}
+
+impl Incoming {
+    /// Expects a device of this kind.
+    pub fn new(config: &Config) -> Result<Incoming, BuildError> {
+        Ok(Incoming {
+            device: Device::new(config)?,
+            state: reset_state(config),
+            seen: 0,
+        })
+    }
+
+    /// Forgets what came.
+    pub fn restart(&mut self) {
+        self.device.function_mut().reset();
+        self.state = reset_state(self.device.config());
+        self.seen = 0;
+    }
+
+    /// The kind that is expected.
+    pub fn config(&self) -> &Config {
+        self.device.config()
+    }
+
+    /// Takes a section; what it says of the medium goes to `medium`. `Ok(false)`: this is no section of a block
+    /// device, and was ignored; whether that matters is the framing's decision. A section that is refused changes nothing.
+    ///
+    /// With the last section of the registers all of them are checked together, and it is refused for
+    /// what is wrong in any of them: the source hears of it while it can still go on.
+    pub fn section(
+        &mut self,
+        number: u16,
+        payload: &[u8],
+        medium: &mut (impl Medium + ?Sized),
+    ) -> Result<bool, LoadError> {
+        let Some(id) = SectionId::of(number) else {
+            return Ok(false);
+        };
+        let queues = self.config().queues.get();
+        if let Some(index) = id.queue_index().filter(|i| *i >= usize::from(queues)) {
+            return Err(LoadError::NoSuchQueue { index, queues });
+        }
+        let expected = id.len(self.config());
+        if payload.len() != expected {
+            return Err(LoadError::Length {
+                section: id,
+                expected,
+                found: payload.len(),
+            });
+        }
+        match id {
+            SectionId::BLOCK => load_block(payload, medium)?,
+            SectionId::ZERO => load_zero(payload, medium)?,
+            _ => self.load_registers(id, payload)?,
+        }
+        Ok(true)
+    }
+
+    fn load_registers(&mut self, id: SectionId, payload: &[u8]) -> Result<(), LoadError> {
+        let bit = seen_bit(id);
+        if self.seen & bit != 0 {
+            return Err(LoadError::Duplicate(id));
+        }
+        let mut state = self.state;
+        match id {
+            SectionId::DEVICE => read_device(self.config(), payload, &mut state)?,
+            SectionId::VECTORS => read_vectors(payload, &mut state.msix)?,
+            _ => {
+                let index = id.queue_index().unwrap_or(0);
+                if let Some(queue) = state.transport.queues.get_mut(index) {
+                    *queue = read_queue(id, payload)?;
+                }
+            }
+        }
+        if self.missing(self.seen | bit).is_none() {
+            let function = self.device.function_mut();
+            function.restore(&state).map_err(LoadError::Registers)?;
+        }
+        self.state = state;
+        self.seen |= bit;
+        Ok(())
+    }
+
+    /// The first section of the registers that is not among those that came.
+    fn missing(&self, seen: u32) -> Option<SectionId> {
+        let queues = usize::from(self.config().queues.get());
+        [SectionId::DEVICE, SectionId::VECTORS]
+            .into_iter()
+            .chain((0..queues).filter_map(SectionId::queue))
+            .find(|&id| seen & seen_bit(id) == 0)
+    }
+
+    /// Whether every section of the registers came.
+    pub fn check(&self) -> Result<(), LoadError> {
+        match self.missing(self.seen) {
+            Some(section) => Err(LoadError::Missing(section)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the loaded registers to a device. An error leaves the device unchanged.
+    pub fn apply_to(&self, device: &mut Device) -> Result<(), LoadError> {
+        self.check()?;
+        if device.config() != self.config() {
+            return Err(LoadError::OtherDevice);
+        }
+        let function: &mut Function = device.function_mut();
+        function.restore(&self.state).map_err(LoadError::Registers)
+    }
+}
+
+fn seen_bit(id: SectionId) -> u32 {
+    match id {
+        SectionId::DEVICE => 1,
+        SectionId::VECTORS => 2,
+        // At most 4 << 15.
+        id => 4 << id.queue_index().unwrap_or(0),
+    }
+}
+
+fn reset_state(config: &Config) -> State {
+    State {
+        space: [0; 256],
+        msix: MsixState {
+            entries: [MsixEntry::RESET; MAX_VECTORS],
+            pending: 0,
+        },
+        transport: TransportState {
+            device_feature_select: 0,
+            driver_feature_select: 0,
+            driver_features: 0,
+            config_vector: NO_VECTOR,
+            status: 0,
+            generation: 0,
+            isr: 0,
+            queue_select: 0,
+            queues: [QueueState::reset(config.queue_size.get()); MAX_QUEUES],
+        },
+    }
+}
+
+fn zero(section: SectionId, holds: bool) -> Result<(), LoadError> {
+    match holds {
+        true => Ok(()),
+        false => Err(LoadError::Unused(section)),
+    }
+}
+
+fn read_device(config: &Config, payload: &[u8], state: &mut State) -> Result<(), LoadError> {
+    let section = SectionId::DEVICE;
+    let mut own = [0; KIND_BYTES];
+    write_kind(config, &mut Writer::new(&mut own));
+    let mut input = Reader::new(payload);
+    if input.slice(KIND_BYTES) != own {
+        return Err(LoadError::Kind);
+    }
+    state.space = input.get();
+    let transport = &mut state.transport;
+    transport.device_feature_select = input.u32();
+    transport.driver_feature_select = input.u32();
+    transport.driver_features = input.u64();
+    transport.config_vector = input.u16();
+    transport.status = input.u8();
+    transport.generation = input.u8();
+    transport.isr = input.u8();
+    zero(section, input.u8() == 0)?;
+    transport.queue_select = input.u16();
+    Ok(())
+}
+
+fn read_vectors(payload: &[u8], msix: &mut MsixState<MAX_VECTORS>) -> Result<(), LoadError> {
+    let section = SectionId::VECTORS;
+    let (pending, entries) = payload.split_at_checked(8).unwrap_or_default();
+    msix.pending = Reader::new(pending).u64();
+    for (entry, bytes) in msix.entries.iter_mut().zip(entries.chunks_exact(16)) {
+        let mut input = Reader::new(bytes);
+        entry.address = input.u64();
+        entry.data = input.u32();
+        let flags = input.u32();
+        zero(section, flags & !vector_flags::MASKED == 0)?;
+        entry.masked = flags != 0;
+    }
+    Ok(())
+}
+
+fn read_queue(section: SectionId, payload: &[u8]) -> Result<QueueState, LoadError> {
+    let mut input = Reader::new(payload);
+    let size = input.u16();
+    let flags = input.u8();
+    zero(section, flags & !queue_flags::MASK == 0 && input.u8() == 0)?;
+    Ok(QueueState {
+        size,
+        enabled: flags & queue_flags::ENABLED != 0,
+        next_wrap: flags & queue_flags::WRAP != 0,
+        vector: input.u16(),
+        next_index: input.u16(),
+        descriptors: input.u64(),
+        driver: input.u64(),
+        device: input.u64(),
+    })
+}
+
+fn no_such_block(block: u32, count: u32, medium: &(impl Medium + ?Sized)) -> Option<LoadError> {
+    let blocks = medium.blocks();
+    let end = block.checked_add(count);
+    (count == 0 || end.is_none_or(|end| end > blocks)).then_some(LoadError::NoSuchBlock {
+        block,
+        count,
+        blocks,
+    })
+}
+
+fn load_block(payload: &[u8], medium: &mut (impl Medium + ?Sized)) -> Result<(), LoadError> {
+    let (head, data) = payload
+        .split_at_checked(BLOCK_HEAD_BYTES)
+        .unwrap_or_default();
+    let mut input = Reader::new(head);
+    let block = input.u32();
+    zero(SectionId::BLOCK, input.u32() == 0)?;
+    if let Some(error) = no_such_block(block, 1, medium) {
+        return Err(error);
+    }
+    medium
+        .write(block, 0, data)
+        .map_err(|_| LoadError::NoSpace(block))
+}
+
+fn load_zero(payload: &[u8], medium: &mut (impl Medium + ?Sized)) -> Result<(), LoadError> {
+    let mut input = Reader::new(payload);
+    let (block, count) = (input.u32(), input.u32());
+    if let Some(error) = no_such_block(block, count, medium) {
+        return Err(error);
+    }
+    for block in (block..).take(count as usize) {
+        medium.free(block);
+    }
+    Ok(())
+}
+
+const _: () = assert!(DEVICE_SECTION_BYTES == KIND_BYTES + 256 + 24);
+const _: () = assert!(QUEUE_SECTION_BYTES == 8 + 3 * 8);
