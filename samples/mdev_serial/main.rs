@@ -16,12 +16,9 @@
 //! ```
 
 use core::fmt::Write;
-use devices::serial::{
-    saved_bytes, Card, Config, FifoDepth, Incoming, PortCount, SectionId, CONFIG_SPACE_BYTES,
-};
+use devices::serial::{saved_bytes, Card, Incoming, SectionId, CONFIG_SPACE_BYTES};
 use kernel::prelude::*;
 use migration::model::Values;
-use migration::value::Value;
 use vfio::class::{Class, ClassDevice};
 use vfio::device::{Access, Device, SavedSize};
 use vfio::irq::Counts;
@@ -51,28 +48,13 @@ module! {
     },
 }
 
+mod model;
 mod types;
+
+use model::config;
 
 /// The card as VFIO sees it.
 struct SerialCard(Card);
-
-/// The card that has these parameters. One that an older model does not have has its off value.
-fn config(values: &Values<'_>) -> Config {
-    let int = |name| match values.named(name) {
-        Some(Value::Int(value)) => value,
-        _ => 0,
-    };
-    let on = |name| values.named(name) == Some(Value::Bool(true));
-    Config {
-        // The tables allow no other values than these types have.
-        ports: PortCount::try_from(int(types::NUM_PORTS)).unwrap_or(PortCount::One),
-        fifo_depth: FifoDepth::try_from(int(types::FIFO_DEPTH)).unwrap_or(FifoDepth::Sixteen),
-        // Off is what there was before: a 16750 has it.
-        auto_flow: values.named(types::AUTO_FLOW) != Some(Value::Bool(false)),
-        msi: on(types::MSI),
-        compact_state: on(types::COMPACT_STATE),
-    }
-}
 
 impl Device for SerialCard {
     type OwnerModule = MdevSerial;

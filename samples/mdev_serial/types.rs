@@ -1,108 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tables: device model, parameters, versions, and the types that user space can create instances of.
+//! The tables of what user space can create instances of: the types of the device model, and of an older one.
 //!
 //! Everything here is checked by the compiler: a value that is not allowed, or a version that names an unknown parameter,
 //! does not build.
 
+use crate::model::{
+    switch, FIFO_DEPTH_PARAM, FOUR, MODEL, MODEL_NAME, MSI, MSI_PARAM, NUM_PORTS, NUM_PORTS_PARAM,
+    ONE, TWO,
+};
 use migration::info::Family;
-use migration::model::{
-    Allowed, IntRange, Model, Narrowed, ParamDef, Requirement, Type as Offer, Version,
-};
-use migration::value::{Param, Value};
+use migration::model::{Allowed, IntRange, Model, Narrowed, ParamDef, Type as Offer, Version};
+use migration::value::Value;
 use vfio::mdev::Type;
-
-/// The device model: hardware interface, state representation and parameters.
-///
-/// The domain is one that RFC 2606 sets aside for examples: a product has its own.
-const MODEL_NAME: &str = "rust-vfio-mdev.example/pci/serial";
-
-/// How many ports the card has; its PCI device ID and the size of BAR 0 follow.
-pub(crate) const NUM_PORTS: &str = "num-ports";
-/// Depth of each port's FIFOs.
-pub(crate) const FIFO_DEPTH: &str = "fifo-depth";
-/// Whether the card has an MSI capability.
-pub(crate) const MSI: &str = "msi";
-
-/// Whether a saved port is written without the zeroes at its end. Shapes the state representation only.
-pub(crate) const COMPACT_STATE: &str = "compact-state";
-
-/// Whether a 16750 has automatic flow control.
-pub(crate) const AUTO_FLOW: &str = "auto-flow";
-
-const ONE: IntRange = IntRange::one(1);
-const TWO: IntRange = IntRange::one(2);
-const FOUR: IntRange = IntRange::one(4);
-
-const NUM_PORTS_PARAM: ParamDef<'static> = ParamDef {
-    description: "Number of ports; decides the PCI device ID and the size of BAR 0",
-    allowed: Allowed::Int(&[ONE, TWO, FOUR]),
-    ..ParamDef::new(NUM_PORTS, Value::Int(1))
-};
-
-const FIFO_DEPTH_PARAM: ParamDef<'static> = ParamDef {
-    description: "Bytes in each FIFO of a port: 16 is a 16550A, 64 a 16750",
-    allowed: Allowed::Int(&[IntRange::one(16), IntRange::one(64)]),
-    off: Some(Value::Int(16)),
-    ..ParamDef::new(FIFO_DEPTH, Value::Int(16))
-};
-
-const MSI_PARAM: ParamDef<'static> = ParamDef {
-    description: "Whether the card has an MSI capability",
-    allowed: Allowed::Bool(&[false, true]),
-    off: Some(Value::Bool(false)),
-    ..ParamDef::new(MSI, Value::Bool(true))
-};
-
-const COMPACT_STATE_PARAM: ParamDef<'static> = ParamDef {
-    description: "Whether a saved port is written without the zeroes at its end",
-    allowed: Allowed::Bool(&[false, true]),
-    off: Some(Value::Bool(false)),
-    runtime: true,
-    ..ParamDef::new(COMPACT_STATE, Value::Bool(true))
-};
-
-/// 16750s had it before there was a choice: that is its off value.
-const AUTO_FLOW_PARAM: ParamDef<'static> = ParamDef {
-    description: "Whether a 16750 has automatic flow control (MCR bit 5)",
-    allowed: Allowed::Bool(&[false, true]),
-    off: Some(Value::Bool(true)),
-    requires: &[Requirement {
-        param: FIFO_DEPTH,
-        allowed: Allowed::Int(&[IntRange::one(64)]),
-    }],
-    ..ParamDef::new(AUTO_FLOW, Value::Bool(true))
-};
-
-const fn switch(name: &'static str, value: bool) -> Param<'static> {
-    Param {
-        name,
-        value: Value::Bool(value),
-    }
-}
-
-static MODEL: Model<'static> = Model {
-    name: MODEL_NAME,
-    params: &[
-        NUM_PORTS_PARAM,
-        FIFO_DEPTH_PARAM,
-        MSI_PARAM,
-        COMPACT_STATE_PARAM,
-        AUTO_FLOW_PARAM,
-    ],
-    versions: &[
-        Version {
-            name: "v1",
-            values: &[switch(MSI, false), switch(COMPACT_STATE, false)],
-        },
-        Version {
-            name: "v2",
-            values: &[switch(MSI, true), switch(COMPACT_STATE, true)],
-        },
-    ],
-    init_version: Some("v2"),
-}
-.validated();
 
 /// The model as an older implementation knew it: without the newest parameters, and with fewer values.
 static OLD_MODEL: Model<'static> = Model {
