@@ -62,9 +62,9 @@ impl Framer {
         self.missing().min(Self::STEP)
     }
 
-    /// Whether nothing of a message has come.
-    pub fn is_between(&self) -> bool {
-        self.bytes.is_empty()
+    /// Whether the header is still to come, or the rest of it.
+    pub fn is_before_body(&self) -> bool {
+        self.header.is_none()
     }
 
     /// Takes bytes up to the end of the message, and says how many. After an error there is nothing more to be had.

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What a device model has to offer to be served.
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use vfio_user_protocol::Area;
+
+/// Regions that every PCI device reports: six BARs, ROM, configuration space, VGA.
+pub const NUM_REGIONS: u32 = 9;
+/// The index of configuration space among them.
+pub const CONFIG_REGION: u32 = 7;
+
+/// A region.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Region<'a> {
+    /// Bytes; 0 if the device has no such region.
+    pub size: u64,
+    /// What the client can map of it, if there is something: the file, and where the region begins in it.
+    pub file: Option<(BorrowedFd<'a>, u64)>,
+    /// The parts that can be mapped, if not all of it can.
+    pub areas: &'a [Area],
+}
+
+/// Which interrupts a device has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Whether it has an INTx pin.
+    pub intx: bool,
+    /// Number of MSI vectors, 0 to 32.
+    pub msi: u32,
+}
+
+/// A device that is emulated: registers in, effects out. Effects (interrupts, a wish to be woken) are asked for after each access.
+pub trait Device {
+    /// Back to power-on state.
+    fn reset(&mut self);
+    /// What the region of this index is. Does not change.
+    fn region(&self, index: u32) -> Region<'_>;
+    /// Reads registers. The access is within the region, and one that a bus makes: of 1, 2, 4 or, outside of configuration
+    /// space, 8 bytes, at a multiple of its size.
+    fn read(&mut self, region: u32, offset: u64, data: &mut [u8]);
+    /// Writes registers, as [`Device::read`] reads them.
+    fn write(&mut self, region: u32, offset: u64, data: &[u8]);
+    /// The interrupts that it has. Does not change.
+    fn irqs(&self) -> Counts;
+    /// Whether the INTx pin is asserted.
+    fn intx(&self) -> bool;
+    /// MSI vectors that became pending since the last call, a bit each.
+    fn take_msi(&mut self) -> u32;
+    /// Tells the time, in nanoseconds for which the device has run. It stands still while there is no client.
+    fn set_time(&mut self, now_ns: u64);
+    /// Nanoseconds from the time last told until the device wants to be told again, if it does.
+    fn wake_after_ns(&self) -> Option<u64>;
+}
+
+/// The accesses that a bus makes of `len` bytes from `offset` on: each the largest that starts at a multiple of its size.
+pub fn accesses(region: u32, offset: u64, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let widest = if region == CONFIG_REGION { 4 } else { 8 };
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let left = len.checked_sub(start).filter(|left| *left > 0)?;
+        let at = offset.wrapping_add(start as u64);
+        // Down to 1, which always fits.
+        let fits = |size: &usize| *size <= left && at % *size as u64 == 0;
+        let size = [widest, 4, 2, 1].into_iter().find(fits)?;
+        let access = start..start + size;
+        start = access.end;
+        Some(access)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_are_those_of_a_bus() {
+        let lengths = |region, offset, len| {
+            let lengths = accesses(region, offset, len).map(|access| access.len());
+            lengths.collect::<Vec<usize>>()
+        };
+        assert_eq!(lengths(0, 0, 8), [8]);
+        assert_eq!(lengths(CONFIG_REGION, 0, 8), [4, 4]);
+        assert_eq!(lengths(0, 1, 8), [1, 2, 4, 1]);
+        assert_eq!(lengths(0, 6, 3), [2, 1]);
+        assert_eq!(lengths(CONFIG_REGION, 0, 256), [4; 64]);
+        assert!(lengths(0, 5, 0).is_empty());
+        for offset in 0..16 {
+            for len in 0..40 {
+                let mut next = 0;
+                for access in accesses(0, offset, len) {
+                    assert_eq!(access.start, next);
+                    assert_eq!((offset + next as u64) % access.len() as u64, 0);
+                    next = access.end;
+                }
+                assert_eq!(next, len);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! How interrupts are told.
+//!
+//! The rules are those of a VFIO device in the kernel: INTx is level-triggered and masks itself when it is signalled; unmasking
+//! signals it again while the device still asserts it. MSI is a message for each time a vector becomes pending. An eventfd neither
+//! masks nor unmasks INTx.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::fs::{fcntl_getfl, fcntl_setfl, readlink, OFlags};
+use vfio_user_protocol::refusal::errno::EINVAL;
+use vfio_user_protocol::request::{Action, IrqData};
+use vfio_user_protocol::SetIrqs;
+
+use crate::device::{Counts, Device};
+
+/// Most MSI vectors that one device can have.
+pub const MAX_MSI: u32 = 32;
+/// Interrupt indices that every PCI device reports.
+pub const NUM_INDICES: u32 = 5;
+
+const INTX: u32 = 0;
+const MSI: u32 = 1;
+const REQUEST: u32 = 4;
+
+/// Flags of what is told about an interrupt.
+mod flag {
+    pub(super) const EVENTFD: u32 = 1;
+    pub(super) const MASKABLE: u32 = 2;
+    pub(super) const AUTOMASKED: u32 = 4;
+    pub(super) const NORESIZE: u32 = 8;
+}
+
+/// Number and flags of the interrupts under an index, if there is one. There is none of errors, which only PCI Express has: QEMU
+/// takes a refusal for that, and warns of a number of 0.
+pub fn info(counts: &Counts, index: u32) -> Option<(u32, u32)> {
+    let count = match index {
+        INTX => counts.intx.into(),
+        MSI => counts.msi.min(MAX_MSI),
+        2 => 0,
+        REQUEST => 1,
+        _ => return None,
+    };
+    let kind = match index {
+        INTX => flag::MASKABLE | flag::AUTOMASKED,
+        _ => flag::NORESIZE,
+    };
+    Some((count, flag::EVENTFD | kind))
+}
+
+/// An eventfd of the client's.
+#[derive(Debug)]
+struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// Nothing but an eventfd is taken: what is written to it would mean something else to another file.
+    fn new(fd: OwnedFd) -> Result<Self, u32> {
+        let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
+        if link.map_err(|_| EINVAL)?.as_bytes() != b"anon_inode:[eventfd]" {
+            return Err(EINVAL);
+        }
+        let flags = fcntl_getfl(&fd).map_err(|_| EINVAL)?;
+        fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| EINVAL)?;
+        Ok(Self(fd))
+    }
+
+    /// Adds one. A counter that is full tells as much: the client has not looked since.
+    ///
+    /// The client has the same open file and can make it block again; so it is looked at first.
+    fn signal(&self) {
+        let mut files = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::OUT)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        if poll(&mut files, Some(&now)) == Ok(1) && files[0].revents().contains(PollFlags::OUT) {
+            let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How the device's interrupts reach the client.
+#[derive(Debug)]
+enum Signalling {
+    /// Not at all.
+    Off,
+    /// Through one eventfd; masked after each signal, until unmasked.
+    Intx {
+        trigger: Option<EventFd>,
+        masked: bool,
+    },
+    /// Through one eventfd a vector.
+    Msi { triggers: Vec<Option<EventFd>> },
+}
+
+/// The interrupt configuration of one client.
+#[derive(Debug)]
+pub struct Irqs {
+    signalling: Signalling,
+    request: Option<EventFd>,
+}
+
+impl Default for Irqs {
+    fn default() -> Self {
+        Self {
+            signalling: Signalling::Off,
+            request: None,
+        }
+    }
+}
+
+/// A request that fits the device's interrupts, with its descriptors looked at.
+struct Checked<'a> {
+    start: usize,
+    count: usize,
+    data: Data<'a>,
+}
+
+enum Data<'a> {
+    None,
+    Bool(&'a [u8]),
+    EventFds(Vec<Option<EventFd>>),
+}
+
+impl Irqs {
+    /// Carries a request out. An error leaves everything as it was.
+    pub fn apply(
+        &mut self,
+        request: &SetIrqs<'_>,
+        fds: Vec<OwnedFd>,
+        counts: &Counts,
+    ) -> Result<(), u32> {
+        let (number, _) = info(counts, request.index).ok_or(EINVAL)?;
+        if request.start >= number || request.count > number - request.start {
+            return Err(EINVAL);
+        }
+        let (start, count) = (request.start as usize, request.count as usize);
+        let data = match request.data {
+            IrqData::EventFd if count == 0 => return Err(EINVAL),
+            IrqData::EventFd if fds.is_empty() => {
+                Data::EventFds((0..count).map(|_| None).collect())
+            }
+            IrqData::EventFd if fds.len() == count => {
+                let eventfds = fds.into_iter().map(|fd| EventFd::new(fd).map(Some));
+                Data::EventFds(eventfds.collect::<Result<_, _>>()?)
+            }
+            IrqData::None if fds.is_empty() => Data::None,
+            IrqData::Bool(bytes) if fds.is_empty() => Data::Bool(bytes),
+            _ => return Err(EINVAL),
+        };
+        let checked = Checked { start, count, data };
+        match (request.index, request.action) {
+            (INTX, Action::Trigger) => self.trigger_intx(checked),
+            (INTX, action) => self.mask_intx(&checked, action == Action::Mask),
+            (MSI, Action::Trigger) => self.trigger_msi(checked, counts.msi as usize),
+            (REQUEST, Action::Trigger) => self.trigger_request(checked),
+            _ => Err(EINVAL),
+        }
+    }
+
+    fn mask_intx(&mut self, request: &Checked<'_>, mask: bool) -> Result<(), u32> {
+        let Signalling::Intx { masked, .. } = &mut self.signalling else {
+            return Err(EINVAL);
+        };
+        match &request.data {
+            _ if request.count != 1 => return Err(EINVAL),
+            Data::None | Data::Bool([1..=u8::MAX]) => *masked = mask,
+            Data::Bool(_) => {}
+            // There is none to be taken away.
+            Data::EventFds(fds) if !mask && fds.iter().all(Option::is_none) => {}
+            Data::EventFds(_) => return Err(EINVAL),
+        }
+        Ok(())
+    }
+
+    fn trigger_intx(&mut self, request: Checked<'_>) -> Result<(), u32> {
+        match (&mut self.signalling, request.data) {
+            (Signalling::Msi { .. }, _) => Err(EINVAL),
+            (Signalling::Intx { .. }, Data::None) if request.count == 0 => {
+                self.signalling = Signalling::Off;
+                Ok(())
+            }
+            _ if request.count != 1 => Err(EINVAL),
+            (Signalling::Intx { trigger, .. }, Data::EventFds(new)) => {
+                *trigger = new.into_iter().next().flatten();
+                Ok(())
+            }
+            (Signalling::Off, Data::EventFds(new)) => {
+                self.signalling = Signalling::Intx {
+                    trigger: new.into_iter().next().flatten(),
+                    masked: false,
+                };
+                Ok(())
+            }
+            (Signalling::Off, _) => Err(EINVAL),
+            (Signalling::Intx { trigger, .. }, data) => {
+                if let (Some(trigger), Data::None | Data::Bool([1..=u8::MAX])) = (trigger, data) {
+                    trigger.signal();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn trigger_msi(&mut self, request: Checked<'_>, vectors: usize) -> Result<(), u32> {
+        let Checked { start, count, data } = request;
+        match (&mut self.signalling, data) {
+            (Signalling::Intx { .. }, _) => Err(EINVAL),
+            (Signalling::Msi { .. }, Data::None) if count == 0 => {
+                self.signalling = Signalling::Off;
+                Ok(())
+            }
+            (signalling, Data::EventFds(new)) => {
+                if matches!(signalling, Signalling::Off) {
+                    let triggers = (0..vectors).map(|_| None).collect();
+                    *signalling = Signalling::Msi { triggers };
+                }
+                if let Signalling::Msi { triggers } = signalling {
+                    for (slot, new) in triggers.iter_mut().skip(start).zip(new) {
+                        *slot = new;
+                    }
+                }
+                Ok(())
+            }
+            (Signalling::Off, _) => Err(EINVAL),
+            (Signalling::Msi { triggers }, data) => {
+                for (n, trigger) in triggers.iter().skip(start).take(count).enumerate() {
+                    let chosen = match &data {
+                        Data::Bool(bytes) => bytes.get(n).is_some_and(|byte| *byte != 0),
+                        _ => true,
+                    };
+                    if let (Some(trigger), true) = (trigger, chosen) {
+                        trigger.signal();
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn trigger_request(&mut self, request: Checked<'_>) -> Result<(), u32> {
+        match request.data {
+            Data::None if request.count == 0 => {
+                self.request.take().ok_or(EINVAL)?;
+            }
+            Data::None => self.request.as_ref().ok_or(EINVAL)?.signal(),
+            Data::Bool([1..=u8::MAX]) => {
+                if let Some(request) = &self.request {
+                    request.signal();
+                }
+            }
+            Data::Bool(_) => {}
+            Data::EventFds(new) => self.request = new.into_iter().next().flatten(),
+        }
+        Ok(())
+    }
+
+    /// Signals what the device asserts and the client has not been told yet.
+    pub fn deliver(&mut self, device: &mut impl Device) {
+        match &mut self.signalling {
+            Signalling::Off => {}
+            Signalling::Intx { trigger, masked } => {
+                if let (Some(trigger), false, true) = (trigger, *masked, device.intx()) {
+                    *masked = true;
+                    trigger.signal();
+                }
+            }
+            Signalling::Msi { triggers } => {
+                let pending = device.take_msi();
+                for (n, trigger) in triggers.iter().enumerate().take(MAX_MSI as usize) {
+                    if let (Some(trigger), true) = (trigger, pending & (1 << n) != 0) {
+                        trigger.signal();
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Serves a device model to monitors that speak vfio-user.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`device`] | what a device model has to offer to be served |
+//! | [`serial`] | the serial card as one |
+//! | [`instance`] | the card that a command line asks for, and what the program offers |
+//! | [`host`] | a device and its one client: requests in, replies out |
+//! | [`irq`] | how interrupts are told |
+//! | [`memory`] | the guest's memory, by bounded copies |
+//! | [`connection`] | messages and descriptors on a socket |
+//! | [`server`] | the loop that waits for clients, signals and time |
+//!
+//! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
+
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod device;
+pub mod host;
+pub mod instance;
+pub mod irq;
+pub mod memory;
+pub mod serial;
+pub mod server;

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! `vfio-user-device`: see `--help`, and Documentation/vfio-user.rst.
+
+use std::io::Write;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use vfio_user_device::host::Host;
+use vfio_user_device::instance::{model, words, Offer, Wish, MAX_PORTS};
+use vfio_user_device::serial::SerialCard;
+use vfio_user_device::server::{serve, Source};
+
+const AFTER_HELP: &str = "\
+Examples:
+  vfio-user-device --print-migration-info-json
+  vfio-user-device --socket-path /run/card.sock --m-num-ports=2
+  vfio-migrate check UUID ./vfio-user-device
+  vfio-migrate command-line UUID ./vfio-user-device
+
+One client at a time; who comes meanwhile waits. The device keeps its state when a client goes. It ends
+on SIGTERM, or when the only client goes if --fd is a connection.
+
+Exit status: 0 ended on SIGTERM, SIGINT or with its only client; 1 the device cannot be made.";
+
+/// The command line. Its options for parameters are made from the model's table.
+fn command() -> Command {
+    let mut command = Command::new("vfio-user-device")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Serves a PCI serial card to monitors that speak vfio-user")
+        .after_help(AFTER_HELP)
+        .max_term_width(100)
+        .arg(
+            Arg::new("socket-path")
+                .long("socket-path")
+                .value_name("PATH")
+                .value_hint(ValueHint::FilePath)
+                .value_parser(value_parser!(PathBuf))
+                .help("Make a socket there and wait for clients"),
+        )
+        .arg(
+            Arg::new("fd")
+                .long("fd")
+                .value_name("FDNUM")
+                .value_parser(value_parser!(RawFd).range(3..))
+                .help("Take this descriptor for the socket: one that listens, or a connection"),
+        )
+        .arg(
+            Arg::new("print")
+                .long("print-migration-info-json")
+                .action(ArgAction::SetTrue)
+                .help("Print what can be migrated to here, and end"),
+        )
+        .group(
+            ArgGroup::new("what")
+                .args(["socket-path", "fd", "print"])
+                .required(true),
+        )
+        .arg(
+            Arg::new("migration-model")
+                .long("migration-model")
+                .value_name("MODEL")
+                .help("The device model that is expected"),
+        )
+        .arg(
+            Arg::new("migration-version")
+                .long("migration-version")
+                .value_name("VERSION")
+                .help("The version of the device model, which parameters change further"),
+        )
+        .arg(
+            Arg::new("max-ports")
+                .long("max-ports")
+                .value_name("N")
+                .value_parser(PossibleValuesParser::new(MAX_PORTS))
+                .default_value("4")
+                .help("Offer cards of up to so many ports"),
+        )
+        .arg(
+            Arg::new("client-patience")
+                .long("client-patience")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u64).range(1..=86_400))
+                .default_value("30")
+                .help("Drop a client that leaves replies unread for so long"),
+        );
+    for (id, param) in parameters() {
+        let value: &'static str = words(param).leak();
+        command = command.arg(
+            Arg::new(id)
+                .long(id)
+                .value_name(value)
+                .allow_hyphen_values(true)
+                .help(param.description)
+                .help_heading("Migration parameters"),
+        );
+    }
+    command
+}
+
+/// The options for parameters, in declaration order. The program has one command line, so what is leaked is bounded.
+fn parameters() -> impl Iterator<Item = (&'static str, &'static migration::model::ParamDef<'static>)>
+{
+    let option = |param: &'static migration::model::ParamDef<'static>| {
+        let id: &'static str = format!("m-{}", param.name).leak();
+        (id, param)
+    };
+    model().params.iter().map(option)
+}
+
+fn main() -> ExitCode {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => {
+            return match error.print().and_then(|()| std::io::stdout().flush()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&format!("standard output: {error}")),
+            }
+        }
+        Err(error) => return fail(&one_line(&error)),
+    };
+    match run(&matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+fn fail(what: &str) -> ExitCode {
+    // Somebody's text may be in it.
+    let line: String = what
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    let _ = writeln!(std::io::stderr(), "vfio-user-device: {line}");
+    ExitCode::FAILURE
+}
+
+/// The first paragraph of the parser's message, on one line.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<&str> = paragraph.map(str::trim).collect();
+    let line = words.join(" ");
+    let what = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{what}; see --help")
+}
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    let text = |id: &str| matches.get_one::<String>(id).cloned();
+    let named = |(position, (id, _))| Some((position, text(id)?));
+    let wish = Wish {
+        model: text("migration-model"),
+        version: text("migration-version"),
+        params: parameters().enumerate().filter_map(named).collect(),
+    };
+    let max_ports = text("max-ports").and_then(|ports| ports.parse().ok());
+    let offer = Offer::new(max_ports.unwrap_or(u64::MAX));
+    let card = offer.with_values(&wish, SerialCard::power_on)?;
+    if matches.get_flag("print") {
+        let mut out = std::io::stdout().lock();
+        let printed = out.write_all(offer.information().as_bytes());
+        return printed
+            .and_then(|()| out.flush())
+            .context("standard output");
+    }
+    // Before there is a socket: whoever sees it may send a signal.
+    let (signals, sender) = UnixStream::pair().context("no pipe for signals")?;
+    for signal in [SIGTERM, SIGINT] {
+        let sender = sender.try_clone().context("no pipe for signals")?;
+        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
+    }
+    raise_descriptor_limit();
+    let source = match (
+        matches.get_one::<PathBuf>("socket-path"),
+        matches.get_one::<RawFd>("fd"),
+    ) {
+        (Some(path), _) => Source::at(path)?,
+        (None, Some(number)) => {
+            let fd = inherited(*number).with_context(|| format!("--fd {number}"))?;
+            Source::inherited(fd).with_context(|| format!("--fd {number}"))?
+        }
+        // One of them is required.
+        (None, None) => return Ok(()),
+    };
+    let patience = matches.get_one::<u64>("client-patience").copied();
+    let patience = Duration::from_secs(patience.unwrap_or(30));
+    serve(&mut Host::new(card), source, &signals, patience)
+}
+
+/// A descriptor that whoever started the program left open.
+fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: The descriptor may not be open, which makes the call fail and does nothing else. Only 3 and up come here; nothing in
+    // this program knows such a number or closes it meanwhile, and what is kept is a duplicate.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_dupfd_cloexec(borrowed, 3).context("no such descriptor is open")
+}
+
+/// A monitor may send a descriptor for each of many pieces of memory.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // What cannot be raised is enough for most.
+    let _ = setrlimit(Resource::Nofile, raised);
+}

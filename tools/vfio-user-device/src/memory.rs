@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The guest's memory, by bounded copies.
+//!
+//! The client gives a descriptor for each range that a device may reach. It is read and written, not mapped: the client may make
+//! the file shorter at any time, and a mapping of what is gone ends the program that touches it. A copy is short then, which is an
+//! error like any other.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
+use rustix::io::{pread, pwrite, Errno};
+use vfio_user_protocol::refusal::errno::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC};
+use vfio_user_protocol::{DmaMap, DmaUnmap};
+
+#[cfg(test)]
+mod tests;
+
+/// Most ranges at a time, which is what the protocol has for a server that does not say.
+pub const MAX_MAPS: u32 = 65535;
+
+/// A range.
+#[derive(Debug)]
+struct Map {
+    /// The address of its last byte.
+    last: u64,
+    readable: bool,
+    writable: bool,
+    /// The file, and where the range begins in it. Without one, the range cannot be reached.
+    file: Option<(OwnedFd, u64)>,
+}
+
+/// The ranges that a device may reach, by address. They do not overlap.
+#[derive(Debug, Default)]
+pub struct Memory {
+    maps: BTreeMap<u64, Map>,
+}
+
+impl Memory {
+    /// Adds a range.
+    ///
+    /// `EEXIST` where there is one already, `ENOSPC` if there are too many, `EINVAL` for a descriptor that the range cannot be read
+    /// from or written to as it says.
+    pub fn map(&mut self, map: &DmaMap, fd: Option<OwnedFd>) -> Result<(), u32> {
+        let last = map.size.checked_sub(1).ok_or(EINVAL)?;
+        let last = map.address.checked_add(last).ok_or(EINVAL)?;
+        if map.wants_file && fd.is_none() {
+            return Err(EINVAL);
+        }
+        if let Some(fd) = &fd {
+            check(fd, map).ok_or(EINVAL)?;
+        }
+        let before = self.maps.range(..=last).next_back();
+        if before.is_some_and(|(_, before)| before.last >= map.address) {
+            return Err(EEXIST);
+        }
+        if self.maps.len() >= MAX_MAPS as usize {
+            return Err(ENOSPC);
+        }
+        let new = Map {
+            last,
+            readable: map.readable,
+            writable: map.writable,
+            file: fd.map(|fd| (fd, map.offset)),
+        };
+        self.maps.insert(map.address, new);
+        Ok(())
+    }
+
+    /// Takes a range away, or all. `ENOENT` for what is not a whole range.
+    pub fn unmap(&mut self, unmap: &DmaUnmap) -> Result<(), u32> {
+        if unmap.all {
+            self.clear();
+            return Ok(());
+        }
+        let map = self.maps.get(&unmap.address).ok_or(ENOENT)?;
+        if map.last - unmap.address != unmap.size.wrapping_sub(1) {
+            return Err(ENOENT);
+        }
+        self.maps.remove(&unmap.address);
+        Ok(())
+    }
+
+    /// Takes all ranges away.
+    pub fn clear(&mut self) {
+        self.maps.clear();
+    }
+
+    /// Number of ranges.
+    pub fn len(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.maps.is_empty()
+    }
+
+    /// Reads memory. `EFAULT` for what may not, or cannot, be read; what is in `data` is anything then.
+    pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), u32> {
+        let mut done = 0;
+        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let (map, offset, len) = self.reach(address, done, rest.len())?;
+            let (file, _) = map.file.as_ref().filter(|_| map.readable).ok_or(EFAULT)?;
+            let part = rest.get_mut(..len).ok_or(EFAULT)?;
+            done += again(|| pread(file, &mut *part, offset))?;
+        }
+        Ok(())
+    }
+
+    /// Writes memory. `EFAULT` for what may not, or cannot, be written; what is before it has been written then.
+    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), u32> {
+        let mut done = 0;
+        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+            let (map, offset, len) = self.reach(address, done, rest.len())?;
+            let (file, base) = map.file.as_ref().filter(|_| map.writable).ok_or(EFAULT)?;
+            // Writing would make a file longer that the client made shorter.
+            let size = fstat(file).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
+            let room = size.checked_sub(offset).filter(|_| offset >= *base);
+            let len = room.unwrap_or(0).min(len as u64) as usize;
+            let part = rest.get(..len).ok_or(EFAULT)?;
+            done += again(|| pwrite(file, part, offset))?;
+        }
+        Ok(())
+    }
+
+    /// The range that has the byte `done` after `address`, where that is in its file, and how much of `len` it has from there.
+    fn reach(&self, address: u64, done: usize, len: usize) -> Result<(&Map, u64, usize), u32> {
+        let at = address.checked_add(done as u64).ok_or(EFAULT)?;
+        let (start, map) = self.maps.range(..=at).next_back().ok_or(EFAULT)?;
+        let left = map.last.checked_sub(at).ok_or(EFAULT)?;
+        let base = map.file.as_ref().map_or(0, |(_, offset)| *offset);
+        let offset = base.checked_add(at - start).ok_or(EFAULT)?;
+        let len = usize::try_from(left.saturating_add(1)).map_or(len, |left| left.min(len));
+        Ok((map, offset, len))
+    }
+}
+
+/// A copy that moves nothing has come to the end of the file.
+fn again(mut copy: impl FnMut() -> rustix::io::Result<usize>) -> Result<usize, u32> {
+    loop {
+        match copy() {
+            Err(Errno::INTR) => {}
+            Ok(0) | Err(_) => return Err(EFAULT),
+            Ok(moved) => return Ok(moved),
+        }
+    }
+}
+
+/// Whether the file is memory that can be read and written as the range says.
+fn check(fd: &OwnedFd, map: &DmaMap) -> Option<()> {
+    let stat = fstat(fd).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let has_all = u64::try_from(stat.st_size).ok()? >= map.offset.checked_add(map.size)?;
+    let mode = fcntl_getfl(fd).ok()?;
+    let access = mode & (OFlags::WRONLY | OFlags::RDWR);
+    // O_PATH opens nothing.
+    let opened = !mode.contains(OFlags::PATH);
+    let reads = !map.readable || access != OFlags::WRONLY;
+    let writes = !map.writable || access != OFlags::RDONLY;
+    (is_file && has_all && opened && reads && writes).then_some(())
+}

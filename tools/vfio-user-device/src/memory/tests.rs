@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+use super::*;
+use proptest::prelude::*;
+use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create, MemfdFlags, SealFlags};
+use vfio_user_protocol::PAGE;
+
+fn file(size: u64) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("memory", flags).expect("a file of memory");
+    ftruncate(&file, size).expect("its size");
+    file
+}
+
+/// A range of pages: which, and where in the file.
+fn pages(address: u64, pages: u64, offset: u64) -> DmaMap {
+    DmaMap {
+        readable: true,
+        writable: true,
+        wants_file: false,
+        offset: offset * PAGE,
+        address: address * PAGE,
+        size: pages * PAGE,
+    }
+}
+
+fn mapped(memory: &mut Memory, map: DmaMap, file: &OwnedFd) {
+    let file = file.try_clone().expect("a descriptor");
+    memory.map(&map, Some(file)).expect("a range");
+}
+
+#[test]
+fn copies_go_where_the_range_is_in_the_file() {
+    let mut memory = Memory::default();
+    let file = file(8 * PAGE);
+    mapped(&mut memory, pages(100, 2, 4), &file);
+    memory.write(100 * PAGE + 5, b"hello").expect("a write");
+    let mut found = [0; 5];
+    pread(&file, &mut found, 4 * PAGE + 5).expect("a read");
+    assert_eq!(&found, b"hello");
+    let mut found = [0; 5];
+    memory.read(100 * PAGE + 5, &mut found).expect("a read");
+    assert_eq!(&found, b"hello");
+}
+
+#[test]
+fn copies_go_on_in_the_next_range_and_not_beyond_the_last() {
+    let mut memory = Memory::default();
+    let (first, second) = (file(PAGE), file(PAGE));
+    mapped(&mut memory, pages(1, 1, 0), &first);
+    mapped(&mut memory, pages(2, 1, 0), &second);
+    let data: Vec<u8> = (0..=255).cycle().take(2 * PAGE as usize).collect();
+    memory.write(PAGE, &data).expect("both ranges");
+    let mut found = vec![0; data.len()];
+    memory.read(PAGE, &mut found).expect("both ranges");
+    assert_eq!(found, data);
+    for (address, len) in [
+        (PAGE - 1, 2),
+        (3 * PAGE - 1, 2),
+        (0, 1),
+        (u64::MAX, 1),
+        (u64::MAX, 2),
+    ] {
+        assert_eq!(memory.read(address, &mut vec![0; len]), Err(EFAULT));
+        assert_eq!(memory.write(address, &vec![0; len]), Err(EFAULT));
+    }
+    assert_eq!(memory.read(0, &mut []), Ok(()));
+}
+
+#[test]
+fn a_file_that_became_shorter_is_an_error_and_does_not_become_longer() {
+    let mut memory = Memory::default();
+    let file = file(4 * PAGE);
+    mapped(&mut memory, pages(0, 4, 0), &file);
+    ftruncate(&file, PAGE + 10).expect("a shorter file");
+    let mut data = [0; 16];
+    assert_eq!(memory.read(0, &mut data), Ok(()));
+    assert_eq!(memory.read(PAGE, &mut data), Err(EFAULT));
+    assert_eq!(memory.read(3 * PAGE, &mut data), Err(EFAULT));
+    assert_eq!(memory.write(PAGE, &data), Err(EFAULT));
+    assert_eq!(memory.write(3 * PAGE, &data), Err(EFAULT));
+    let size = fstat(&file).expect("its size").st_size;
+    assert_eq!(size as u64, PAGE + 10);
+    fcntl_add_seals(&file, SealFlags::WRITE).expect("a seal");
+    assert_eq!(memory.write(0, &data), Err(EFAULT), "a sealed file");
+    ftruncate(&file, 0).expect("an empty file");
+    assert_eq!(memory.read(0, &mut data), Err(EFAULT));
+}
+
+#[test]
+fn what_may_not_be_read_or_written_is_not() {
+    let mut memory = Memory::default();
+    let file = file(PAGE);
+    let read_only = DmaMap {
+        writable: false,
+        ..pages(0, 1, 0)
+    };
+    let write_only = DmaMap {
+        readable: false,
+        ..pages(1, 1, 0)
+    };
+    mapped(&mut memory, read_only, &file);
+    mapped(&mut memory, write_only, &file);
+    memory
+        .map(&pages(2, 1, 0), None)
+        .expect("a range that cannot be reached");
+    let mut byte = [0];
+    assert_eq!(memory.read(0, &mut byte), Ok(()));
+    assert_eq!(memory.write(0, &byte), Err(EFAULT));
+    assert_eq!(memory.read(PAGE, &mut byte), Err(EFAULT));
+    assert_eq!(memory.write(PAGE, &byte), Ok(()));
+    assert_eq!(memory.read(2 * PAGE, &mut byte), Err(EFAULT));
+    assert_eq!(memory.write(2 * PAGE, &byte), Err(EFAULT));
+}
+
+proptest! {
+    /// A list of which page belongs to which range says the same.
+    #[test]
+    fn ranges_are_what_a_list_of_pages_says(
+        steps in proptest::collection::vec((any::<bool>(), 0u64..24, 1u64..8), 1..60)
+    ) {
+        let mut memory = Memory::default();
+        let mut owner: [Option<(u64, u64)>; 32] = [None; 32];
+        for (maps, first, count) in steps {
+            let span = first as usize..(first + count) as usize;
+            if maps {
+                let free = owner[span.clone()].iter().all(Option::is_none);
+                let result = memory.map(&pages(first, count, 0), None);
+                prop_assert_eq!(result, if free { Ok(()) } else { Err(EEXIST) });
+                if free {
+                    owner[span].fill(Some((first, count)));
+                }
+            } else {
+                let is_whole = owner[span.start] == Some((first, count));
+                let unmap = DmaUnmap { argsz: 24, all: false, address: first * PAGE, size: count * PAGE };
+                let result = memory.unmap(&unmap);
+                prop_assert_eq!(result, if is_whole { Ok(()) } else { Err(ENOENT) });
+                if is_whole {
+                    owner[span].fill(None);
+                }
+            }
+            let mut ranges: Vec<_> = owner.iter().flatten().collect();
+            ranges.dedup();
+            prop_assert_eq!(memory.len(), ranges.len());
+        }
+    }
+}

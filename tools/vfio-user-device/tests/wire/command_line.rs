@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What the program is told, and what it prints.
+
+use std::fs;
+use std::process::{Output, Stdio};
+
+use serde_json::{json, Value};
+
+use crate::program::{command, with_fd};
+
+fn run(arguments: &[&str]) -> Output {
+    command()
+        .args(arguments)
+        .output()
+        .expect("the program runs")
+}
+
+/// The one line that a failure is told in.
+fn refused(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    let line = text.strip_suffix('\n').expect("a line");
+    assert!(!line.contains('\n'), "{arguments:?}: {text}");
+    line.strip_prefix("vfio-user-device: ")
+        .expect("its name")
+        .to_string()
+}
+
+fn information(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--print-migration-info-json"]].concat());
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+const MODEL: &str = "rust-vfio-mdev.example/pci/serial";
+
+#[test]
+fn the_information_is_stable_and_follows_what_shapes_it() {
+    let whole = information(&[]);
+    assert_eq!(information(&[]), whole);
+    assert_eq!(
+        information(&["--m-num-ports=2"]),
+        whole,
+        "it is not about this card"
+    );
+    assert_eq!(information(&["--max-ports=4"]), whole);
+    let model = &whole["models"][MODEL];
+    assert_eq!(
+        model["param_order"],
+        json!([
+            "num-ports",
+            "fifo-depth",
+            "msi",
+            "compact-state",
+            "auto-flow"
+        ])
+    );
+    assert_eq!(
+        model["params"]["num-ports"]["allowed_values"],
+        json!([1, 2, 4])
+    );
+    assert_eq!(model["params"]["msi"]["off_value"], json!(false));
+    assert_eq!(
+        model["versions"]["v1"],
+        json!({"msi": false, "compact-state": false})
+    );
+    assert_eq!(model["init_version"], json!("v2"));
+
+    let less = information(&["--max-ports=2"]);
+    let ports = &less["models"][MODEL]["params"]["num-ports"];
+    assert_eq!(ports["allowed_values"], json!([1, 2]));
+    let generations = [&whole, &less, &information(&["--max-ports=1"])];
+    let generations =
+        generations.map(|info| info["generation"].as_str().expect("text").to_string());
+    assert!(generations[0] != generations[1] && generations[1] != generations[2]);
+}
+
+#[test]
+fn k41_parameters_that_cannot_be_had_are_told_in_one_line_and_no_socket_is_made() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("s");
+    let path = socket.to_str().expect("UTF-8");
+    for (arguments, why) in [
+        (&["--m-unknown=1"][..], "--m-unknown"),
+        (
+            &["--m-num-ports=1", "--m-num-ports=2"],
+            "cannot be used multiple times",
+        ),
+        (&["--m-num-ports"], "a value is required"),
+        (&["--m-num-ports="], "num-ports: the value is not a number"),
+        (&["--m-num-ports=3"], "num-ports: 3 is not one of 1, 2, 4"),
+        (
+            &["--m-num-ports=-1"],
+            "num-ports: the value is not a number",
+        ),
+        (
+            &["--m-num-ports=on"],
+            "num-ports: the value is not a number",
+        ),
+        (
+            &["--m-msi=true"],
+            "msi: the value is neither 'on' nor 'off'",
+        ),
+        (
+            &["--m-msi", "on\n\n"],
+            "msi: the value is neither 'on' nor 'off'",
+        ),
+        (
+            &["--m-auto-flow=off"],
+            "auto-flow: off requires fifo-depth 64, not 16",
+        ),
+        (
+            &["--m-auto-flow=off", "--m-fifo-depth=16"],
+            "requires fifo-depth 64",
+        ),
+        (
+            &["--max-ports=2", "--m-num-ports=4"],
+            "num-ports: 4 is not one of 1, 2",
+        ),
+        (&["--max-ports=3"], "invalid value '3'"),
+        (
+            &["--migration-version=v9"],
+            "version: v9 is not one of v1, v2",
+        ),
+        (
+            &["--migration-model=example.org/disk"],
+            "not example.org/disk",
+        ),
+        (&["--fd=7"], "cannot be used with"),
+        (&["more"], "unexpected argument"),
+    ] {
+        let all = [&["--socket-path", path], arguments].concat();
+        let line = refused(&all);
+        assert!(line.contains(why), "{arguments:?}: {line}");
+        assert!(!socket.exists(), "{arguments:?} left a socket");
+        // The information is not printed either, with what could not be started.
+        if !arguments[0].starts_with("--fd") {
+            refused(&[&["--print-migration-info-json"], arguments].concat());
+        }
+    }
+    refused(&[]);
+}
+
+#[test]
+fn k41_who_cannot_be_told_the_information_is_a_failure() {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    let mut child = command()
+        .arg("--print-migration-info-json")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    assert_eq!(child.wait().expect("its end").code(), Some(1));
+}
+
+#[test]
+fn sockets_that_cannot_be_had_are_told_in_one_line() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "kept").expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    assert!(refused(&["--socket-path", path]).contains("something is there already"));
+    assert_eq!(fs::read(&file).expect("a file"), b"kept");
+    let long = format!("{}/{}", directory.path().display(), "x".repeat(120));
+    assert!(refused(&["--socket-path", &long]).contains("no more than 107 bytes"));
+    let nowhere = format!("{}/no/s", directory.path().display());
+    assert!(refused(&["--socket-path", &nowhere]).contains("no socket can be made"));
+    for (argument, why) in [
+        ("--fd=9", "no such descriptor"),
+        ("--fd=2", "invalid value"),
+        ("--fd=x", "invalid value"),
+    ] {
+        let line = refused(&[argument]);
+        assert!(line.contains(why), "{line}");
+    }
+    let mut wrong = command();
+    wrong.arg("--fd=3").stderr(Stdio::piped());
+    let child = with_fd(wrong, fs::File::open(&file).expect("a file").into());
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("not a unix stream socket"), "{text}");
+}
+
+#[test]
+fn both_forms_of_parameters_and_any_order_are_taken() {
+    for arguments in [
+        &["--m-fifo-depth=64", "--m-auto-flow=off"][..],
+        &["--m-auto-flow", "off", "--m-fifo-depth", "64"],
+        &["--migration-version", "v1", "--m-num-ports", "4"],
+        &["--migration-model", MODEL, "--m-compact-state=off"],
+    ] {
+        information(arguments);
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        let mut command = command();
+        command.arg("--fd=3").args(arguments);
+        let mut child = with_fd(command, theirs.into());
+        crate::client::Client::new(ours).agree();
+        assert_eq!(child.wait().expect("its end").code(), Some(0));
+    }
+}
+
+#[test]
+fn the_file_for_management_tools_names_the_program() {
+    let text = include_str!("../../../integration/50-vfio-user-device.json");
+    let file: Value = serde_json::from_str(text).expect("JSON");
+    let binary = file["binary"].as_str().expect("a path");
+    assert!(binary.starts_with('/') && binary.ends_with("/vfio-user-device"));
+    assert!(file["description"].is_string() && file["type"].is_string());
+}

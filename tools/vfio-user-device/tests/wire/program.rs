@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The program, started for a test.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{kill_process, Pid, Signal};
+
+use crate::client::Client;
+
+/// The program under test.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-user-device"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The program with a socket that the test made: whoever connects is heard, whether the program has come so far or not.
+pub struct Program {
+    child: Child,
+    socket: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Program {
+    /// Starts it with these arguments.
+    pub fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("device.sock");
+        let listener = UnixListener::bind(&socket).expect("a socket");
+        let mut command = command();
+        command.args(["--fd", "3"]).args(arguments);
+        Self {
+            child: with_fd(command, listener.into()),
+            socket,
+            _directory: directory,
+        }
+    }
+
+    /// A connection on which nothing was said.
+    pub fn connect(&self) -> Client {
+        Client::new(UnixStream::connect(&self.socket).expect("a connection"))
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// A client that has agreed with the program on a version.
+    pub fn client(&self) -> Client {
+        let mut client = self.connect();
+        client.agree();
+        client
+    }
+
+    /// Descriptors that the program has open. It has done all that was asked of it before: call it after a reply.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(path).expect("the program runs").count()
+    }
+
+    /// Kilobytes of memory that it has had at most.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = fs::read_to_string(path).expect("the program runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        number
+            .and_then(|number| number.parse().ok())
+            .expect("VmHWM")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process"), signal).expect("the program runs");
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> ExitStatus {
+        self.child.wait().expect("the program ends")
+    }
+}
+
+/// Starts a command with a descriptor as its number 3.
+pub fn with_fd(mut command: Command, fd: OwnedFd) -> Child {
+    let mapping = FdMapping {
+        parent_fd: fd,
+        child_fd: 3,
+    };
+    command.fd_mappings(vec![mapping]).expect("one mapping");
+    command.spawn().expect("the program starts")
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
