@@ -27,6 +27,7 @@ use image::Image;
 use lab_protocol::{Ending, ModuleAction, Program};
 use modules::Module;
 use plan::Plan;
+use report::kernel_log::Finding;
 use report::saved::{self, Earlier};
 use report::{junit, libtest, Outcome, Suite, Totals};
 use screen::Screen;
@@ -455,7 +456,7 @@ fn measure(env: &Environment, args: &BenchArgs) -> Result<ExitCode> {
     if let Some(operation) = &args.profile {
         return profile(env, operation, &args.of);
     }
-    let (figures, complaints) = count(env, &[])?;
+    let (figures, complaints) = count(env)?;
     println!("{}", figures.publish(env)?);
     for complaint in &complaints {
         eprintln!("lab: {complaint}");
@@ -511,17 +512,20 @@ fn profile(env: &Environment, operation: &str, of: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Counts these operations, or all, in a machine of their own. Also what there was to complain of.
-fn count(env: &Environment, only: &[&str]) -> Result<(bench::Figures, Vec<String>)> {
-    let env = &env.counting();
+/// Counts every operation in a machine of its own. Also what there was to complain of.
+fn count(env: &Environment) -> Result<(bench::Figures, Vec<String>)> {
     let mut session = boot_counting(env)?;
-    let (figures, complaint) = bench::count(env, &mut session, only)?;
+    let (figures, complaint) = bench::count(&env.counting(), &mut session, &[])?;
+    let of_kernel = end_counting(&mut session)?;
+    Ok((figures, complaint.into_iter().chain(of_kernel).collect()))
+}
+
+/// Ends a machine that counts; returns what its kernel complained of.
+fn end_counting(session: &mut Session) -> Result<Vec<String>> {
     session.end()?;
     let findings = session.log().finish();
-    let of_kernel = findings
-        .iter()
-        .map(|finding| format!("the kernel says: {}", finding.title));
-    Ok((figures, complaint.into_iter().chain(of_kernel).collect()))
+    let complaint = |finding: &Finding| format!("the kernel says: {}", finding.title);
+    Ok(findings.iter().map(complaint).collect())
 }
 
 /// Pairs of migrations, by the clock.
@@ -542,12 +546,23 @@ fn migrations(env: &Environment, timeout: Duration) -> Result<bool> {
     Ok(complaints.is_empty())
 }
 
-/// The gate: what our operations cost, against the baseline.
+/// The gate: what our operations cost, against the baseline, and one of them in two ways.
 fn gate(env: &Environment) -> Result<Suite> {
     let baseline = bench::baseline::read(&env.baseline)?;
-    let (figures, complaints) = count(env, &bench::baseline::OPERATIONS)?;
+    let mut session = boot_counting(env)?;
+    let (figures, complaint) =
+        bench::count(&env.counting(), &mut session, &bench::baseline::OPERATIONS)?;
+    let directory = logs(env)?.join(COUNTING);
+    let recording = Recording::take(
+        &mut session,
+        &directory,
+        bench::profile::PROVED,
+        bench::OURS,
+    );
+    let of_kernel = end_counting(&mut session)?;
     let mut suite = bench::baseline::judge(&figures, &baseline);
-    let complaints = complaints.into_iter();
+    suite.cases.push(bench::profile::judge(&figures, recording));
+    let complaints = complaint.into_iter().chain(of_kernel);
     suite
         .cases
         .extend(complaints.map(|why| verdict::failed("counting", why)));

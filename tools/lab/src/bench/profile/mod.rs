@@ -9,8 +9,9 @@ mod symbols;
 mod trace;
 mod tree;
 
-use super::PROGRAM;
+use super::{Figures, OURS, PROGRAM};
 use crate::machine::{Monitor, Sender};
+use crate::report::{Case, Outcome};
 use crate::session::{RunEnd, Session};
 use anyhow::{bail, ensure, Context, Result};
 use lab_protocol::{Ending, Frame, Program, WindowSize};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use symbols::Symbols;
 use trace::Marks;
+use tree::Tree;
 
 /// Short names of operations.
 const NAMES: [(&str, &str); 10] = [
@@ -78,14 +80,20 @@ impl Recording {
         })
     }
 
-    /// What was executed, for people. The machine must have ended: QEMU keeps the end of what it writes down for itself until then.
-    pub fn read(self) -> Result<String> {
+    /// What was executed. The machine must have ended: QEMU keeps the end of what it writes down for itself until then.
+    fn tree(&self) -> Result<Tree> {
         let log = &self.log;
         let file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
         let tree = trace::read(BufReader::new(file), self.marks, &self.symbols)
             .with_context(|| format!("{} makes no profile", log.display()))?;
         // A million lines and more, of which everything is said.
         fs::remove_file(log).with_context(|| format!("cannot remove {}", log.display()))?;
+        Ok(tree)
+    }
+
+    /// The same for people.
+    pub fn read(self) -> Result<String> {
+        let tree = self.tree()?;
         Ok(format!(
             "{}, {}: one call, {} instructions\n\n{}",
             self.operation,
@@ -94,6 +102,35 @@ impl Recording {
             tree.text()
         ))
     }
+}
+
+/// The operation that is counted and recorded to compare the two: it neither waits nor wakes anybody.
+pub const PROVED: &str = "register read, 1 byte";
+
+/// By how much the two may differ: the call that is recorded comes after a pause, and not in a row of them.
+const DIFFERENCE: f64 = 0.03;
+
+/// Whether as many instructions were recorded as were counted.
+pub fn judge(figures: &Figures, recording: Result<Recording>) -> Case {
+    let recorded = recording.and_then(|recording| recording.tree());
+    let outcome = match (recorded, figures.get(PROVED, OURS)) {
+        (Ok(tree), Some(counted)) => compare(tree.total() as f64, counted),
+        (Err(error), _) => Outcome::Failed(format!("{error:#}")),
+        (_, None) => Outcome::Failed(format!("{PROVED} was not counted")),
+    };
+    Case::new(
+        "a profile has as many instructions as were counted",
+        outcome,
+    )
+}
+
+fn compare(recorded: f64, counted: f64) -> Outcome {
+    if (recorded - counted).abs() <= counted * DIFFERENCE {
+        return Outcome::Passed;
+    }
+    Outcome::Failed(format!(
+        "{PROVED}: {recorded:.0} instructions were recorded, and {counted:.0} counted"
+    ))
 }
 
 /// Runs the program that makes the call, and gives it the word when QEMU writes everything down.
@@ -179,4 +216,31 @@ fn output(session: &mut Session, argv: &[&str]) -> Result<String> {
         run.end
     );
     Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_of_other_size_than_the_figure_fails() {
+        for (recorded, passes) in [
+            (1000.0, true),
+            (1029.0, true),
+            (1040.0, false),
+            (900.0, false),
+        ] {
+            let outcome = compare(recorded, 1000.0);
+            assert_eq!(matches!(outcome, Outcome::Passed), passes, "{recorded}");
+        }
+    }
+
+    #[test]
+    fn short_names_stand_for_rows_of_the_table_and_others_for_themselves() {
+        assert_eq!(operation("read"), PROVED);
+        assert_eq!(operation("GET_REGION_INFO"), "GET_REGION_INFO");
+        for (short, _) in NAMES {
+            assert!(names().contains(short));
+        }
+    }
 }
