@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! What the fuzz targets for saved states share.
+//! What the fuzz targets share; this file: those for saved states.
+
+pub mod guest;
 
 use migration::crc::Crc32;
 use migration::stream::{section_len, write_setup, SetupRecord, Sink, MAGIC, MAX_SETUP_LEN};

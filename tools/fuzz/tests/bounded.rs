@@ -103,6 +103,41 @@ fn clients_of_any_kind() {
     run("vfio_user", env!("CARGO_BIN_EXE_vfio_user"), 200_000, &[]);
 }
 
+#[test]
+fn accesses_to_registers_of_any_kind() {
+    run(
+        "pci_registers",
+        env!("CARGO_BIN_EXE_pci_registers"),
+        100_000,
+        &["-max_len=1024"],
+    );
+}
+
+#[test]
+fn rings_of_any_kind() {
+    run(
+        "virtio_ring",
+        env!("CARGO_BIN_EXE_virtio_ring"),
+        100_000,
+        &["-max_len=2048"],
+    );
+}
+
+#[test]
+fn requests_of_any_kind() {
+    run(
+        "blk_request",
+        env!("CARGO_BIN_EXE_blk_request"),
+        20_000,
+        &["-max_len=512"],
+    );
+}
+
+#[test]
+fn saved_disks_of_any_kind() {
+    run("blk_state", env!("CARGO_BIN_EXE_blk_state"), 50_000, &[]);
+}
+
 /// The seeds of a target: names and contents.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let directory = corpus(target);

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! What the fuzz targets for device models share: a guest's memory, a medium, and a disk that a driver has set up.
+
+use std::collections::BTreeMap;
+
+use devices::blk::{words_for, Config, Device, Disk, Medium, NoSpace, BLOCK_BYTES};
+use devices::virtio::{Barrier, Fault, GuestMemory, COMMON_BAR, NOTIFY_OFFSET};
+
+/// Where memory starts.
+pub const BASE: u64 = 0x1000;
+
+/// Size of the queue: its descriptors are at [`BASE`], and behind them the two event suppression structures.
+pub const QUEUE_SIZE: u16 = 16;
+
+/// Memory from [`BASE`] on; what is elsewhere faults.
+#[derive(Clone, Debug)]
+pub struct Memory(pub Vec<u8>);
+
+impl Memory {
+    fn range(&self, address: u64, len: usize) -> Result<std::ops::Range<usize>, Fault> {
+        assert!(
+            address.checked_add(len as u64 - 1).is_some(),
+            "{address:#x}"
+        );
+        let start = address.checked_sub(BASE).ok_or(Fault)?;
+        let start = usize::try_from(start).map_err(|_| Fault)?;
+        match start.checked_add(len) {
+            Some(end) if end <= self.0.len() => Ok(start..end),
+            _ => Err(Fault),
+        }
+    }
+}
+
+impl GuestMemory for Memory {
+    fn read(&mut self, address: u64, into: &mut [u8]) -> Result<(), Fault> {
+        let range = self.range(address, into.len())?;
+        into.copy_from_slice(&self.0[range]);
+        Ok(())
+    }
+
+    fn write(&mut self, address: u64, from: &[u8]) -> Result<(), Fault> {
+        let range = self.range(address, from.len())?;
+        self.0[range].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn barrier(&mut self, _: Barrier) {}
+}
+
+/// A medium.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Blocks {
+    map: BTreeMap<u32, Vec<u8>>,
+    blocks: u32,
+}
+
+impl Blocks {
+    /// An empty one.
+    pub fn new(blocks: u32) -> Blocks {
+        Blocks {
+            map: BTreeMap::new(),
+            blocks,
+        }
+    }
+}
+
+impl Medium for Blocks {
+    fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    fn is_allocated(&self, block: u32) -> bool {
+        assert!(block < self.blocks);
+        self.map.contains_key(&block)
+    }
+
+    fn read(&self, block: u32, at: usize, into: &mut [u8]) {
+        assert!(block < self.blocks);
+        match self.map.get(&block) {
+            Some(bytes) => into.copy_from_slice(&bytes[at..at + into.len()]),
+            None => into.fill(0),
+        }
+    }
+
+    fn write(&mut self, block: u32, at: usize, from: &[u8]) -> Result<(), NoSpace> {
+        assert!(block < self.blocks);
+        let bytes = self
+            .map
+            .entry(block)
+            .or_insert_with(|| vec![0; BLOCK_BYTES]);
+        bytes[at..at + from.len()].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn free(&mut self, block: u32) {
+        assert!(block < self.blocks);
+        self.map.remove(&block);
+    }
+}
+
+/// The kind of disk that is fuzzed: 1 MiB, two queues, everything that can be offered.
+pub fn config() -> Config {
+    let mut config = Config::new(1);
+    config.queues = 2.try_into().expect("a number of queues");
+    config.queue_size = u64::from(QUEUE_SIZE).try_into().expect("a queue size");
+    config.write_zeroes = true;
+    config
+}
+
+/// A disk of this kind with nothing on it.
+pub fn disk(config: &Config) -> Disk<Blocks, Vec<u64>> {
+    let blocks = config.capacity.blocks();
+    let words = words_for(blocks);
+    let disk = Disk::new(Blocks::new(blocks), vec![0; words], vec![0; words]);
+    disk.expect("a bit a block")
+}
+
+fn set(device: &mut Device, offset: u64, bytes: &[u8]) {
+    device.function_mut().write_bar(COMMON_BAR, offset, bytes);
+}
+
+/// What a driver does at start; the first queue is at [`BASE`]. The device runs.
+pub fn start(device: &mut Device) {
+    device.function_mut().set_running(true);
+    device.function_mut().write_config(4, &[6, 0]);
+    device.function_mut().write_config(0x42, &[0, 0x80]);
+    set(device, 20, &[0]);
+    set(device, 20, &[3]);
+    for select in 0u32..2 {
+        set(device, 0, &select.to_le_bytes());
+        set(device, 8, &select.to_le_bytes());
+        let mut word = [0; 4];
+        device.function_mut().read_bar(COMMON_BAR, 4, &mut word);
+        set(device, 12, &word);
+    }
+    set(device, 20, &[0xb]);
+    let driver = BASE + u64::from(QUEUE_SIZE) * 16;
+    set(device, 22, &[0, 0]);
+    set(device, 26, &[1, 0]);
+    for (offset, address) in [(32, BASE), (40, driver), (48, driver + 4)] {
+        set(device, offset, &address.to_le_bytes());
+    }
+    set(device, 28, &[1, 0]);
+    set(device, 20, &[0xf]);
+    assert_eq!(status(device), 0xf);
+}
+
+/// The device status register.
+pub fn status(device: &mut Device) -> u8 {
+    let mut status = [0];
+    device.function_mut().read_bar(COMMON_BAR, 20, &mut status);
+    status[0]
+}
+
+/// Writes the notification register of the first queue.
+pub fn notify(device: &mut Device) {
+    device
+        .function_mut()
+        .write_bar(COMMON_BAR, NOTIFY_OFFSET.into(), &[0, 0]);
+}
