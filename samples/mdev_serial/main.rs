@@ -82,7 +82,7 @@ impl Device for SerialCard {
         self.0.reset();
     }
 
-    #[inline]
+    #[inline(always)]
     fn region_size(&self, region: Region) -> u64 {
         match region {
             Region::Bar(0) => self.0.config().ports.bar_size().into(),
@@ -91,7 +91,7 @@ impl Device for SerialCard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]) {
         // Regions are smaller than 64 KiB, so every offset in them fits.
         let Ok(offset) = u16::try_from(offset) else {
@@ -104,7 +104,7 @@ impl Device for SerialCard {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, region: Region, offset: u64, data: &[u8]) {
         let Ok(offset) = u16::try_from(offset) else {
             return;
@@ -139,7 +139,7 @@ impl Device for SerialCard {
         self.0.set_time(now_ns);
     }
 
-    #[inline]
+    #[inline(always)]
     fn needs_time(&self, region: Region, offset: u64, access: Access<'_>) -> bool {
         let Ok(offset) = u16::try_from(offset) else {
             return false;

@@ -94,36 +94,34 @@ impl Card {
     }
 
     /// Reads configuration space, in any size and at any alignment. Beyond its 256 bytes: zeroes.
+    #[inline]
     pub fn read_config(&mut self, offset: u16, data: &mut [u8]) {
-        if let (0, Some(at), Ok(word)) = (
-            offset % 4,
-            config_dword(offset),
-            <&mut [u8; 4]>::try_from(&mut *data),
-        ) {
-            *word = self
-                .pci
-                .dword(&self.config, at, self.interrupting())
-                .to_le_bytes();
-            return;
+        match (<&mut [u8; 4]>::try_from(&mut *data), offset % 4) {
+            (Ok(word), 0) => *word = self.config_at(offset),
+            _ => self.read_config_in_parts(offset, data),
         }
-        let interrupting = self.interrupting();
+    }
+
+    fn read_config_in_parts(&self, offset: u16, data: &mut [u8]) {
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
             let lane = usize::from(at % 4);
             let (piece, later) = rest.split_at_mut((4 - lane).min(rest.len()));
-            let dword = match config_dword(at) {
-                Some(at) => self.pci.dword(&self.config, at, interrupting),
-                None => 0,
-            };
-            for (to, from) in piece
-                .iter_mut()
-                .zip(dword.to_le_bytes().into_iter().skip(lane))
-            {
-                *to = from;
+            for (to, from) in piece.iter_mut().zip(self.config_at(at).iter().skip(lane)) {
+                *to = *from;
             }
             at = at.saturating_add(piece.len() as u16);
             rest = later;
         }
+    }
+
+    /// The four bytes of configuration space in which the one at this offset is.
+    fn config_at(&self, offset: u16) -> [u8; 4] {
+        match config_dword(offset) {
+            Some(at) => self.pci.dword(&self.config, at, self.interrupting()),
+            None => 0,
+        }
+        .to_le_bytes()
     }
 
     /// Writes configuration space, in any size and at any alignment. Bits that cannot be written keep
@@ -132,14 +130,19 @@ impl Card {
         let was_active = self.pci.msi_active();
         let (mut at, mut rest) = (offset, data);
         while let (Some(dword), false) = (config_dword(at), rest.is_empty()) {
-            let lane = u32::from(at % 4);
-            let (piece, later) = rest.split_at((4 - usize::from(at % 4)).min(rest.len()));
+            let lane = at % 4;
+            let (piece, later) = rest.split_at(usize::from(4 - lane).min(rest.len()));
             let (mut value, mut lanes) = (0, 0);
-            for (&byte, lane) in piece.iter().zip(lane..) {
-                value |= u32::from(byte) << (8 * lane);
-                lanes |= 0xff << (8 * lane);
+            for &byte in piece.iter().rev() {
+                value = value << 8 | u32::from(byte);
+                lanes = lanes << 8 | 0xff;
             }
-            self.pci.write(&self.config, dword, value, lanes);
+            self.pci.write(
+                &self.config,
+                dword,
+                value << (8 * lane),
+                lanes << (8 * lane),
+            );
             at += piece.len() as u16;
             rest = later;
         }
@@ -189,15 +192,18 @@ impl Card {
     /// Whether the time makes a difference to writing this to BAR 0, as [`Card::reading_needs_time`] says it of reading.
     #[inline]
     pub fn writing_needs_time(&self, offset: u16, data: &[u8]) -> bool {
-        self.next_timeout.is_some()
-            || (0..)
-                .zip(data)
-                .any(|(i, &byte)| match self.register(offset, i) {
-                    Some((port, register)) => {
-                        self.ports[port].uart.writing_needs_time(register, byte)
-                    }
-                    None => false,
-                })
+        self.next_timeout.is_some() || self.writing_starts_a_delay(offset, data)
+    }
+
+    fn writing_starts_a_delay(&self, offset: u16, data: &[u8]) -> bool {
+        let starts = |(i, &byte)| match self.register(offset, i) {
+            Some((port, register)) => self.ports[port].uart.writing_needs_time(register, byte),
+            None => false,
+        };
+        match data {
+            [byte] => starts((0, byte)),
+            data => (0..).zip(data).any(starts),
+        }
     }
 
     /// Whether the time makes a difference to configuration space: something is to happen by itself, which its status shows.
@@ -219,10 +225,20 @@ impl Card {
     }
 
     fn read_registers(&mut self, offset: u16, data: &mut [u8]) {
-        for (byte, i) in data.iter_mut().zip(0..) {
-            *byte = match offset.checked_add(i) {
-                Some(offset) => self.read_register(offset),
-                None => 0xff,
+        let (Some((port, first)), true) = (self.register(offset, 0), is_one_port(offset, data))
+        else {
+            for (byte, i) in data.iter_mut().zip(0..) {
+                *byte = match offset.checked_add(i) {
+                    Some(offset) => self.read_register(offset),
+                    None => 0xff,
+                };
+            }
+            return;
+        };
+        for (byte, register) in data.iter_mut().zip(first..) {
+            *byte = match self.ports[port].uart.peek(register) {
+                Some(value) => value,
+                None => self.read_and_follow(port, register),
             };
         }
     }
@@ -244,9 +260,18 @@ impl Card {
     }
 
     fn write_registers(&mut self, offset: u16, data: &[u8]) {
-        for (&byte, i) in data.iter().zip(0..) {
-            if let Some(offset) = offset.checked_add(i) {
-                self.write_register(offset, byte);
+        let (Some((port, first)), true) = (self.register(offset, 0), is_one_port(offset, data))
+        else {
+            for (&byte, i) in data.iter().zip(0..) {
+                if let Some(offset) = offset.checked_add(i) {
+                    self.write_register(offset, byte);
+                }
+            }
+            return;
+        };
+        for (&byte, register) in data.iter().zip(first..) {
+            if self.ports[port].uart.write(register, byte, self.now) {
+                self.follow(port);
             }
         }
     }
@@ -396,6 +421,11 @@ impl Card {
             self.timeout_generation = self.timeout_generation.wrapping_add(1);
         }
     }
+}
+
+/// Whether an access to registers stays within those of one port, as each does that a bus makes.
+fn is_one_port(offset: u16, data: &[u8]) -> bool {
+    usize::from(offset % 8) + data.len() <= 8
 }
 
 /// The bits of a mask, a port each.
