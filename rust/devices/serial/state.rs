@@ -113,7 +113,9 @@ impl Card {
 
 /// What is left when the zeroes at the end are cut off; at least one byte.
 fn without_trailing_zeroes(payload: &[u8]) -> &[u8] {
-    let last = payload.iter().rposition(|&byte| byte != 0).unwrap_or(0);
+    let whole = payload.rchunks_exact(WORD).take_while(|word| is_zero(word));
+    let (start, _) = payload.split_at(payload.len() - whole.count() * WORD);
+    let last = start.iter().rposition(|&byte| byte != 0).unwrap_or(0);
     payload.get(..=last).unwrap_or(payload)
 }
 
@@ -252,7 +254,7 @@ impl Incoming {
         self.check_messages()?;
         let (then, now) = (self.card.now(), card.now());
         card.pci.clone_from(&self.card.pci);
-        for (to, from) in card.ports.iter_mut().zip(&self.card.ports) {
+        for (to, from) in card.ports_mut().iter_mut().zip(self.card.ports()) {
             to.clone_from(from);
             for due in [&mut to.uart.deadline, &mut to.uart.break_due] {
                 *due = due.map(|due| now.saturating_add(due.saturating_sub(then)));
@@ -324,25 +326,21 @@ impl Incoming {
 
     fn load_port(&mut self, index: usize, payload: &[u8]) -> Result<(), LoadError> {
         let section = Section::Port(index);
-        let mut padded = [0; PORT_SECTION_BYTES];
-        let payload = match (self.card.config().compact_state, payload) {
-            (false, _) => exactly::<PORT_SECTION_BYTES>(section, payload)?,
+        match (self.card.config().compact_state, payload) {
+            (false, _) => {
+                exactly::<PORT_SECTION_BYTES>(section, payload)?;
+            }
             // There is one way to write it: nothing is left to cut off.
             (true, [.., 0]) if payload.len() > 1 => return Err(LoadError::Unused { section }),
+            (true, _) if (1..=PORT_SECTION_BYTES).contains(&payload.len()) => {}
             (true, _) => {
-                let length = LoadError::Length {
+                return Err(LoadError::Length {
                     section,
                     expected: PORT_SECTION_BYTES,
                     found: payload.len(),
-                };
-                let start = padded.get_mut(..payload.len().max(1)).ok_or(length)?;
-                if start.len() != payload.len() {
-                    return Err(length);
-                }
-                start.copy_from_slice(payload);
-                &padded
+                })
             }
-        };
+        }
         let mut port = Port::new(self.card.config().chip());
         read_port(section, &mut port, payload)?;
         if let Some(rule) = port.uart.broken_rule() {
@@ -371,12 +369,8 @@ impl Incoming {
     }
 }
 
-/// Reads a port at time 0.
-fn read_port(
-    section: Section,
-    port: &mut Port,
-    payload: &[u8; PORT_SECTION_BYTES],
-) -> Result<(), LoadError> {
+/// Reads a port at time 0. What is not there was cut off, and is zero.
+fn read_port(section: Section, port: &mut Port, payload: &[u8]) -> Result<(), LoadError> {
     let chip = port.uart.chip;
     let mut input = Reader::new(payload);
     let uart = &mut port.uart;
@@ -457,24 +451,38 @@ fn symbols(
     breaks: &[u8],
     mut push: impl FnMut(Symbol) -> bool,
 ) -> Result<(), LoadError> {
-    for (i, &byte) in bytes.iter().enumerate() {
+    for i in 0..count {
+        let byte = bytes.get(i).copied().unwrap_or(0);
         let marks = breaks.get(i / 8).copied().unwrap_or(0);
-        let is_break = marks & (1 << (i % 8)) != 0;
-        let unused = i >= count;
-        if (unused && (is_break || byte != 0)) || (is_break && byte != 0) {
-            return Err(LoadError::Unused { section });
-        }
-        if !unused {
-            let symbol = if is_break {
-                Symbol::Break
-            } else {
-                Symbol::Byte(byte)
-            };
-            // The count was compared with the room.
-            let _ = push(symbol);
-        }
+        let symbol = match (marks & (1 << (i % 8)) != 0, byte) {
+            (true, 0) => Symbol::Break,
+            (true, _) => return Err(LoadError::Unused { section }),
+            (false, byte) => Symbol::Byte(byte),
+        };
+        // The count was compared with the room.
+        let _ = push(symbol);
+    }
+    let unused = bytes.get(count..).unwrap_or_default();
+    let marked = match breaks.get(count / 8..) {
+        Some([first, rest @ ..]) => first >> (count % 8) != 0 || !is_zero(rest),
+        _ => false,
+    };
+    if marked || !is_zero(unused) {
+        return Err(LoadError::Unused { section });
     }
     Ok(())
+}
+
+/// Bytes that are looked at together.
+const WORD: usize = 8;
+
+/// Whether all bytes are zero.
+fn is_zero(bytes: &[u8]) -> bool {
+    let words = bytes.chunks_exact(WORD);
+    words.remainder().iter().all(|&byte| byte == 0)
+        && words
+            .map(|word| word.try_into().map_or(1, u64::from_ne_bytes))
+            .all(|word| word == 0)
 }
 
 fn seen_bit(section: Section) -> u8 {
