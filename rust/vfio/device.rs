@@ -446,6 +446,10 @@ impl<T: Device> Instance<T> {
         state.device.reset();
         state.migration.reset();
         state.run_clock(timer::now_ns());
+        // It may have been mapped without having been used by the protocol.
+        if state.staging.is_none() {
+            state.staging = self.section.lock().take();
+        }
         if let Some(staging) = &mut state.staging {
             staging.clear();
         }

@@ -16,6 +16,7 @@ use kernel::bindings;
 use kernel::mm::virt::{flags, VmaMixedMap, VmaNew};
 use kernel::page::{Page, PAGE_SHIFT, PAGE_SIZE};
 use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::sync::Arc;
 use kernel::types::ForeignOwnable;
 
@@ -29,7 +30,11 @@ pub(crate) const LEN: usize = 64 * 1024;
 const FIRST_PAGE: u64 = (((MIGRATION_INDEX as u64) << OFFSET_SHIFT) + OFFSET as u64) >> PAGE_SHIFT;
 
 /// The pages of the data section, to be mapped. What is in them is [`Staging`]'s business.
-pub(crate) struct Pages(KVec<Page>);
+pub(crate) struct Pages {
+    pages: KVec<Page>,
+    /// 1 once they have been mapped, so that a user may have written to any of them; 0 before.
+    mapped: Atomic<i32>,
+}
 
 impl Pages {
     /// Maps a part of the data section. `EINVAL` for a private mapping, and for one that is not within the section; `ENOMEM`.
@@ -46,11 +51,13 @@ impl Pages {
         let first = at.checked_sub(FIRST_PAGE).ok_or(EINVAL)?;
         let first = usize::try_from(first).map_err(|_| EINVAL)?;
         let count = (new.end() - new.start()) >> PAGE_SHIFT;
-        let pages = self.0.get(first..).and_then(|rest| rest.get(..count));
+        let pages = self.pages.get(first..).and_then(|rest| rest.get(..count));
         let pages = pages.ok_or(EINVAL)?;
         if new.flags() & flags::SHARED == 0 {
             return Err(EINVAL);
         }
+        // Before the user can write.
+        self.mapped.store(1, Release);
         new.set_dontexpand();
         new.set_dontdump();
         let mapping = new.set_mixedmap();
@@ -112,7 +119,7 @@ unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t
     let index = at
         .checked_sub(FIRST_PAGE)
         .and_then(|n| usize::try_from(n).ok());
-    let Some(page) = index.and_then(|index| pages.0.get(index)) else {
+    let Some(page) = index.and_then(|index| pages.pages.get(index)) else {
         return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
     };
     // SAFETY: The mapping is locked during a fault, and `map` has made it one that may hold such pages.
@@ -137,8 +144,16 @@ pub(crate) enum DataSection {
 }
 
 impl DataSection {
+    /// What reads and writes the section, if it has been made and nobody has taken that yet.
+    pub(crate) fn take(&mut self) -> Option<Staging> {
+        match self {
+            Self::Made(_, staging) => staging.take(),
+            Self::Closed | Self::Open => None,
+        }
+    }
+
     pub(crate) fn made(staging: Staging) -> Self {
-        Self::Made(staging.0.clone(), Some(staging))
+        Self::Made(staging.pages.clone(), Some(staging))
     }
 }
 
@@ -148,7 +163,11 @@ impl DataSection {
 /// # Invariants
 ///
 /// The pages are [`LEN`] bytes long, and nobody in the kernel but this value accesses what is in them.
-pub(crate) struct Staging(Arc<Pages>);
+pub(crate) struct Staging {
+    pages: Arc<Pages>,
+    /// Where what was put into the section since it was cleared ends.
+    used: usize,
+}
 
 impl Staging {
     /// A zeroed section, charged to the caller.
@@ -160,12 +179,22 @@ impl Staging {
             pages.push(page, GFP_KERNEL_ACCOUNT)?;
         }
         // INVARIANT: So many pages, which nobody knows yet; `Pages` lets nobody access them.
-        Ok(Self(Arc::new(Pages(pages), GFP_KERNEL_ACCOUNT)?))
+        Ok(Self {
+            pages: Arc::new(
+                Pages {
+                    pages,
+                    mapped: Atomic::new(0),
+                },
+                GFP_KERNEL_ACCOUNT,
+            )?,
+            used: 0,
+        })
     }
 
     /// Copies bytes in. `EINVAL` when they do not fit.
     pub(crate) fn put(&mut self, offset: usize, bytes: &[u8]) -> Result {
         for (page, at, part) in pieces(offset, bytes.len())? {
+            self.used = self.used.max(offset + part.end);
             let from = bytes.get(part).ok_or(EINVAL)?;
             // SAFETY: `from` is readable, and by the type invariant nobody in the kernel accesses the page during `&mut self`.
             unsafe { self.page(page)?.write_raw(from.as_ptr(), at, from.len())? };
@@ -184,18 +213,28 @@ impl Staging {
         Ok(())
     }
 
-    /// Forgets everything.
+    /// Forgets everything: what was put in, and all of it once a user could write to it unseen.
     pub(crate) fn clear(&mut self) {
-        for page in &self.0 .0 {
+        let used = core::mem::take(&mut self.used);
+        let mut left = match self.pages.mapped.load(Acquire) {
+            0 => used,
+            _ => LEN,
+        };
+        for page in &self.pages.pages {
+            let len = left.min(PAGE_SIZE);
+            if len == 0 {
+                break;
+            }
             // SAFETY: By the type invariant nobody in the kernel accesses the page during `&mut self`.
-            let cleared = unsafe { page.fill_zero_raw(0, PAGE_SIZE) };
-            // It is a whole page, which is never refused.
+            let cleared = unsafe { page.fill_zero_raw(0, len) };
+            // It is within a page, which is never refused.
             debug_assert!(cleared.is_ok());
+            left -= len;
         }
     }
 
     fn page(&self, index: usize) -> Result<&Page> {
-        self.0 .0.get(index).ok_or(EINVAL)
+        self.pages.pages.get(index).ok_or(EINVAL)
     }
 }
 
