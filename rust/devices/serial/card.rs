@@ -134,8 +134,8 @@ impl Card {
             let (piece, later) = rest.split_at(usize::from(4 - lane).min(rest.len()));
             let (mut value, mut lanes) = (0, 0);
             for &byte in piece.iter().rev() {
-                value = value << 8 | u32::from(byte);
-                lanes = lanes << 8 | 0xff;
+                value = (value << 8) | u32::from(byte);
+                lanes = (lanes << 8) | 0xff;
             }
             self.pci.write(
                 &self.config,
