@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device: what a vendor driver implements, and the instance that VFIO sees.
+//! The device: an instance of what a vendor driver implements, as VFIO sees it.
 //!
 //! C header: `include/linux/vfio.h`.
 
+pub(crate) mod allocation;
 mod ioctl;
 mod opener;
-mod ops;
+pub(crate) mod ops;
 
-use crate::irq::{Counts, FollowUp, Irqs, Lines, Request};
+use crate::capacity::{Capacity, Reservation};
+use crate::irq::{FollowUp, Irqs, Lines, Request};
 use crate::lock_class::{new_mutex, new_poll_condvar, new_spinlock};
-use crate::mdev::{Capacity, Reservation, Type};
 use crate::migration::session::Migration;
 use crate::migration::staging::{DataSection, Pages, Staging};
-use crate::module::ModuleMetadata;
+use crate::names::INTX_UNMASK_EVENTFD;
 use crate::progress::Progress;
 use crate::reason::Reason;
-use crate::region::{Position, Region};
-use crate::sysfs;
+use crate::region::Position;
+use crate::table::Type;
 use crate::timer::{self, HasTimer, Timer};
 use ::migration::clock::Clock;
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
-use core::fmt;
 use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::poll::PollCondVar;
@@ -30,107 +30,10 @@ use kernel::sync::{Arc, Mutex, SpinLock};
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 
+pub use crate::model::{Access, Device, SavedSize};
 use opener::Opener;
-pub(crate) use ops::{Registration, VfioDevice};
 
 use crate::eventfd::{WatchSlot, Watcher};
-
-/// A device that a vendor driver emulates: registers in, effects out, state saved and loaded.
-///
-/// Every method is called under the instance's mutex and must not sleep for long, call back, or fail where its signature
-/// does not say so. Effects (interrupts, a wish to be woken) are asked for after each access and only while the device
-/// runs; between `STOP` and `RUNNING` of a migration the state must not change by itself.
-pub trait Device: Sized + Send + 'static {
-    /// The driver module, which stays loaded while the device is in use.
-    type OwnerModule: ModuleMetadata;
-    /// State that is being loaded; the live device does not change until all of it has been accepted.
-    type Incoming: Send;
-
-    /// The driver's name, in the name of its VFIO device and of its mdev type directories.
-    const NAME: &'static CStr;
-
-    /// A device with these parameters, in power-on state.
-    fn power_on(values: &Values<'_>) -> Result<KBox<Self>>;
-    /// The parameters have changed. While nobody has the device open, any of them, and the device is in power-on state
-    /// afterwards; while it is open, only those that shape the state representation, and nothing else changes.
-    fn configure(&mut self, values: &Values<'_>);
-    /// How many units of the parent's capacity an instance with these parameters takes. Not zero.
-    fn units(values: &Values<'_>) -> u32;
-    /// Back to power-on state.
-    fn reset(&mut self);
-
-    /// Size of a region in bytes; 0 where the device has none. Changes only with the parameters.
-    fn region_size(&self, region: Region) -> u64;
-    /// Reads from a region. `offset + data.len()` is within it, and the access is one that a bus makes: of 1, 2, 4 or, outside
-    /// of configuration space, 8 bytes, at a multiple of its size. A user's access that is not is taken apart.
-    fn read(&mut self, region: Region, offset: u64, data: &mut [u8]);
-    /// Writes to a region, as [`Device::read`] reads from it.
-    fn write(&mut self, region: Region, offset: u64, data: &[u8]);
-
-    /// Whether new instances let their user unmask INTx by an eventfd, for those that have `intx_unmask_eventfd` in sysfs
-    /// not written. A driver gives its administrator the choice by a module parameter; see `Documentation/intx.rst`.
-    fn intx_unmask_eventfd() -> bool {
-        false
-    }
-    /// The interrupts that the device has. Changes only with the parameters.
-    fn irqs(&self) -> Counts;
-    /// Whether the INTx pin is asserted.
-    fn intx(&self) -> bool;
-    /// MSI vectors that became pending since the last call, a bit each.
-    fn take_msi(&mut self) -> u32;
-    /// Tells the time, in nanoseconds for which this device has run: its clock stands still while it is closed, stopped or being
-    /// loaded, and does not run backwards. Told before every access that [`Device::needs_time`], when the time that
-    /// [`Device::wake_after_ns`] asked for is over, and when the device is about to stop, so that what is saved is of that moment.
-    fn set_time(&mut self, now_ns: u64);
-    /// Whether it makes a difference to an access, which [`Device::read`] or [`Device::write`] is called for next, what time it is.
-    /// Reading a clock costs as much as many an access; who says no is not told the time before this one.
-    fn needs_time(&self, region: Region, offset: u64, access: Access<'_>) -> bool {
-        let _ = (region, offset, access);
-        true
-    }
-    /// Nanoseconds from the time last told until the device wants to be told again, if it does.
-    fn wake_after_ns(&self) -> Option<u64>;
-
-    /// The most that [`Device::save`] emits. Must not be empty.
-    fn saved_size(&self) -> SavedSize;
-    /// Saves the state as sections of (id, payload).
-    fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result;
-    /// Starts loading. A user makes the kernel keep this, so it is to be allocated with `GFP_KERNEL_ACCOUNT`.
-    fn incoming(&self) -> Result<KBox<Self::Incoming>>;
-    /// The longest payload that the section may have; `None` for a section that this device does not know.
-    fn section_len(&self, id: u16) -> Option<usize>;
-    /// Takes one section. A value that cannot be is refused, with the reason written to `reason`.
-    fn load(
-        incoming: &mut Self::Incoming,
-        id: u16,
-        payload: &[u8],
-        reason: &mut dyn fmt::Write,
-    ) -> Result;
-    /// Whether every section that the state needs has been taken.
-    fn is_complete(incoming: &Self::Incoming) -> bool;
-    /// Replaces the state by what was loaded, which is complete. Changes nothing if what was loaded does not fit together.
-    fn commit(&mut self, incoming: &Self::Incoming) -> Result;
-    /// The device runs again after a stop. Work that the guest was told of but did not acknowledge may be told again.
-    fn resume(&mut self);
-}
-
-/// An access that is about to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access<'a> {
-    /// So many bytes are read.
-    Read(usize),
-    /// This is written.
-    Write(&'a [u8]),
-}
-
-/// The size of a saved state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavedSize {
-    /// Bytes in all sections together, without framing.
-    pub bytes: usize,
-    /// Number of sections.
-    pub sections: usize,
-}
 
 /// How long an eventfd's wish to unmask INTx waits when nobody serves the interrupt.
 const UNSERVED_PAUSE: Delta = Delta::from_millis(10);
@@ -501,7 +404,7 @@ impl<T: Device> Instance<T> {
         if state.open {
             state.reason.set(format_args!(
                 "{}: cannot change while the device is open",
-                sysfs::INTX_UNMASK_EVENTFD
+                INTX_UNMASK_EVENTFD
             ));
             return Err(EBUSY);
         }

@@ -38,6 +38,8 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod anon_file;
+mod bound;
+mod capacity;
 pub mod class;
 pub mod device;
 mod eventfd;
@@ -45,11 +47,15 @@ pub mod irq;
 mod lock_class;
 pub mod mdev;
 mod migration;
+mod model;
 pub mod module;
+mod names;
+mod page;
 mod progress;
 mod reason;
 pub mod region;
 mod sysfs;
+mod table;
 mod timer;
 
 #[cfg(CONFIG_KUNIT)]

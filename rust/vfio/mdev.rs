@@ -4,14 +4,19 @@
 //!
 //! C header: `include/linux/mdev.h`.
 
-mod capacity;
 mod param_files;
 mod types;
 
+use crate::bound::Bound;
+use crate::capacity::Capacity;
 use crate::class::ClassDevice;
-use crate::device::{Device, Instance, Registration};
+use crate::device::ops::Registration;
+use crate::device::Instance;
+use crate::model::Device;
 use crate::module::this_module;
-use crate::sysfs::{Groups, PageWriter, DEVICE_API};
+use crate::names::DEVICE_API;
+use crate::page::PageWriter;
+use crate::sysfs::Groups;
 use ::migration::info::{longest_compatible, Family};
 use ::migration::model::Values;
 use core::fmt::Write;
@@ -20,36 +25,14 @@ use kernel::error::to_result;
 use kernel::ffi::{c_char, c_int, c_uint};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
-use kernel::str::CString;
 use kernel::sync::Arc;
 use kernel::types::{ForeignOwnable, Opaque};
 use vfio_bindings::{mdev_device, mdev_driver, mdev_parent, mdev_type};
 
-pub(crate) use capacity::{Capacity, Reservation};
+pub use crate::table::Type;
 use types::TypeNode;
 
-/// A type of which user space can create instances: one row of a driver's table.
-pub struct Type {
-    /// Its name after the driver's: `1` in `mdev_serial-1`.
-    pub name: &'static CStr,
-    /// Its name for people.
-    pub pretty_name: &'static CStr,
-    /// What it is, in one or more lines, shorter than a page.
-    pub description: &'static str,
-    /// The device model, as instances of the type offer it.
-    pub migration: &'static ::migration::model::Type<'static>,
-}
-
 impl Type {
-    /// The name of its directory: the driver's name, and its own.
-    pub(crate) fn full_name<T: Device>(&self) -> Result<CString> {
-        CString::try_from_fmt(fmt!(
-            "{}-{}",
-            T::NAME.to_str().map_err(|_| EINVAL)?,
-            self.name.to_str().map_err(|_| EINVAL)?
-        ))
-    }
-
     /// Whether what is told of the type and of its instances fits the files that tell it. `EINVAL` if not, and the kernel's log
     /// says what.
     fn fits_files<T: Device>(&self, families: &[Family<'_>]) -> Result {
@@ -69,33 +52,6 @@ impl Type {
             }
         }
         Ok(())
-    }
-}
-
-/// What is bound to an instance's device while the driver is: its driver data.
-pub(crate) struct Bound<T: Device> {
-    registration: Option<Registration<T>>,
-    instance: Arc<Instance<T>>,
-}
-
-impl<T: Device> Bound<T> {
-    /// The instance of a bound device.
-    ///
-    /// # Safety
-    ///
-    /// `dev` must be the device of an instance whose probe has succeeded and whose removal has not begun during `'a`.
-    pub(crate) unsafe fn instance<'a>(dev: *mut bindings::device) -> &'a Arc<Instance<T>> {
-        // SAFETY: By contract, the driver data is what `probe` stored.
-        let bound: &'a Self = unsafe { KBox::borrow(bindings::dev_get_drvdata(dev)) };
-        &bound.instance
-    }
-}
-
-impl<T: Device> Drop for Bound<T> {
-    fn drop(&mut self) {
-        // Waits until nobody uses the device any more; only then is what it took of its parent free.
-        drop(self.registration.take());
-        self.instance.removed();
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! C header: `include/linux/kernfs.h`.
 
-use crate::sysfs;
+use crate::migration::session::NO_PHASE;
+use crate::names::DIRECTORY;
 use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::prelude::*;
@@ -62,9 +63,6 @@ impl Drop for Node {
 
 /// How long pollers are left alone after they were told of bytes, in nanoseconds.
 const QUIET_NS: u64 = 100_000_000;
-
-/// The phase of a device without a session.
-pub(crate) const NO_PHASE: &str = "none";
 
 /// When to tell of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,7 +134,7 @@ impl Files {
     /// `device` must be a device that is registered and stays so during the call.
     unsafe fn find(device: *mut bindings::device) -> Option<Self> {
         // SAFETY: By contract, the device has its directory.
-        let group = unsafe { Node::find((*device).kobj.sd, sysfs::DIRECTORY)? };
+        let group = unsafe { Node::find((*device).kobj.sd, DIRECTORY)? };
         // SAFETY: `group` is held.
         let file = |name| unsafe { Node::find(group.0.as_ptr(), name) };
         Some(Self {

@@ -9,8 +9,12 @@
 //!
 //! C headers: `include/linux/device.h`, `include/linux/sysfs.h`.
 
-use crate::device::{Change, Device, Instance};
-use crate::mdev::{Bound, Type};
+use crate::bound::Bound;
+use crate::device::{Change, Instance};
+use crate::model::Device;
+use crate::names::{DEVICE_API, DIRECTORY, INTX_UNMASK_EVENTFD};
+use crate::page::PageWriter;
+use crate::table::Type;
 use ::migration::info::Compatible;
 use ::migration::model::{parse_value, CUSTOM_VERSION};
 use ::migration::value::{Kind, Value};
@@ -21,15 +25,6 @@ use kernel::ffi::{c_char, c_int};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::str::CString;
-
-/// The `device_api` of every type.
-pub(crate) const DEVICE_API: &str = "vfio-pci";
-
-/// The group's directory.
-pub(crate) const DIRECTORY: &CStr = c"migration";
-
-/// The file that says whether an eventfd may unmask INTx.
-pub(crate) const INTX_UNMASK_EVENTFD: &str = "intx_unmask_eventfd";
 
 /// What a file is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -296,44 +291,6 @@ fn group<T: Device>(attributes: &[*const bindings::attribute]) -> bindings::attr
             attrs_const: attributes.as_ptr(),
         },
         ..pin_init::zeroed()
-    }
-}
-
-/// The page that a file is shown through. What does not fit is an error.
-pub(crate) struct PageWriter<'a> {
-    room: &'a mut [u8],
-    len: usize,
-}
-
-impl<'a> PageWriter<'a> {
-    /// The longest text. The last byte stays free: sysfs takes a text as long as the page for one that was longer, and warns.
-    pub(crate) const ROOM: usize = PAGE_SIZE - 1;
-
-    /// Writes to the start of a page.
-    pub(crate) fn new(page: &'a mut [u8; PAGE_SIZE]) -> Self {
-        let [room @ .., _] = page;
-        Self { room, len: 0 }
-    }
-
-    /// What a function that shows a file returns: the length, or `EFBIG` for a text that did not fit.
-    pub(crate) fn shown(&self, written: fmt::Result) -> isize {
-        match written {
-            // At most a page.
-            Ok(()) => self.len as isize,
-            Err(fmt::Error) => EFBIG.to_errno() as isize,
-        }
-    }
-}
-
-impl Write for PageWriter<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.len + text.len();
-        self.room
-            .get_mut(self.len..end)
-            .ok_or(fmt::Error)?
-            .copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
     }
 }
 

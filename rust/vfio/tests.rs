@@ -336,8 +336,8 @@ mod session {
 #[kunit_tests(rust_vfio_parameters)]
 mod parameters {
     use super::*;
+    use crate::capacity::Capacity;
     use crate::device::{Change, Instance};
-    use crate::mdev::Capacity;
     use kernel::sync::Arc;
 
     #[test]
@@ -428,9 +428,9 @@ mod values {
     use super::*;
     use crate::migration::log::{DirtyLog, Range};
     use crate::migration::staging::{Staging, LEN};
+    use crate::page::PageWriter;
     use crate::reason::MAX_REASON;
     use crate::region::Position;
-    use crate::sysfs::PageWriter;
     use kernel::page::PAGE_SIZE;
 
     #[test]
@@ -522,8 +522,8 @@ mod values {
 #[kunit_tests(rust_vfio_accesses)]
 mod accesses {
     use super::*;
+    use crate::capacity::Capacity;
     use crate::device::Instance;
-    use crate::mdev::Capacity;
     use crate::region::{accesses, chunk_len, Position, CHUNK};
 
     /// The size of the access that reads each of `len` bytes from `offset` on.

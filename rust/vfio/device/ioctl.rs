@@ -2,9 +2,10 @@
 
 //! What a user can do with an open device besides migrating it.
 
-use super::{Access, Device, Instance, State};
+use super::{Instance, State};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
 use crate::migration::{staging, v1};
+use crate::model::{Access, Device};
 use crate::region::{accesses, chunk_len, Position, Region, CHUNK, NUM_REGIONS, OFFSET_SHIFT};
 use core::fmt;
 use kernel::error::to_result;

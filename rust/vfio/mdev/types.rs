@@ -5,7 +5,8 @@
 //! The files are binary attributes: the mdev core casts text attributes of a type to a structure of its own.
 
 use super::param_files::ParamFiles;
-use super::{Capacity, Type};
+use crate::capacity::Capacity;
+use crate::table::Type;
 use ::migration::info::{
     AllowedValues, DeviceModels, Family, MigrationInfo, OffValue, ParamNames, Window,
 };

@@ -6,9 +6,10 @@
 //! module, until it is closed; closing it ends nothing, because QEMU closes it before it leaves RESUMING.
 
 use crate::anon_file::{AnonFile, Mode, OpenFile, Ready};
-use crate::device::{Device, Instance};
+use crate::device::Instance;
 use crate::lock_class::new_mutex;
 use crate::migration::session::{Session, SessionId};
+use crate::model::Device;
 use ::migration::fsm::State;
 use kernel::bindings;
 use kernel::ffi::c_int;

@@ -6,10 +6,8 @@
 //! when pre-copy starts, and a second setup record with the whole state once the device has stopped. Resuming, it is checked
 //! and taken apart as it arrives, into a copy of the state that replaces the device's only when the stream is complete.
 
-use crate::device::{Device, SavedSize};
 use crate::migration::log::DirtyLog;
-use crate::migration::v1::Window;
-use crate::progress::NO_PHASE;
+use crate::model::{Device, SavedSize};
 use crate::reason::Reason;
 use ::migration::check::verify;
 use ::migration::fsm::{State, Support};
@@ -28,6 +26,9 @@ pub(crate) const SUPPORT: Support = Support {
     p2p: true,
 };
 
+/// The phase of a device without a session.
+pub(crate) const NO_PHASE: &str = "none";
+
 /// Names a session, so that a data file can tell whether it is still its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SessionId(u64);
@@ -44,6 +45,23 @@ pub(crate) struct Migration<T: Device> {
     pub(crate) window: Window,
     /// How many sessions have begun since the instance was made; the last one's name.
     sessions: u64,
+}
+
+/// Where the migration region of protocol v1 stands in a saving session.
+pub(crate) struct Window {
+    /// Bytes of the piece that the user has been offered; 0 when there is none.
+    pub(crate) offered: usize,
+    /// Whether the user knows how long the piece is, and so may have read it.
+    pub(crate) announced: bool,
+}
+
+impl Window {
+    pub(crate) const fn new() -> Self {
+        Self {
+            offered: 0,
+            announced: false,
+        }
+    }
 }
 
 /// The two migration protocols. They share the state machine, the session and the stream.

@@ -2,8 +2,9 @@
 
 //! The arcs of the state machine, as a device takes them. Both protocols go through here.
 
-use crate::device::{Device, State as DeviceState};
+use crate::device::State as DeviceState;
 use crate::migration::session::{Resuming, Saving, Session, SessionId};
+use crate::model::Device;
 use crate::timer;
 use ::migration::fsm::{Arc as Transition, State};
 use kernel::prelude::*;

@@ -14,9 +14,10 @@
 //!
 //! C header: `include/uapi/linux/vfio.h`.
 
-use crate::device::{Device, Instance, State as DeviceState};
-use crate::migration::session::{Claim, Protocol, Session, SUPPORT};
+use crate::device::{Instance, State as DeviceState};
+use crate::migration::session::{Claim, Protocol, Saving, Session, Window, SUPPORT};
 use crate::migration::staging;
+use crate::model::Device;
 use crate::timer;
 use ::migration::fsm::v1::{target, State as V1State, TargetError};
 use ::migration::fsm::{next_arc, State};
@@ -50,23 +51,6 @@ impl Field {
             (24, 8) => Self::DataSize,
             _ => return Err(EINVAL),
         })
-    }
-}
-
-/// Where the region stands in a saving session.
-pub(crate) struct Window {
-    /// Bytes of the piece that the user has been offered; 0 when there is none.
-    offered: usize,
-    /// Whether the user knows how long the piece is, and so may have read it.
-    announced: bool,
-}
-
-impl Window {
-    pub(crate) const fn new() -> Self {
-        Self {
-            offered: 0,
-            announced: false,
-        }
     }
 }
 
@@ -260,7 +244,7 @@ impl<T: Device> DeviceState<T> {
     }
 
     /// The saving session, if it is this protocol's. `EINVAL` otherwise.
-    fn saving_by_region(&mut self) -> Result<&mut crate::migration::session::Saving> {
+    fn saving_by_region(&mut self) -> Result<&mut Saving> {
         match self.migration.is_owned_by(Protocol::V1) {
             true => self.migration.any_saving().ok_or(EINVAL),
             false => Err(EINVAL),

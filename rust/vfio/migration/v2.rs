@@ -5,10 +5,12 @@
 //! C header: `include/linux/vfio.h` (`struct vfio_migration_ops`); states in `include/uapi/linux/vfio.h`.
 
 use crate::anon_file::{Mode, OpenFile};
-use crate::device::{Device, Instance, VfioDevice};
+use crate::device::allocation::VfioDevice;
+use crate::device::Instance;
 use crate::migration::file::DataFile;
 use crate::migration::session::{stop_copy_len, Protocol, SessionId, SUPPORT};
 use crate::migration::transition::Opening;
+use crate::model::Device;
 use ::migration::fsm::{next_arc, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
