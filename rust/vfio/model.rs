@@ -12,7 +12,8 @@ use kernel::prelude::*;
 /// A device that a vendor driver emulates: registers in, effects out, state saved and loaded.
 ///
 /// Every method is called under the instance's mutex and must not sleep for long, call back, or fail where its signature
-/// does not say so. Effects (interrupts, a wish to be woken) are asked for after each access and only while the device
+/// does not say so. What has a body here need not be implemented: a device without parameters, interrupts or a sense of time, whose
+/// state always has the same size, leaves it all out. Effects (interrupts, a wish to be woken) are asked for after each access and only while the device
 /// runs; between `STOP` and `RUNNING` of a migration the state must not change by itself.
 pub trait Device: Sized + Send + 'static {
     /// The driver module, which stays loaded while the device is in use.
@@ -26,10 +27,16 @@ pub trait Device: Sized + Send + 'static {
     /// A device with these parameters, in power-on state.
     fn power_on(values: &Values<'_>) -> Result<KBox<Self>>;
     /// The parameters have changed. While nobody has the device open, any of them, and the device is in power-on state
-    /// afterwards; while it is open, only those that shape the state representation, and nothing else changes.
-    fn configure(&mut self, values: &Values<'_>);
+    /// afterwards; while it is open, only those that shape the state representation, and nothing else changes. A device with
+    /// parameters implements it.
+    fn configure(&mut self, values: &Values<'_>) {
+        let _ = values;
+    }
     /// How many units of the parent's capacity an instance with these parameters takes. Not zero.
-    fn units(values: &Values<'_>) -> u32;
+    fn units(values: &Values<'_>) -> u32 {
+        let _ = values;
+        1
+    }
     /// Back to power-on state.
     fn reset(&mut self);
 
@@ -47,15 +54,23 @@ pub trait Device: Sized + Send + 'static {
         false
     }
     /// The interrupts that the device has. Changes only with the parameters.
-    fn irqs(&self) -> Counts;
+    fn irqs(&self) -> Counts {
+        Counts::default()
+    }
     /// Whether the INTx pin is asserted.
-    fn intx(&self) -> bool;
+    fn intx(&self) -> bool {
+        false
+    }
     /// MSI vectors that became pending since the last call, a bit each.
-    fn take_msi(&mut self) -> u32;
+    fn take_msi(&mut self) -> u32 {
+        0
+    }
     /// Tells the time, in nanoseconds for which this device has run: its clock stands still while it is closed, stopped or being
     /// loaded, and does not run backwards. Told before every access that [`Device::needs_time`], when the time that
     /// [`Device::wake_after_ns`] asked for is over, and when the device is about to stop, so that what is saved is of that moment.
-    fn set_time(&mut self, now_ns: u64);
+    fn set_time(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
     /// Whether it makes a difference to an access, which [`Device::read`] or [`Device::write`] is called for next, what time it is.
     /// Reading a clock costs as much as many an access; who says no is not told the time before this one.
     fn needs_time(&self, region: Region, offset: u64, access: Access<'_>) -> bool {
@@ -63,16 +78,41 @@ pub trait Device: Sized + Send + 'static {
         true
     }
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
-    fn wake_after_ns(&self) -> Option<u64>;
+    fn wake_after_ns(&self) -> Option<u64> {
+        None
+    }
 
-    /// The most that [`Device::save`] emits. Must not be empty.
-    fn saved_size(&self) -> SavedSize;
+    /// The most that [`Device::save`] emits, at any time with these parameters. Must not be empty. What it emits now, unless
+    /// implemented: that will do where the size is always the same.
+    fn saved_size(&self) -> SavedSize {
+        let mut size = SavedSize {
+            bytes: 0,
+            sections: 0,
+        };
+        // Nothing is done with the state, so a failure is of no interest here.
+        let _ = self.save(&mut |_, payload| {
+            size.bytes += payload.len();
+            size.sections += 1;
+            Ok(())
+        });
+        size
+    }
     /// Saves the state as sections of (id, payload).
     fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result;
     /// Starts loading. A user makes the kernel keep this, so it is to be allocated with `GFP_KERNEL_ACCOUNT`.
     fn incoming(&self) -> Result<KBox<Self::Incoming>>;
-    /// The longest payload that the section may have; `None` for a section that this device does not know.
-    fn section_len(&self, id: u16) -> Option<usize>;
+    /// The longest payload that the section may have; `None` for a section that this device does not know. Those that
+    /// [`Device::save`] emits now, and as long as there, unless implemented.
+    fn section_len(&self, id: u16) -> Option<usize> {
+        let mut len = None;
+        let _ = self.save(&mut |emitted, payload| {
+            if emitted == id {
+                len = Some(payload.len());
+            }
+            Ok(())
+        });
+        len
+    }
     /// Takes one section. A value that cannot be is refused, with the reason written to `reason`.
     fn load(
         incoming: &mut Self::Incoming,
@@ -85,7 +125,7 @@ pub trait Device: Sized + Send + 'static {
     /// Replaces the state by what was loaded, which is complete. Changes nothing if what was loaded does not fit together.
     fn commit(&mut self, incoming: &Self::Incoming) -> Result;
     /// The device runs again after a stop. Work that the guest was told of but did not acknowledge may be told again.
-    fn resume(&mut self);
+    fn resume(&mut self) {}
 }
 
 /// An access that is about to be made.

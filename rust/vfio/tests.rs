@@ -3,7 +3,6 @@
 //! KUnit: what this crate decides, compared with the running kernel where the kernel decides it too.
 
 use crate::device::{Device, SavedSize};
-use crate::irq::Counts;
 use crate::mdev::Type;
 use crate::migration::session::{Migration, Resuming, Saving, Session, SUPPORT};
 use crate::module::ModuleMetadata;
@@ -70,8 +69,6 @@ impl Device for Register {
         Ok(KBox::new(Self(0), GFP_KERNEL)?)
     }
 
-    fn configure(&mut self, _values: &Values<'_>) {}
-
     fn units(values: &Values<'_>) -> u32 {
         match values.named("width") {
             Some(Value::Int(2)) => 2,
@@ -96,41 +93,12 @@ impl Device for Register {
         self.0 = data.first().copied().unwrap_or(self.0);
     }
 
-    fn irqs(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn intx(&self) -> bool {
-        false
-    }
-
-    fn take_msi(&mut self) -> u32 {
-        0
-    }
-
-    fn set_time(&mut self, _now_ns: u64) {}
-
-    fn wake_after_ns(&self) -> Option<u64> {
-        None
-    }
-
-    fn saved_size(&self) -> SavedSize {
-        SavedSize {
-            bytes: 1,
-            sections: 1,
-        }
-    }
-
     fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result {
         emit(SECTION, &[self.0])
     }
 
     fn incoming(&self) -> Result<KBox<Option<u8>>> {
         Ok(KBox::new(None, GFP_KERNEL_ACCOUNT)?)
-    }
-
-    fn section_len(&self, id: u16) -> Option<usize> {
-        (id == SECTION).then_some(1)
     }
 
     fn load(incoming: &mut Option<u8>, _id: u16, payload: &[u8], reason: &mut dyn Write) -> Result {
@@ -154,8 +122,6 @@ impl Device for Register {
         self.0 = incoming.ok_or(EINVAL)?;
         Ok(())
     }
-
-    fn resume(&mut self) {}
 }
 
 /// Everything that a saving session hands out from now on.
@@ -225,6 +191,23 @@ mod fsm {
 #[kunit_tests(rust_vfio_session)]
 mod session {
     use super::*;
+    use crate::irq::Counts;
+
+    #[test]
+    fn what_a_device_does_not_say_follows_from_what_it_saves() {
+        let mut device = Register(4);
+        let size = SavedSize {
+            bytes: 1,
+            sections: 1,
+        };
+        assert_eq!(device.saved_size(), size);
+        assert_eq!(device.section_len(SECTION), Some(1));
+        assert_eq!(device.section_len(SECTION + 1), None);
+        // And it has neither interrupts nor a wish to be woken.
+        assert_eq!(device.irqs(), Counts::default());
+        assert!(!device.intx() && device.take_msi() == 0);
+        assert_eq!(device.wake_after_ns(), None);
+    }
 
     #[test]
     fn what_one_device_saved_another_loads() -> Result {

@@ -10,8 +10,7 @@ use kernel::prelude::*;
 use migration::info::Family;
 use migration::model::{Model, Type as Offer, Values};
 use vfio::class::{Class, ClassDevice};
-use vfio::device::{Device, SavedSize};
-use vfio::irq::Counts;
+use vfio::device::Device;
 use vfio::mdev::{Driver, Parent, Type};
 use vfio::region::Region;
 
@@ -51,12 +50,6 @@ impl Device for Scratch {
         Ok(KBox::new(Self([0; 4]), GFP_KERNEL)?)
     }
 
-    fn configure(&mut self, _values: &Values<'_>) {}
-
-    fn units(_values: &Values<'_>) -> u32 {
-        1
-    }
-
     fn reset(&mut self) {
         self.0 = [0; 4];
     }
@@ -80,41 +73,12 @@ impl Device for Scratch {
         }
     }
 
-    fn irqs(&self) -> Counts {
-        Counts::default()
-    }
-
-    fn intx(&self) -> bool {
-        false
-    }
-
-    fn take_msi(&mut self) -> u32 {
-        0
-    }
-
-    fn set_time(&mut self, _now_ns: u64) {}
-
-    fn wake_after_ns(&self) -> Option<u64> {
-        None
-    }
-
-    fn saved_size(&self) -> SavedSize {
-        SavedSize {
-            bytes: 4,
-            sections: 1,
-        }
-    }
-
     fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result {
         emit(Self::REGISTER, &self.0)
     }
 
     fn incoming(&self) -> Result<KBox<Self::Incoming>> {
         Ok(KBox::new(None, GFP_KERNEL_ACCOUNT)?)
-    }
-
-    fn section_len(&self, id: u16) -> Option<usize> {
-        (id == Self::REGISTER).then_some(4)
     }
 
     fn load(
@@ -144,8 +108,6 @@ impl Device for Scratch {
         self.0 = incoming.ok_or(EINVAL)?;
         Ok(())
     }
-
-    fn resume(&mut self) {}
 }
 
 /// What instances can differ in: nothing.
