@@ -10,6 +10,7 @@ mod machine;
 mod memory;
 mod migration;
 mod model;
+mod parameters;
 mod registers;
 mod requests;
 mod rings;
