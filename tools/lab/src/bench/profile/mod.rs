@@ -40,8 +40,9 @@ const NAMES: [(&str, &str); 10] = [
 /// How long one call may take, with everything written down.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What QEMU is told before the call, and after it.
-const RECORD: [&str; 2] = ["one-insn-per-tb on", "log in_asm,exec,nochain"];
+/// What QEMU is told before the call, and after it. It shows an instruction when it makes a translation block of it, so the log comes
+/// before the first such block.
+const RECORD: [&str; 2] = ["log in_asm,exec,nochain", "one-insn-per-tb on"];
 const STOP_RECORDING: [&str; 2] = ["log none", "one-insn-per-tb off"];
 
 /// The operation that a short name stands for; any other name is taken as it is.

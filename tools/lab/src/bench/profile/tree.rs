@@ -97,6 +97,8 @@ impl Tree {
             Some(place) => self.stack.truncate(place),
             // Not where anybody called from: the stack was changed. Until it is this thread's turn again.
             None if self.is_at(OTHER_THREAD) => {}
+            // Out of the function that was executed first, whose call is not known.
+            None if self.stack.len() == 1 => {}
             None => self.enter(OTHER_THREAD, [None; 2]),
         }
     }
@@ -253,12 +255,13 @@ mod tests {
     #[test]
     fn user_space_is_one_function() {
         let mut tree = Tree::new();
+        tree.execute(90, ret(), USER);
         tree.execute(100, call(), USER);
         tree.execute(150, call(), USER);
         tree.execute(200, ret(), "read");
         tree.execute(155, ret(), USER);
-        tree.execute(105, plain(), USER);
         assert_eq!(row(&tree, USER), (5, 4, 1));
+        assert!(!tree.text().contains(OTHER_THREAD));
         assert_eq!(row(&tree, "  read"), (1, 1, 1));
     }
 
