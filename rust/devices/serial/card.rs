@@ -126,32 +126,49 @@ impl Card {
 
     /// Writes configuration space, in any size and at any alignment. Bits that cannot be written keep
     /// their value; what lies beyond the 256 bytes is ignored.
+    #[inline]
     pub fn write_config(&mut self, offset: u16, data: &[u8]) {
         let was_active = self.pci.msi_active();
+        match data.len() <= usize::from(4 - offset % 4) {
+            true => self.write_config_part(offset, data),
+            false => self.write_config_in_parts(offset, data),
+        }
+        if self.pci.msi_active() != was_active {
+            self.follow_msi();
+        }
+    }
+
+    /// Writes bytes of one dword.
+    #[inline]
+    fn write_config_part(&mut self, offset: u16, data: &[u8]) {
+        let (mut value, mut lanes) = (0, 0);
+        for &byte in data.iter().rev() {
+            value = (value << 8) | u32::from(byte);
+            lanes = (lanes << 8) | 0xff;
+        }
+        if let Some(at) = config_dword(offset) {
+            let shift = 8 * (offset % 4);
+            self.pci
+                .write(&self.config, at, value << shift, lanes << shift);
+        }
+    }
+
+    fn write_config_in_parts(&mut self, offset: u16, data: &[u8]) {
         let (mut at, mut rest) = (offset, data);
-        while let (Some(dword), false) = (config_dword(at), rest.is_empty()) {
-            let lane = at % 4;
-            let (piece, later) = rest.split_at(usize::from(4 - lane).min(rest.len()));
-            let (mut value, mut lanes) = (0, 0);
-            for &byte in piece.iter().rev() {
-                value = (value << 8) | u32::from(byte);
-                lanes = (lanes << 8) | 0xff;
-            }
-            self.pci.write(
-                &self.config,
-                dword,
-                value << (8 * lane),
-                lanes << (8 * lane),
-            );
-            at += piece.len() as u16;
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(usize::from(4 - at % 4).min(rest.len()));
+            self.write_config_part(at, piece);
+            at = at.saturating_add(piece.len() as u16);
             rest = later;
         }
+    }
+
+    /// MSI has become active, or is not any more. What was raised before goes out as the first message, or as INTx from now on.
+    #[inline(never)]
+    fn follow_msi(&mut self) {
         let active = self.pci.msi_active();
-        if active != was_active {
-            for (port, line) in self.ports.iter_mut().zip(lines(self.lines)) {
-                // What was raised before goes out as the first message, or as INTx from now on.
-                port.message_due = active && line;
-            }
+        for (port, line) in self.ports.iter_mut().zip(lines(self.lines)) {
+            port.message_due = active && line;
         }
     }
 
