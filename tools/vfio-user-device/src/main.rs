@@ -4,7 +4,9 @@
 
 use std::io::Write;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -190,6 +192,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         // One of them is required.
         (None, None) => return Ok(()),
     };
+    tell_ready();
     let patience = matches.get_one::<u64>("client-patience").copied();
     let patience = Duration::from_secs(patience.unwrap_or(30));
     serve(&mut Host::new(card), source, &signals, patience)
@@ -201,6 +204,22 @@ fn inherited(number: RawFd) -> Result<OwnedFd> {
     // this program knows such a number or closes it meanwhile, and what is kept is a duplicate.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, 3).context("no such descriptor is open")
+}
+
+/// Tells a service manager that clients may come, as systemd has it (sd_notify). Where nobody listens, nobody is told.
+fn tell_ready() {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(b"READY=1", &address?)
+    });
+    let _ = sent;
 }
 
 /// A monitor may send a descriptor for each of many pieces of memory.

@@ -2,13 +2,14 @@
 
 //! Clients come and go; the program stays as it was.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::path::Path;
+use std::process::Child;
 
-use rustix::fs::inotify;
 use rustix::process::{kill_process, Pid, Signal};
 
 use crate::client::*;
@@ -91,30 +92,19 @@ fn sigterm_ends_it_with_and_without_a_client_and_in_the_middle_of_a_message() {
     }
 }
 
-/// Starts the program with a socket of its own making at `socket`, and waits until it is there.
-fn with_path(socket: &std::path::Path) -> Child {
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
-    let directory = socket.parent().expect("a directory");
-    inotify::add_watch(&watch, directory, inotify::WatchFlags::CREATE).expect("inotify");
+/// Starts the program with a socket of its own making at `socket`, and waits until it says that it is ready.
+fn with_path(socket: &Path, notify: &UnixDatagram, name: &OsStr) -> Child {
     let mut command = command();
-    command
-        .arg("--socket-path")
-        .arg(socket)
-        .stderr(Stdio::piped());
-    let child = command.spawn().expect("the program starts");
-    rustix::io::read(&watch, &mut [0; 512]).expect("a new file");
-    child
+    command.arg("--socket-path").arg(socket);
+    let child = command.env("NOTIFY_SOCKET", name).spawn();
+    let mut said = [0; 64];
+    let length = notify.recv(&mut said).expect("it is ready in time");
+    assert_eq!(&said[..length], b"READY=1");
+    child.expect("the program starts")
 }
 
-/// Connects to a socket that is there, and is about to listen.
-fn connect(socket: &std::path::Path) -> Client {
-    loop {
-        match UnixStream::connect(socket) {
-            Ok(stream) => return Client::new(stream),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::thread::yield_now(),
-            Err(error) => panic!("{error}"),
-        }
-    }
+fn connect(socket: &Path) -> Client {
+    Client::new(UnixStream::connect(socket).expect("a connection"))
 }
 
 fn terminate(child: &Child) {
@@ -126,13 +116,21 @@ fn terminate(child: &Child) {
 fn a_socket_that_the_program_made_goes_with_it_and_no_other_does() {
     let directory = tempfile::tempdir().expect("a directory");
     let socket = directory.path().join("s");
-    let mut child = with_path(&socket);
+    let ready = directory.path().join("ready");
+    let notify = UnixDatagram::bind(&ready).expect("a socket");
+    notify.set_read_timeout(Some(SOON)).expect("a limit");
+    let mut child = with_path(&socket, &notify, ready.as_os_str());
     connect(&socket).agree();
     terminate(&child);
     assert_eq!(child.wait().expect("its end").code(), Some(0));
     assert!(!socket.exists(), "the socket is still there");
 
-    let mut child = with_path(&socket);
+    // By a name that is no file's.
+    let name = format!("vfio-user-device-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let notify = UnixDatagram::bind_addr(&address).expect("a socket");
+    notify.set_read_timeout(Some(SOON)).expect("a limit");
+    let mut child = with_path(&socket, &notify, OsStr::new(&format!("@{name}")));
     connect(&socket).agree();
     fs::remove_file(&socket).expect("a file");
     fs::write(&socket, "somebody else's").expect("a file");
