@@ -45,16 +45,18 @@ Examples:
 const CHECK_HELP: &str = "\
 A SOURCE is the UUID of an instance, a file with a parameter list (params --json writes one), a
 saved state, or - for standard input. A DESTINATION is the UUID of an instance, a file with
-migration information (a type's migration_info.json), a type (TYPE or PARENT/TYPE), or - for
-standard input. What exists as a file is taken for the file.
+migration information (a type's migration_info.json), a type (TYPE or PARENT/TYPE), a device program
+(an executable file, which is run with --print-migration-info-json), or - for standard input. What
+exists as a file is taken for the file.
 
 Examples:
   vfio-migrate check UUID mdev_serial-any
+  vfio-migrate check UUID ./vfio-user-device
   ssh host vfio-migrate info --json mdev_serial-1 | vfio-migrate check source.json -";
 
 const SELECT_HELP: &str = "\
 CANDIDATES are files with migration information, directories with such files (*.json), types (TYPE
-or PARENT/TYPE), UUIDs of instances, or - for documents on standard input: one a line (JSON lines),
+or PARENT/TYPE), UUIDs of instances, device programs, or - for documents on standard input: one a line (JSON lines),
 or documents of several lines, one after the other. A document may have a member \"name\" beside
 \"models\". An object with \"self\" and \"compatible\", as in an instance's migration/compatible, is a
 candidate for each type that it names.
@@ -71,6 +73,15 @@ Examples:
   vfio-migrate select source.json hosts/
   vfio-migrate --json select --best 1 source.json - < candidates.jsonl
   vfio-migrate select --cache /var/cache/vfio-migrate source.json hosts/";
+
+const COMMAND_LINE_HELP: &str = "\
+A PROGRAM is an executable file that emulates a device for vfio-user and prints its migration
+information with --print-migration-info-json. The arguments are the source's list, and the off value
+of each parameter that the list lacks. A socket is for you to add.
+
+Examples:
+  vfio-migrate command-line UUID ./vfio-user-device
+  vfio-migrate command-line source.json ./vfio-user-device";
 
 const CALLOUT_HELP: &str = "\
 The script is tools/integration/mdevctl-callout; mdevctl passes it these options. What is to be
@@ -163,7 +174,7 @@ pub enum Command {
     /// Show what a type, an instance or a file offers: models, parameters, versions
     #[command(after_help = INFO_HELP)]
     Info {
-        /// Type, PARENT/TYPE, UUID of an instance, file with migration information, or -
+        /// Type, PARENT/TYPE, UUID of an instance, file with migration information, program, or -
         #[arg(value_hint = ValueHint::AnyPath)]
         what: String,
     },
@@ -179,9 +190,19 @@ pub enum Command {
         /// UUID of an instance, parameter list, saved state, or -
         #[arg(value_hint = ValueHint::AnyPath)]
         source: String,
-        /// UUID of an instance, file with migration information, type, or -
+        /// UUID of an instance, file with migration information, type, program, or -
         #[arg(value_hint = ValueHint::AnyPath)]
         destination: String,
+    },
+    /// Print the command line that starts a device program as the destination of a source
+    #[command(name = "command-line", after_help = COMMAND_LINE_HELP)]
+    HowToStart {
+        /// UUID of an instance, parameter list, saved state, or -
+        #[arg(value_hint = ValueHint::AnyPath)]
+        source: String,
+        /// The program
+        #[arg(value_hint = ValueHint::AnyPath)]
+        program: String,
     },
     /// Find out which of many destinations can take a source, best first
     #[command(after_help = SELECT_HELP)]
@@ -300,6 +321,7 @@ impl Command {
             Self::Types
             | Self::Info { .. }
             | Self::Params { .. }
+            | Self::HowToStart { .. }
             | Self::Watch { .. }
             | Self::Completions { .. }
             | Self::Man { .. } => false,
@@ -313,7 +335,7 @@ pub struct Select {
     /// UUID of an instance, parameter list, or saved state
     #[arg(value_hint = ValueHint::AnyPath)]
     pub source: String,
-    /// Files, directories, types, UUIDs of instances, or - for documents on standard input
+    /// Files, directories, types, UUIDs of instances, programs, or - for documents on standard input
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     pub candidates: Vec<String>,
     /// Keep copies of migration information there, and read anew what has another generation

@@ -8,6 +8,7 @@ use crate::output::Output;
 
 pub mod callout;
 pub mod choose;
+pub mod command_line;
 pub mod help;
 pub mod man;
 pub mod select;

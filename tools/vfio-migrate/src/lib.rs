@@ -16,6 +16,7 @@ pub mod mdevctl;
 pub mod note;
 pub mod operand;
 pub mod prepare;
+pub mod program;
 pub mod select;
 pub mod state;
 pub mod sysfs;

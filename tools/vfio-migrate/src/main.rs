@@ -94,6 +94,9 @@ fn run(command: &Command, context: &mut Context<'_>) -> Result<bool, Error> {
             source,
             destination,
         } => commands::choose::check(context, source, destination),
+        Command::HowToStart { source, program } => {
+            commands::command_line::command_line(context, source, program)
+        }
         Command::Select(arguments) => commands::select::select(context, arguments),
         Command::Callout(asked) => commands::callout::callout(context, asked),
         Command::Prepare {

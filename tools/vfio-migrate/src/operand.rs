@@ -2,8 +2,8 @@
 
 //! What the words on the command line name.
 //!
-//! A UUID is an instance. `-` is standard input. What exists as a file is that file. Anything else is the name of a type,
-//! `TYPE` or `PARENT/TYPE`.
+//! A UUID is an instance. `-` is standard input. What exists as a file is that file, which as a destination may be a device
+//! program. Anything else is the name of a type, `TYPE` or `PARENT/TYPE`.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::input;
 use crate::json::{read_info, read_source, Bump, Info, Source};
+use crate::program::{self, is_program};
 use crate::sysfs::{read_bounded, Instance, Sysfs};
 
 /// The word for standard input and standard output.
@@ -93,9 +94,11 @@ pub struct Destination<'a> {
     pub generation: Option<&'a str>,
     /// Set if it is an instance.
     pub instance: Option<Instance>,
+    /// Whether it is a device program.
+    pub is_program: bool,
 }
 
-/// The destination that the word names: an instance, a file with migration information, or a type.
+/// The destination that the word names: an instance, a device program, a file with migration information, or a type.
 pub fn destination<'a>(arena: &'a Bump, sysfs: &Sysfs, word: &str) -> Result<Destination<'a>> {
     if let Ok(uuid) = Uuid::try_parse(word) {
         let instance = sysfs.instance(uuid)?;
@@ -104,9 +107,14 @@ pub fn destination<'a>(arena: &'a Bump, sysfs: &Sysfs, word: &str) -> Result<Des
             types: std::slice::from_ref(ty),
             generation: None,
             instance: Some(instance),
+            is_program: false,
         });
     }
-    let info: Info<'a> = if word == STANDARD || input::is_there(Path::new(word))? {
+    let is_program = is_program(word);
+    let info: Info<'a> = if is_program {
+        let bytes: &'a [u8] = arena.alloc_slice_copy(&program::information(word)?);
+        read_info(arena, bytes).map_err(|error| Error::failed(format!("{word}:{error}")))?
+    } else if word == STANDARD || input::is_there(Path::new(word))? {
         let bytes: &'a [u8] = arena.alloc_slice_copy(&document(word)?);
         read_info(arena, bytes)
             .map_err(|error| Error::failed(format!("{}:{error}", display(word))))?
@@ -117,5 +125,6 @@ pub fn destination<'a>(arena: &'a Bump, sysfs: &Sysfs, word: &str) -> Result<Des
         types: info.types,
         generation: info.generation,
         instance: None,
+        is_program,
     })
 }

@@ -16,6 +16,7 @@ use crate::input::{is_there, named, regular};
 use crate::json::{read_candidate, read_head, Bump, NamedType, Offer, ReadError, Source};
 use crate::note::Note;
 use crate::prepare::{changes, steps};
+use crate::program::{information, is_program};
 use crate::sysfs::{read_bounded, Sysfs};
 
 use cache::Found;
@@ -207,7 +208,7 @@ impl<'s> Selection<'s> {
         self
     }
 
-    /// Judges what the word names: an instance, a file, the `.json` files of a directory, or a type.
+    /// Judges what the word names: an instance, a device program, a file, the `.json` files of a directory, or a type.
     pub fn word(&mut self, sysfs: &Sysfs, word: &str) {
         if let Ok(uuid) = Uuid::try_parse(word) {
             return self.instance(sysfs, uuid);
@@ -216,6 +217,7 @@ impl<'s> Selection<'s> {
         match is_there(path) {
             Ok(false) => self.mdev_type(sysfs, word),
             Ok(true) if path.is_dir() => self.directory(path),
+            Ok(true) if is_program(word) => self.program(word),
             Ok(true) => self.file(path, named(path)),
             Err(error) => self.unreadable(word, error.to_string()),
         }
@@ -271,6 +273,19 @@ impl<'s> Selection<'s> {
         });
         let verdict = verdict.unwrap_or_else(|error| Verdict::Unreadable(error.to_string()));
         self.add(&uuid.to_string(), Copy::None, verdict);
+    }
+
+    fn program(&mut self, word: &str) {
+        match information(word) {
+            Ok(text) => {
+                let place = Place {
+                    origin: word,
+                    line: 0,
+                };
+                self.document(&place, word, &text);
+            }
+            Err(error) => self.unreadable(word, error.to_string()),
+        }
     }
 
     fn mdev_type(&mut self, sysfs: &Sysfs, word: &str) {

@@ -11,9 +11,11 @@ use vfio_migrate::json::{Bump, Source};
 use vfio_migrate::note::{records, texts, Note};
 use vfio_migrate::operand::{self, Destination, STANDARD};
 use vfio_migrate::prepare::{changes, prepare as carry_out, steps};
+use vfio_migrate::program::WARNING;
 use vfio_migrate::select::{judge, Verdict};
 
 use super::{count, Context};
+use crate::output::complain;
 
 /// What `prepare` would change of an instance that is compatible.
 fn pending<'a>(
@@ -39,17 +41,29 @@ pub fn check(context: &mut Context<'_>, source: &str, destination: &str) -> Resu
     let from = operand::source(&arena, &context.sysfs, source)?;
     let to = operand::destination(&arena, &context.sysfs, destination)?;
     let verdict = judge(&from, to.types);
+    let warning = to.is_program.then_some(WARNING);
     match &verdict {
         Verdict::Compatible { .. } => {
+            if let Some(warning) = warning {
+                complain(warning);
+            }
             let pending = pending(&arena, &to, &from)?;
             if context.json {
                 let prepared = pending.as_ref().map(Vec::is_empty);
                 let changes = records(pending.as_deref().unwrap_or_default());
-                let document = json!({"compatible": true, "reasons": [], "prepared": prepared, "changes": changes});
+                let mut document = json!({"compatible": true, "reasons": [], "prepared": prepared, "changes": changes});
+                if let Some(warning) = warning {
+                    document["warnings"] = json!([warning]);
+                }
                 context.document(&document);
                 return Ok(true);
             }
             match pending.as_deref() {
+                None if to.is_program => context.line(format_args!(
+                    "compatible; `vfio-migrate command-line {} {}` says how to start it",
+                    quoted(source),
+                    quoted(destination)
+                )),
                 None => context.line("compatible"),
                 Some([]) => context.line("compatible, and prepared"),
                 Some(changes) => context.line(format_args!(
@@ -139,9 +153,9 @@ pub fn prepare(
     Ok(true)
 }
 
-/// The value as a word of the shell.
-fn quoted(value: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:+/".contains(c);
+/// The value as a word of the shell, which is no command's first word unless it has a slash.
+pub(super) fn quoted(value: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:+/=".contains(c);
     match !value.is_empty() && value.chars().all(is_plain) {
         true => value.to_string(),
         false => format!("'{}'", value.replace('\'', "'\\''")),

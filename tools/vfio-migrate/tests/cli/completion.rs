@@ -107,6 +107,7 @@ fn a_shell_completes_every_command() {
         "info",
         "params",
         "check",
+        "command-line",
         "select",
         "prepare",
         "save",
@@ -119,8 +120,8 @@ fn a_shell_completes_every_command() {
         "man",
     ];
     for command in commands {
-        // Of "c" there are three, told apart by the second letter; of "ch" there is one.
-        let typed = &command[..command.len().min(3)];
+        // Of "com" there are two, told apart by the fourth letter.
+        let typed = &command[..command.len().min(4)];
         assert_eq!(shell.arguments(&format!("{typed}\t")), [command]);
         assert_eq!(
             shell.arguments(&format!("{command} --js\t")),

@@ -15,6 +15,7 @@ mod host;
 mod inputs;
 mod json;
 mod output;
+mod programs;
 mod select;
 
 #[test]
