@@ -18,7 +18,7 @@ use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
 use guest_tests::scenarios::{
     bench, broken, contract, dirty_rate, guest_driver, hotplug, kvm_intx, plain, removal, smooth,
-    snapshot, story, two_cards, v1,
+    snapshot, story, two_cards, v1, vfio_user,
 };
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
@@ -58,6 +58,8 @@ const V2: &[Version] = &[Version::V10_0, Version::V11_1];
 const V1: &[Version] = &[Version::V7_2];
 /// The usual QEMU, and that of protocol v1.
 const BOTH: &[Version] = &[Version::V10_0, Version::V7_2];
+/// The QEMU that speaks vfio-user.
+const NEWEST: &[Version] = &[Version::V11_1];
 /// Every QEMU.
 const ALL: &[Version] = &[Version::V10_0, Version::V7_2, Version::V11_1];
 
@@ -254,6 +256,13 @@ const SCENARIOS: &[Scenario] = &[
         seconds: TWENTY,
         versions: V2,
         body: kvm_intx::kept,
+    },
+    Scenario {
+        title: "vfio_user_guest_drives_the_card_that_a_program_is",
+        // Two guests, and each access is a message to another process and back.
+        seconds: TWENTY,
+        versions: NEWEST,
+        body: vfio_user::drives,
     },
     Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",

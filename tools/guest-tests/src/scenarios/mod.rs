@@ -6,7 +6,7 @@
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
 //! [`contract`] (cards that differ), [`two_cards`], [`hotplug`], [`guest_driver`] (what the guest does meanwhile), [`dirty_rate`],
-//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`] and [`removal`]; [`plain`] types the commands of README.md
+//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`], [`removal`] and [`vfio_user`] (the card is a program); [`plain`] types the commands of README.md
 //! into a [`terminal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
@@ -34,3 +34,4 @@ pub mod tool;
 pub mod two_cards;
 pub mod v1;
 pub mod version;
+pub mod vfio_user;

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The card is a program, which QEMU reaches by vfio-user: with the commands of Documentation/vfio-user.rst, as they are written
+//! there.
+//!
+//! It is the card that the driver has, too: the same table, so that a check between them means something, and the same model
+//! behind it.
+
+use std::io::Read;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{bail, ensure, Context, Result};
+use rustix::event::{poll, PollFd, PollFlags};
+use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use serde_json::Value;
+
+use super::cards::{Cards, Driver, UNMASK_REFUSED};
+use super::guest::{Guest, View};
+use super::scene::Scene;
+use super::smooth::SOME;
+use super::terminal::Terminal;
+use super::version::Version;
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::l2::line::Interrupt;
+use crate::mdev::MdevType;
+
+/// The text with the commands.
+const TEXT: &str = include_str!("../../../../Documentation/vfio-user.rst");
+/// The socket that it names.
+const SOCKET: &str = "/run/card.sock";
+/// What `vfio-migrate` has to say of every program.
+const WARNING: &str = "does not migrate vfio-user devices";
+/// Ports of the card.
+const PORTS: usize = 2;
+
+/// The block of the text that is marked so, without its indentation.
+fn block(name: &str) -> Result<String> {
+    let mark = format!(".. tested: {name}\n\n::\n\n");
+    let (_, rest) = TEXT
+        .split_once(&mark)
+        .with_context(|| format!("the text has no block marked as {name}"))?;
+    let lines = rest.lines().map_while(|line| line.strip_prefix("  "));
+    Ok(lines.collect::<Vec<&str>>().join("\n"))
+}
+
+/// The commands of a block that a shell prompts for.
+fn commands(name: &str) -> Result<Vec<String>> {
+    let text = block(name)?;
+    let commands: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ "))
+        .map(str::to_string)
+        .collect();
+    ensure!(!commands.is_empty(), "{name} has no commands");
+    Ok(commands)
+}
+
+/// What the text's commands stand in.
+struct Shell {
+    source: String,
+    program: String,
+    path: String,
+    directory: PathBuf,
+}
+
+impl Shell {
+    fn new(source: String, version: Version, directory: PathBuf) -> Result<Self> {
+        let here = std::env::current_exe().context("the path of this program")?;
+        let here = here.parent().context("its directory")?.to_path_buf();
+        let qemu = version.program();
+        let qemu = Path::new(&qemu).parent().context("QEMU's directory")?;
+        let others = std::env::var("PATH").unwrap_or_default();
+        Ok(Self {
+            source,
+            program: here.join("vfio-user-device").display().to_string(),
+            path: format!("{}:{}:{others}", qemu.display(), here.display()),
+            directory,
+        })
+    }
+
+    fn variables(&self) -> [(&str, &str); 3] {
+        [
+            ("source", self.source.as_str()),
+            ("program", self.program.as_str()),
+            ("PATH", self.path.as_str()),
+        ]
+    }
+
+    fn command(&self, text: &str) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", text])
+            .envs(self.variables())
+            .current_dir(&self.directory)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command, which has to succeed: standard output and standard error.
+    fn run(&self, text: &str) -> Result<(String, String)> {
+        let output = self.command(text).output().context("sh")?;
+        let [out, err] = [output.stdout, output.stderr].map(|bytes| {
+            let text = String::from_utf8_lossy(&bytes);
+            text.trim_end().to_string()
+        });
+        let status = output.status;
+        ensure!(status.success(), "{text}: {status}: {out} {err}");
+        Ok((out, err))
+    }
+}
+
+/// The program, serving a card.
+struct Device(Child);
+
+impl Device {
+    /// Starts it, and waits until it takes clients.
+    fn start(shell: &Shell, command: &str) -> Result<Self> {
+        let socket = Path::new(SOCKET);
+        ensure!(!socket.exists(), "{SOCKET} is there already");
+        ensure!(
+            command.ends_with(&format!("--socket-path {SOCKET}")),
+            "{command} makes another socket"
+        );
+        // It tells as a service manager wants to be told.
+        let name = shell.directory.join("ready");
+        let ready = UnixDatagram::bind(&name).context("a socket to be told on")?;
+        // In the shell's place: what is to be ended is the program.
+        let mut command = shell.command(&format!("exec {command}"));
+        command.env("NOTIFY_SOCKET", &name).stderr(Stdio::piped());
+        let mut device = Self(command.spawn().context("sh")?);
+        let ended = pidfd_open(Pid::from_child(&device.0), PidfdFlags::empty())?;
+        let mut files = [
+            PollFd::new(&ready, PollFlags::IN),
+            PollFd::new(&ended, PollFlags::IN),
+        ];
+        poll(&mut files, None).context("poll")?;
+        if files[0].revents().is_empty() {
+            let mut said = String::new();
+            let stderr = device.0.stderr.as_mut().context("its standard error")?;
+            stderr.read_to_string(&mut said)?;
+            bail!("the program ended: {said}");
+        }
+        ensure!(socket.exists(), "it is ready without {SOCKET}");
+        Ok(device)
+    }
+
+    /// Ends it as a service manager does.
+    fn terminate(mut self) -> Result<ExitStatus> {
+        let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
+        pidfd_send_signal(process, Signal::TERM)?;
+        self.0.wait().context("the program")
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // The socket goes with a program that ends by itself, and stays where one is killed.
+        if let Ok(None) = self.0.try_wait() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+            let _ = std::fs::remove_file(SOCKET);
+        }
+    }
+}
+
+/// What is offered, without the mark that says when it may have changed.
+fn offer(text: &str) -> Result<Value> {
+    let mut document: Value = serde_json::from_str(text).context("migration information")?;
+    let members = document.as_object_mut();
+    let generation = members.and_then(|members| members.remove("generation"));
+    ensure!(
+        generation.is_some_and(|generation| generation.is_string()),
+        "there is no generation: {text}"
+    );
+    Ok(document)
+}
+
+/// The program offers what the driver does, and `vfio-migrate` says how it is started and warns of it.
+fn offers(shell: &Shell) -> Result<()> {
+    for command in commands("offer")? {
+        let (out, err) = shell.run(&command)?;
+        diag!("$ {command}\n{out}");
+        let warns = command.contains("check") && command.ends_with("$program");
+        ensure!(
+            err.contains(WARNING) == warns,
+            "{command} says on standard error: {err:?}"
+        );
+    }
+    let file = shell.directory.join("offer.json");
+    let printed = std::fs::read_to_string(file).context("offer.json")?;
+    let of_driver = MdevType::find("mdev_serial-any")?.attribute("migration_info.json")?;
+    ensure!(
+        offer(&printed)? == offer(&of_driver)?,
+        "the program offers {printed}, the driver {of_driver}"
+    );
+    Ok(())
+}
+
+/// A guest drives the program's card as it drives the driver's: records come back whole and in order, by interrupts. Then another
+/// guest does, as the program outlives the first one's QEMU.
+pub fn drives(version: Version) -> Outcome {
+    let scene = Scene::with_qemu(version, "vfio-user")?;
+    let cards = Cards::create(Driver::MdevSerial, &[PORTS])?;
+    let source = cards.instances()[0].uuid().to_string();
+    let shell = Shell::new(source, version, scene.place().sockets.clone())?;
+    offers(&shell)?;
+
+    let start = commands("start")?.pop().context("no command")?;
+    let device = Device::start(&shell, &start)?;
+    let monitor = block("monitor")?;
+    let view = View {
+        ports: PORTS,
+        cards: 1,
+        interrupt: Interrupt::Intx,
+    };
+    for name in ["first", "second"] {
+        let machine = Terminal::run(scene.place(), name, &monitor, &shell.variables())?;
+        let mut guest = Guest::boot(&machine, 0, &view)?;
+        guest.count_on(&machine, SOME)?;
+        guest.settle(&machine)?;
+        guest.count_on(&machine, SOME)?;
+        let reports = guest.settle(&machine)?;
+        diag!("{name}: {reports:?}");
+        machine.quit(&[UNMASK_REFUSED])?;
+    }
+    let status = device.terminate()?;
+    ensure!(status.success(), "the program ended with {status}");
+    ensure!(!Path::new(SOCKET).exists(), "the program left its socket");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_the_commands_and_they_agree_on_the_socket() {
+        assert!(commands("offer").unwrap().len() > 1);
+        let start = commands("start").unwrap();
+        assert_eq!(start.len(), 1);
+        assert!(start[0].ends_with(SOCKET));
+        let monitor = block("monitor").unwrap();
+        assert!(monitor.contains(&format!("\"path\":\"{SOCKET}\"")));
+        assert!(monitor.starts_with("qemu-system-x86_64 ") && !monitor.ends_with('\\'));
+        assert!(block("nothing").is_err());
+    }
+}
