@@ -157,7 +157,11 @@ fn interrupted(path: &Path, ignore: &str, signals: &[Signal]) -> Option<i32> {
     for signal in signals {
         kill_process(Pid::from_child(&child), *signal).unwrap();
     }
-    child.wait().unwrap().signal()
+    // Waiting closes it otherwise, and the end of its input may come to the child before the signal does.
+    let input = child.stdin.take();
+    let ended_by = child.wait().unwrap().signal();
+    drop(input);
+    ended_by
 }
 
 #[test]
