@@ -9,7 +9,7 @@
 use rustix::time::{clock_gettime, ClockId};
 use std::time::Duration;
 
-/// The rate of the counter of a machine that counts instructions, where each takes a nanosecond.
+/// The rate of the counter of a machine that counts instructions: it counts the nanoseconds that they take.
 pub const COUNTING_KHZ: u64 = 1_000_000;
 
 /// How long to look at the counter. Reading both clocks takes well below a microsecond: the result is good to some parts in a

@@ -23,6 +23,9 @@ const BOOT_MODULES: &str = "boot-modules";
 /// A machine that counts instructions.
 const COUNTING: &str = "count";
 
+/// A machine whose clock does not wait.
+const SKIPPING: &str = "skip";
+
 /// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct Environment {
@@ -36,6 +39,17 @@ pub struct Environment {
         value_parser = any_path
     )]
     pub kernel: PathBuf,
+    /// The same of the guests' kernel, if it is another than the machine's
+    #[arg(
+        long,
+        env = "LAB_GUEST_KERNEL",
+        value_name = "DIR",
+        global = true,
+        hide_default_value = true,
+        default_value = "",
+        value_parser = any_path
+    )]
+    pub guest_kernel: PathBuf,
     /// Directory of the modules under test
     #[arg(long, env = "LAB_MODULES", value_name = "DIR", global = true)]
     pub modules: Option<PathBuf>,
@@ -107,9 +121,10 @@ pub struct Environment {
         default_value_t = 1.0
     )]
     pub timeout_scale: f64,
-    /// How the machine is emulated: count has one processor, and a nanosecond of its clock is an instruction. Guests inside it
-    /// always run under KVM
-    #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm", COUNTING])]
+    /// How the machine is emulated: count has one processor, and a nanosecond of its clock is an instruction; skip has one processor,
+    /// too, and does not wait until it is later when nothing else is to be done. Guests inside it always run under KVM, which these
+    /// two are too slow for
+    #[arg(long, env = "LAB_ACCEL", global = true, default_value = "tcg", value_parser = ["tcg", "kvm", COUNTING, SKIPPING])]
     pub accel: String,
     /// The QEMU that runs the machine
     #[arg(
@@ -141,32 +156,52 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Whether the machine counts instructions.
-    pub fn counts(&self) -> bool {
-        self.accel == COUNTING
+    /// For how long a machine takes an instruction that it counts, as a power of two of nanoseconds; `None` if time passes as it does
+    /// elsewhere.
+    pub fn icount_shift(&self) -> Option<u8> {
+        match self.accel.as_str() {
+            COUNTING => Some(0),
+            // Several times what an instruction takes: a process that waits busily is done sooner.
+            SKIPPING => Some(4),
+            _ => None,
+        }
+    }
+
+    /// Processors of the machine. One that counts has the others wait for it, which gains nothing.
+    pub fn processors(&self) -> u32 {
+        match self.icount_shift() {
+            Some(_) => 1,
+            None => self.cpus,
+        }
     }
 
     /// The same with a machine that counts instructions.
     pub fn counting(&self) -> Self {
         Self {
             accel: COUNTING.to_owned(),
-            cpus: 1,
             ..self.clone()
         }
     }
 
     /// The kernel image. Its name tells how it is started.
     pub fn kernel_image(&self) -> Result<PathBuf> {
-        let directory = given(&self.kernel, "LAB_KERNEL")?;
-        let places = KERNELS.map(|name| directory.join(name));
-        let found = places.into_iter().find(|path| path.is_file());
-        found.with_context(|| {
-            format!(
-                "{} has neither {}: build the test kernel first",
-                directory.display(),
-                KERNELS.join(" nor ")
-            )
-        })
+        image_in(given(&self.kernel, "LAB_KERNEL")?)
+    }
+
+    /// The kernel image of the guests.
+    pub fn guest_kernel_image(&self) -> Result<PathBuf> {
+        match self.guest_kernel.as_os_str().is_empty() {
+            true => self.kernel_image(),
+            false => image_in(&self.guest_kernel),
+        }
+    }
+
+    /// Whether the kernel's configuration has this line.
+    pub fn kernel_is_configured(&self, line: &str) -> bool {
+        let text = self
+            .kernel_config()
+            .and_then(|path| fs::read_to_string(path).ok());
+        text.is_some_and(|text| text.lines().any(|of| of == line))
     }
 
     /// The kernel's configuration, if it is there.
@@ -228,6 +263,19 @@ impl Environment {
     }
 }
 
+/// The kernel image in a directory.
+fn image_in(directory: &Path) -> Result<PathBuf> {
+    let places = KERNELS.map(|name| directory.join(name));
+    let found = places.into_iter().find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "{} has neither {}: build the test kernel first",
+            directory.display(),
+            KERNELS.join(" nor ")
+        )
+    })
+}
+
 fn read_modules(directory: &Path) -> Result<Vec<Module>> {
     let paths = modules::find(directory)?;
     paths.iter().map(|path| Module::read(path)).collect()
@@ -279,6 +327,36 @@ mod tests {
         assert!(env.kernel_image().unwrap().ends_with("vmlinuz"));
         fs::write(place.path().join("vmlinux"), "x").unwrap();
         assert!(env.kernel_image().unwrap().ends_with("vmlinux"));
+    }
+
+    #[test]
+    fn guests_have_the_machines_kernel_or_their_own() {
+        let place = tempfile::tempdir().unwrap();
+        let [machine, guest] = ["machine", "guest"].map(|name| place.path().join(name));
+        for directory in [&machine, &guest] {
+            fs::create_dir(directory).unwrap();
+            fs::write(directory.join("vmlinux"), "x").unwrap();
+        }
+        let mut env = environment(&machine);
+        assert!(env.guest_kernel_image().unwrap().starts_with(&machine));
+        env.guest_kernel = guest.clone();
+        assert!(env.guest_kernel_image().unwrap().starts_with(&guest));
+        env.guest_kernel = place.path().join("none");
+        assert!(env.guest_kernel_image().is_err());
+    }
+
+    #[test]
+    fn an_option_is_a_whole_line_of_the_configuration() {
+        let place = tempfile::tempdir().unwrap();
+        let env = environment(place.path());
+        assert!(!env.kernel_is_configured("CONFIG_KASAN=y"));
+        fs::write(
+            place.path().join("config"),
+            "CONFIG_KASAN=y\nCONFIG_KCOV=yes\n",
+        )
+        .unwrap();
+        assert!(env.kernel_is_configured("CONFIG_KASAN=y"));
+        assert!(!env.kernel_is_configured("CONFIG_KCOV=y"));
     }
 
     #[test]

@@ -175,23 +175,28 @@ impl Machine {
             "-no-reboot",
         ]);
         command.args(["-name", "lab", "-machine", "q35"]);
-        match env.accel.as_str() {
-            "kvm" => command.args(["-accel", "kvm", "-cpu", "host"]),
-            // A nanosecond of the machine's time an instruction; it does not pass while the processor has nothing to do.
-            _ if env.counts() => command
+        match (env.accel.as_str(), env.icount_shift()) {
+            ("kvm", _) => command.args(["-accel", "kvm", "-cpu", "host"]),
+            // The machine's time passes by instructions; while the processor has nothing to do, it jumps to when it will have.
+            (_, Some(shift)) => command
                 .args(["-accel", "tcg,thread=single", "-cpu", "max"])
-                .args(["-icount", "shift=0,sleep=off"]),
+                .args(["-icount", &format!("shift={shift},sleep=off")]),
             _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
         };
-        command.args(["-smp", &env.cpus.to_string(), "-m", &env.memory.to_string()]);
+        command.args([
+            "-smp",
+            &env.processors().to_string(),
+            "-m",
+            &env.memory.to_string(),
+        ]);
         command
             .arg("-kernel")
             .arg(env.kernel_image()?)
             .arg("-initrd")
             .arg(format!("/proc/self/fd/{INITRD_FD}"));
-        let rate = match env.counts() {
-            true => Some(clock::COUNTING_KHZ),
-            false => clock::tsc_khz(),
+        let rate = match env.icount_shift() {
+            Some(_) => Some(clock::COUNTING_KHZ),
+            None => clock::tsc_khz(),
         };
         let clock = rate.map_or(String::new(), |khz| {
             format!(" tsc_early_khz={khz} tsc=reliable")

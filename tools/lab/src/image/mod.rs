@@ -265,7 +265,7 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     if let Some(config) = env.kernel_config() {
         add_file(&mut archive, lab_protocol::KERNEL_CONFIG, &config, 0o644)?;
     }
-    let kernel = env.kernel_image()?;
+    let kernel = env.guest_kernel_image()?;
     let name = kernel.file_name().unwrap_or_default().to_string_lossy();
     add_file(&mut archive, &format!("guest/{name}"), &kernel, 0o644)?;
     if let Some((_, init)) = programs.iter().find(|(name, _)| name == GUEST_INIT) {
