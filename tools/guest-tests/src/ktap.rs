@@ -172,8 +172,9 @@ impl Suite {
         self
     }
 
-    /// Runs the tests and reports them. The program's arguments choose: `--list` prints the names; any other argument
-    /// keeps the tests whose name contains it. The result is success when no test failed and at least one was chosen.
+    /// Runs the tests and reports them. The program's arguments choose: `--list` prints the names; `-NAME` leaves the test of this
+    /// name out; any other argument keeps the tests whose name contains it. The result is success when no test failed and at least
+    /// one was chosen.
     pub fn run(self) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if arguments.iter().any(|argument| argument == "--list") {
@@ -185,8 +186,18 @@ impl Suite {
         self.run_chosen(&arguments)
     }
 
-    /// Runs the tests whose name contains one of `filters` (all if there is none).
+    /// Runs the tests whose name contains one of `filters` (all if there is none), but those that one leaves out.
     pub fn run_chosen(mut self, filters: &[String]) -> ExitCode {
+        let (without, filters): (Vec<_>, Vec<_>) =
+            filters.iter().partition(|filter| filter.starts_with('-'));
+        for name in without.iter().map(|filter| &filter[1..]) {
+            let count = self.tests.len();
+            self.tests.retain(|test| test.name != name);
+            if self.tests.len() == count {
+                diagnostic(format!("there is no test {name} to leave out"));
+                return ExitCode::FAILURE;
+            }
+        }
         if !filters.is_empty() {
             self.tests.retain(|test| {
                 filters

@@ -2,6 +2,7 @@
 
 //! What runs inside the test machine, and what its programs share.
 
+pub mod checkers;
 pub mod kernel;
 pub mod kernel_log;
 pub mod ktap;

@@ -16,6 +16,7 @@ mod plan;
 mod report;
 mod runner;
 mod screen;
+mod self_check;
 mod session;
 mod verdict;
 
@@ -99,9 +100,20 @@ struct RunArgs {
     /// Run these tests and judge them as `lab test` does: kunit, v2-api, scenarios or the name of one
     #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with_all = ["command", "load", "bare"])]
     tests: Vec<String>,
+    /// Tests that the chosen programs leave out
+    #[arg(
+        long,
+        value_name = "PROGRAM/NAME",
+        num_args = 1..,
+        requires = "tests"
+    )]
+    leave_out: Vec<String>,
     /// Machines to use at a time for --tests
     #[arg(long, env = "LAB_MACHINES", value_name = "N")]
     machines: Option<usize>,
+    /// Results of an earlier run, the suites.json that it wrote, to be counted with those of --tests under this name
+    #[arg(long, value_name = "NAME=FILE", requires = "tests")]
+    with: Vec<Earlier>,
     /// The command and its arguments
     #[arg(last = true, required_unless_present = "tests")]
     command: Vec<String>,
@@ -143,11 +155,16 @@ fn main() -> ExitCode {
     let Cli { env, action } = Cli::parse();
     let done = match action {
         Action::Image => prepare(&env),
-        Action::Run(args) if !args.tests.is_empty() => {
-            test(&env, &args.tests, &[], &[], args.machines)
-        }
+        Action::Run(args) if !args.tests.is_empty() => test(
+            &env,
+            &args.tests,
+            &args.leave_out,
+            &[],
+            &args.with,
+            args.machines,
+        ),
         Action::Run(args) => command(&env, &args),
-        Action::Test(args) => test(&env, &[], &args.host_tests, &args.with, args.machines),
+        Action::Test(args) => test(&env, &[], &[], &args.host_tests, &args.with, args.machines),
         Action::Shell(args) => shell(&env, &args),
         Action::Demo { timeout, qemu } => demo(&env, Duration::from_secs(timeout), qemu),
         Action::Bench(args) => measure(&env, &args),
@@ -171,13 +188,14 @@ fn prepare(env: &Environment) -> Result<ExitCode> {
 fn test(
     env: &Environment,
     only: &[String],
+    leave_out: &[String],
     host_tests: &[PathBuf],
     with: &[Earlier],
     machines: Option<usize>,
 ) -> Result<ExitCode> {
     let started = Instant::now();
     let all = env.all_modules()?;
-    let plan = Plan::new(env, &all, only)?;
+    let plan = Plan::new(env, &all, only, leave_out)?;
     let image = Image::build(env, &all, |version| plan.needs_qemu(version))?;
     let results = runner::prepare_results(env)?;
     let screen = Screen::default();
@@ -186,6 +204,16 @@ fn test(
         .unwrap_or_else(machines_at_a_time)
         .clamp(1, plan.jobs.len().max(1));
     suites.extend(runner::run(env, &plan, &image, machines, &screen));
+    if plan.self_check {
+        let checked = self_check::run(env, &image).unwrap_or_else(|error| Suite {
+            name: self_check::SUITE.to_owned(),
+            cases: vec![verdict::failed("machine", format!("{error:#}"))],
+        });
+        for case in &checked.cases {
+            screen.case(&checked.name, case);
+        }
+        suites.push(checked);
+    }
     if plan.bench {
         let counted = gate(env).unwrap_or_else(|error| Suite {
             name: bench::baseline::SUITE.to_owned(),

@@ -4,6 +4,7 @@
 
 use crate::environment::Environment;
 use crate::modules::Module;
+use crate::self_check;
 use anyhow::{bail, Context, Result};
 use std::path::Path;
 use std::process::Command;
@@ -17,6 +18,15 @@ pub const KUNIT: &str = "kunit";
 
 /// Name by which the gate of the bench is asked for.
 pub const BENCH: &str = crate::bench::baseline::SUITE;
+
+/// Name by which it is asked for that faults are noticed.
+pub const SELF_CHECK: &str = self_check::SUITE;
+
+/// The line of the configuration of a kernel that looks for faults by itself.
+pub const CHECKED: &str = "CONFIG_DEBUG_KMEMLEAK=y";
+
+/// The program that asks such a kernel what it found.
+const CHECKERS: (&str, Duration) = ("checkers", Duration::from_secs(120));
 
 /// Programs that try the user API, protocol by protocol and as other monitors use it, and the command line tool, without QEMU.
 const HARNESSES: [(&str, Duration); 4] = [
@@ -53,20 +63,27 @@ pub struct Plan {
     pub kunit: bool,
     /// Whether operations are counted and compared with the baseline.
     pub bench: bool,
+    /// Whether faults are made, to see that they are noticed.
+    pub self_check: bool,
     /// Programs to be run.
     pub jobs: Vec<Job>,
 }
 
 impl Plan {
-    /// The plan for the tests named in `only`, or for all of them.
-    pub fn new(env: &Environment, all: &[Module], only: &[String]) -> Result<Self> {
+    /// The plan for the tests named in `only`, or for all of them, without those in `leave_out`.
+    pub fn new(
+        env: &Environment,
+        all: &[Module],
+        only: &[String],
+        leave_out: &[String],
+    ) -> Result<Self> {
         let modules = env
             .modules_to_load(all, &MODULES)?
             .into_iter()
             .cloned()
             .collect();
         let directory = env.guest_tests()?;
-        for (program, _) in HARNESSES.into_iter().chain([SCENARIOS]) {
+        for (program, _) in HARNESSES.into_iter().chain([SCENARIOS, CHECKERS]) {
             if !directory.join(program).is_file() {
                 bail!(
                     "{} has no {program}: build the guest programs first",
@@ -89,12 +106,29 @@ impl Plan {
             modules,
             kunit: true,
             bench: true,
+            self_check: self_check::is_possible(all),
             jobs,
         };
         if !only.is_empty() {
             plan.choose(only)?;
         }
+        plan.leave_out(leave_out)?;
         Ok(plan)
+    }
+
+    /// Has programs leave tests out, each named as `PROGRAM/NAME`.
+    fn leave_out(&mut self, tests: &[String]) -> Result<()> {
+        for test in tests {
+            let (program, name) = test.split_once('/').with_context(|| {
+                format!("{test} is no test to leave out: name it as PROGRAM/NAME")
+            })?;
+            let job = self.jobs.iter_mut().find(|job| job.label == program);
+            let job = job.with_context(|| {
+                format!("{test} cannot be left out: {program} is not to be run, or does not have such tests")
+            })?;
+            job.argv.push(format!("-{name}"));
+        }
+        Ok(())
     }
 
     /// Whether a program needs the QEMU of this version.
@@ -105,16 +139,21 @@ impl Plan {
 
     fn choose(&mut self, only: &[String]) -> Result<()> {
         for name in only {
-            if ![KUNIT, BENCH].contains(&name.as_str())
+            if ![KUNIT, BENCH, SELF_CHECK].contains(&name.as_str())
                 && !self.jobs.iter().any(|job| job.is_called(name))
             {
                 let mut names: Vec<_> = self.jobs.iter().map(|job| job.label.as_str()).collect();
-                names.splice(0..0, [KUNIT, BENCH]);
+                names.splice(0..0, [KUNIT, BENCH, SELF_CHECK]);
                 bail!("there is no test {name}; there are {}", names.join(", "));
             }
         }
         self.kunit = only.iter().any(|name| name == KUNIT);
         self.bench = only.iter().any(|name| name == BENCH);
+        let asked = only.iter().any(|name| name == SELF_CHECK);
+        if asked && !self.self_check {
+            bail!("{SELF_CHECK} needs the debug kernel: set KERNEL=debug");
+        }
+        self.self_check = asked;
         self.jobs
             .retain(|job| only.iter().any(|name| job.is_called(name)));
         Ok(())
@@ -133,6 +172,18 @@ impl Job {
     /// Whether `name` asks for it: its suite, its label, or the label without the suite.
     fn is_called(&self, name: &str) -> bool {
         [self.suite.as_str(), &self.label, self.name()].contains(&name)
+    }
+}
+
+/// The job that asks a debug kernel what it found, on a machine with the modules loaded, or unloaded again.
+pub fn checkers(machine: &str, when: &str) -> Job {
+    let (program, deadline) = CHECKERS;
+    Job {
+        suite: format!("{program}/{machine}, modules {when}"),
+        label: format!("{program}-{when}"),
+        argv: vec![format!("/tests/{program}")],
+        deadline,
+        qemu: None,
     }
 }
 
@@ -204,12 +255,31 @@ mod tests {
             modules: vec![],
             kunit: true,
             bench: true,
+            self_check: true,
             jobs: parse_list("old\t60\t7.2\nusual\t60\t10.0\nnone\n").unwrap(),
         };
         assert!(plan.needs_qemu("7.2") && plan.needs_qemu("10.0") && !plan.needs_qemu("11.1"));
         plan.choose(&["usual".to_owned(), "none".to_owned()])
             .unwrap();
         assert!(!plan.needs_qemu("7.2") && plan.needs_qemu("10.0"));
+    }
+
+    #[test]
+    fn what_a_program_leaves_out_it_is_told() {
+        let mut plan = Plan {
+            modules: vec![],
+            kunit: true,
+            bench: true,
+            self_check: true,
+            jobs: parse_list("a\nb\n").unwrap(),
+        };
+        plan.jobs[0].label = "v2-api".to_owned();
+        plan.leave_out(&["v2-api/one".to_owned(), "v2-api/two".to_owned()])
+            .unwrap();
+        assert_eq!(plan.jobs[0].argv[2..], ["-one", "-two"]);
+        assert_eq!(plan.jobs[1].argv.len(), 2);
+        assert!(plan.leave_out(&["v1-api/one".to_owned()]).is_err());
+        assert!(plan.leave_out(&["one".to_owned()]).is_err());
     }
 
     #[test]
@@ -224,6 +294,7 @@ mod tests {
             modules: vec![],
             kunit: true,
             bench: true,
+            self_check: true,
             jobs: parse_list("a\nb\n").unwrap(),
         };
         let choose = |names: &[&str]| {

@@ -5,7 +5,7 @@
 
 use crate::environment::Environment;
 use crate::image::Image;
-use crate::plan::{Job, Plan};
+use crate::plan::{self, Job, Plan};
 use crate::report::{Case, Outcome, Suite};
 use crate::screen::Screen;
 use crate::session::{Session, Stream};
@@ -146,7 +146,9 @@ impl Runner<'_> {
                 }
             }
             if usable(&mut session) {
+                self.ask_checkers(&mut session, name, "loaded")?;
                 self.unload(place, &mut session);
+                self.ask_checkers(&mut session, name, "unloaded")?;
             }
         } else {
             // What could not be loaded here cannot be loaded elsewhere.
@@ -212,6 +214,14 @@ impl Runner<'_> {
                 None => self.report_once(MODULES, Case::new(title, Outcome::Passed)),
             }
         }
+    }
+
+    /// Has a debug kernel's checkers say what they found so far.
+    fn ask_checkers(&self, session: &mut Session, machine: &str, when: &str) -> Result<()> {
+        if !self.env.kernel_is_configured(plan::CHECKED) {
+            return Ok(());
+        }
+        self.job(session, &plan::checkers(machine, when))
     }
 
     fn job(&self, session: &mut Session, job: &Job) -> Result<()> {

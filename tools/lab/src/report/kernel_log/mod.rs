@@ -416,8 +416,32 @@ mod tests {
             "rcu: INFO: rcu_preempt self-detected stall on CPU",
             "BUG: scheduling while atomic: cat/12/0x00000002",
             "Oops: general protection fault, 0000 [#1] SMP",
+            "ODEBUG: free active (active state 0) object: ffff888003d0a000 object type: timer_list hint: 0x0",
+            "ODEBUG: Out of memory. ODEBUG disabled",
+            "kobject (00000000b1f6d2a4): tried to init an initialized object, something is seriously wrong.",
+            "kobject: 'a' (00000000b1f6d2a4): is not initialized, yet kobject_put() is being called.",
+            "BUG: MAX_LOCKDEP_CHAINS too low!",
+            "turning off the locking correctness validator.",
+            "WARNING: possible irq lock inversion dependency detected",
+            "refcount_t: addition on 0; use-after-free.",
+            "kmemleak: Kernel memory leak detector disabled",
         ] {
             assert_eq!(titles(&mut log(&[START, (6, 0, text), END])), [text]);
+        }
+    }
+
+    #[test]
+    fn a_checker_that_says_that_it_is_there_has_found_nothing() {
+        for text in [
+            "rcu: \tRCU callback double-/use-after-free debug is enabled.",
+            "kasan: KernelAddressSanitizer initialized (generic)",
+            "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
+            "kmemleak: Kernel memory leak detector initialized (mem pool available: 14764)",
+        ] {
+            assert!(
+                titles(&mut log(&[START, (6, 0, text), END])).is_empty(),
+                "{text}"
+            );
         }
     }
 

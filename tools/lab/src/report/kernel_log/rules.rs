@@ -3,7 +3,7 @@
 //! Which lines of the kernel's log are trouble whatever their level, and which are none though their level says so.
 
 /// Sentences of the kernel's own checkers.
-pub const ALARMS: [&str; 24] = [
+pub const ALARMS: [&str; 26] = [
     r"^WARNING: ",
     r"^BUG: ",
     r"kernel BUG at",
@@ -17,14 +17,16 @@ pub const ALARMS: [&str; 24] = [
     r"UBSAN: ",
     r"possible circular locking dependency",
     r"possible recursive locking",
-    r"inconsistent lock state|bad unlock balance|held lock freed|invalid wait context|DEBUG_LOCKS_WARN_ON",
+    r"inconsistent lock state|bad unlock balance|held lock freed|invalid wait context|DEBUG_LOCKS_WARN_ON|turning off the locking",
     r"suspicious RCU usage",
     r"sleeping function called from invalid context",
     r"scheduling while atomic",
     r"blocked for more than \d+ seconds",
     r"detected stalls|self-detected stall|soft lockup|hard LOCKUP",
-    r"new suspected memory leaks|^unreferenced object",
-    r"list_(add|del) corruption|refcount_t: |use-after-free",
+    r"new suspected memory leaks|^unreferenced object|memory leak detector disabled",
+    r"list_(add|del) corruption|refcount_t: ",
+    r"^ODEBUG: ",
+    r"^kobject.*(tried to init an initialized object|is not initialized, yet|does not have a release)",
     r"stack-protector: |corrupted stack end",
     r"^Call Trace:",
     r"Attempted to kill init",
@@ -34,7 +36,7 @@ pub const ALARMS: [&str; 24] = [
 pub const FATAL: &str = r"^BUG: |kernel BUG at|\bOops\b|general protection fault|double fault|Kernel panic|soft lockup|hard LOCKUP";
 
 /// Lines at level warning that mean nothing here, and why.
-pub const HARMLESS: [(&str, &str); 6] = [
+pub const HARMLESS: [(&str, &str); 7] = [
     (
         r"loading out-of-tree module taints kernel",
         "the modules under test are built outside the kernel's tree",
@@ -46,6 +48,10 @@ pub const HARMLESS: [(&str, &str); 6] = [
     (
         r"^kvm_pr_unimpl_(rd|wr)msr: \d+ callbacks suppressed",
         "more of the above than the kernel says at once",
+    ),
+    (
+        r"^ +# \w+: Test should be marked slow",
+        "a kernel that checks every step takes longer for a test of its own",
     ),
     (
         r"^hrtimer: interrupt took \d+ ns",
