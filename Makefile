@@ -11,7 +11,7 @@ export KDIR KERNEL KERNEL_SRC QEMU DEBIAN_MIRROR DEBIAN_SECURITY_MIRROR
 
 scripts := $(CURDIR)/scripts
 
-.PHONY: help setup demo test test-stock shell bench check modules clean clean-cache distclean
+.PHONY: help setup demo test test-stock test-debug shell bench check modules clean clean-cache distclean
 
 help:
 	@echo 'Live-migratable VFIO devices in Rust, with the test machine they run in.'
@@ -19,6 +19,7 @@ help:
 	@echo '  make demo      a virtual machine with our serial card is live-migrated before your eyes'
 	@echo '  make test      every test; results and logs in results/    (ARGS="--help": choose some)'
 	@echo '  make test-stock  what of it Debian'"'"'s own kernel can run, unmodified: no kernel is built for it'
+	@echo '  make test-debug  what runs in the test machine, with a kernel that looks for faults of memory, locks and leaks'
 	@echo '  make shell     a prompt in the test machine'
 	@echo '  make bench     what operations cost, in instructions; migrations (ARGS=--count-only: none; PROFILE=save: where they go)'
 	@echo '  make modules   the kernel modules only                     (KDIR=: against another kernel)'
@@ -30,7 +31,7 @@ help:
 	@echo 'live in a private directory tree under $${XDG_CACHE_HOME:-~/.cache}/rust-vfio-mdev.'
 	@echo
 	@echo '  QEMU=VERSION     which QEMU the demonstration shows: 7.2 (migration protocol v1), 10.0 (v2; the default) or 11.1 (v2)'
-	@echo '  KERNEL=stock     Debian'"'"'s own kernel instead of the test kernel, for demo and shell'
+	@echo '  KERNEL=stock     Debian'"'"'s own kernel instead of the test kernel, for demo and shell; KERNEL=debug: that of test-debug'
 	@echo '  KDIR=DIR         a ready kernel build tree instead of the test kernel, or Debian'"'"'s headers for "make modules"'
 	@echo '  KERNEL_SRC=PATH  source of the test kernel: a directory or a tarball, instead of the Debian package'
 	@echo '  ARGS="..."       more arguments for demo, test, shell and bench'
@@ -49,6 +50,9 @@ test:
 
 test-stock:
 	@$(scripts)/test-stock $(ARGS)
+
+test-debug:
+	@$(scripts)/test-debug $(ARGS)
 
 check:
 	@$(scripts)/check
