@@ -5,15 +5,26 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+
+use crate::kernel;
+use crate::ktap::scaled;
+use crate::vfio::event_fd::DEADLINE;
 
 /// The driver.
 pub const DRIVER: &str = "mdev_serial";
 /// Where the test machine keeps modules.
 const MODULES: &str = "/lib/modules/lab";
+
+/// Where the kernel has the drivers of mediated devices.
+const DRIVERS: &str = "/sys/bus/mdev/drivers";
+/// Between two looks at whether a name is free: nothing tells when it is.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// rmmod. A module with users is EWOULDBLOCK (delete_module(2)).
 pub fn unload(module: &str) -> Result<(), Errno> {
@@ -21,8 +32,22 @@ pub fn unload(module: &str) -> Result<(), Errno> {
     delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
 }
 
+/// Waits until nothing is left of a driver that was unloaded. A kernel that releases its objects seconds late, to find those who do not
+/// wait (CONFIG_DEBUG_KOBJECT_RELEASE), keeps the driver's name until then, and refuses another of that name with EBUSY.
+fn await_free_name(module: &str) -> Result<()> {
+    let left = Path::new(DRIVERS).join(module);
+    let loaded = Path::new("/sys/module").join(module);
+    let end = Instant::now() + scaled(DEADLINE);
+    while kernel::has("DEBUG_KOBJECT_RELEASE") && left.exists() && !loaded.exists() {
+        ensure!(Instant::now() < end, "{} does not go", left.display());
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
 /// insmod.
 pub fn load(module: &str, parameters: &str) -> Result<()> {
+    await_free_name(module)?;
     let path = Path::new(MODULES).join(format!("{module}.ko"));
     let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
     let parameters = CString::new(parameters)?;
