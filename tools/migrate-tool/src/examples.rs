@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -60,6 +60,8 @@ impl Stage {
             .with("candidates.jsonl", info.replace('\n', " "))?;
         let list = run(["params", "--json", &stage.uuid("UUID")?])?.expect(0)?;
         stage.scratch.with("source.json", list.out)?;
+        let program = std::env::current_exe()?.with_file_name("vfio-user-device");
+        symlink(&program, stage.path("vfio-user-device"))?;
         let state = stage.path("state").display().to_string();
         run(["save", &stage.uuid("UUID")?, &state])?.expect(0)?;
         for directory in [
