@@ -198,10 +198,16 @@ const SCENARIOS: &[Scenario] = &[
         body: broken::not_offered,
     },
     Scenario {
-        title: "r_two_cards_are_refused_and_cancelled_through_multifd_channels",
+        title: "r_two_cards_are_refused_and_cancelled",
         seconds: ONE,
         versions: V2,
         body: two_cards::refused_and_cancelled,
+    },
+    Scenario {
+        title: "r_two_cards_are_refused_and_cancelled_through_multifd_channels",
+        seconds: ONE,
+        versions: V2,
+        body: two_cards::through_multifd_channels,
     },
     Scenario {
         title: "s_card_is_plugged_into_a_running_guest_that_migrates_then",

@@ -141,8 +141,7 @@ impl Cards {
         Ok(self)
     }
 
-    /// With multifd device state transfer for the last card, and for no other: QEMU has a thread send the state of each such
-    /// card, and aborts now and then if a second one has done so before QEMU looks for it (Documentation/testing.rst).
+    /// With multifd device state transfer for the last card, and for no other.
     pub fn with_multifd_transfer(mut self) -> Self {
         self.multifd_transfer = true;
         self

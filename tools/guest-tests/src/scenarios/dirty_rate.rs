@@ -3,8 +3,10 @@
 //! QEMU measures how fast the guest writes memory, for which it has the cards log what they write, before a migration and during
 //! one.
 
-use anyhow::{ensure, Context, Result};
-use qapi::qmp::{self, DirtyRateMeasureMode};
+use std::time::Instant;
+
+use anyhow::{ensure, Result};
+use qapi::qmp::{self, DirtyRateMeasureMode, DirtyRateStatus};
 use serde::{Deserialize, Serialize};
 
 use super::broken::{hold, works};
@@ -14,7 +16,7 @@ use super::smooth::{pair, see_through, Pair};
 use super::timeline::What;
 use super::version::{Protocol, Version};
 use crate::diag;
-use crate::ktap::Outcome;
+use crate::ktap::{scaled, Outcome};
 
 /// How long QEMU measures, in seconds: the least it takes.
 const TIME: i64 = 1;
@@ -77,8 +79,19 @@ fn measure(machine: &Machine) -> Result<()> {
         matches!(what, What::Trace(line)
             if line.starts_with("dirtyrate_set_state") && line.contains("measured"))
     })?;
-    let rate = machine.execute(&QueryDirtyRate {})?.rate;
-    let rate = rate.context("QEMU has no rate after its measurement")?;
+    // QEMU traces the step before it takes it, and tells of it in no other way.
+    let end = Instant::now() + scaled(ANSWER);
+    let rate = loop {
+        let answer = machine.execute(&QueryDirtyRate {})?;
+        match answer.rate {
+            Some(rate) => break rate,
+            None => ensure!(
+                answer.status == DirtyRateStatus::measuring && Instant::now() < end,
+                "QEMU has no rate after its measurement, which is {}",
+                qapi::Enum::name(&answer.status)
+            ),
+        }
+    };
     diag!("the guest writes {rate} MiB/s");
     ensure!(rate >= 0, "the rate is {rate} MiB/s");
     Ok(())
@@ -91,6 +104,7 @@ struct QueryDirtyRate {}
 /// What counts of the answer.
 #[derive(Serialize, Deserialize, Debug)]
 struct DirtyRate {
+    status: DirtyRateStatus,
     #[serde(rename = "dirty-rate")]
     rate: Option<i64>,
 }
