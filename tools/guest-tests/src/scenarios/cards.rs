@@ -61,7 +61,7 @@ pub struct Cards {
     version: Version,
     backend: Backend,
     properties: String,
-    /// The last card's state goes through multifd channels.
+    /// The cards' states go through multifd channels.
     multifd_transfer: bool,
     interrupt: Interrupt,
     append: &'static str,
@@ -141,7 +141,7 @@ impl Cards {
         Ok(self)
     }
 
-    /// With multifd device state transfer for the last card, and for no other.
+    /// With multifd device state transfer for every card.
     pub fn with_multifd_transfer(mut self) -> Self {
         self.multifd_transfer = true;
         self
@@ -189,10 +189,8 @@ impl Cards {
             })
             .collect();
         if self.multifd_transfer {
-            for (number, card) in cards.iter_mut().rev().enumerate() {
-                let on_or_off = if number == 0 { "on" } else { "off" };
-                let property = format!(",x-migration-multifd-transfer={on_or_off}");
-                card.properties.push_str(&property);
+            for card in &mut cards {
+                card.properties.push_str(",x-migration-multifd-transfer=on");
             }
         }
         Spec {
