@@ -24,6 +24,7 @@ pub(super) fn add(suite: &mut Suite) {
         suite,
         removal_asks_the_user_and_waits_until_the_device_is_closed,
         unbinding_asks_the_user_and_waits_until_the_device_is_closed,
+        nothing_is_left_of_a_device_when_its_removal_has_ended,
     );
     tests!(
         suite,
@@ -99,6 +100,48 @@ fn removal_asks_the_user_and_waits_until_the_device_is_closed(
         card_type(1)?.available_instances()?,
         free,
     )
+}
+
+/// The number that the kernel has given a device, the lowest that is free. It takes it back only when it releases the device, after
+/// the last that the driver hears of it.
+fn number(instance: &Mdev) -> anyhow::Result<PathBuf> {
+    instance.cdev_path()
+}
+
+/// A driver could be unloaded as soon as its instances are gone, and the kernel would then call what is not there any more. Where it
+/// releases objects seconds late (CONFIG_DEBUG_KOBJECT_RELEASE), a removal that does not wait for it gives the next one another number.
+fn nothing_is_left_of_a_device_when_its_removal_has_ended(access: Access) -> anyhow::Result<()> {
+    let unused = card_type(1)?.create()?;
+    let first = number(&unused)?;
+    unused.remove()?;
+
+    let used = Card::opened(1, access)?;
+    equal(
+        "after one that nobody opened",
+        number(&used.instance)?,
+        first.clone(),
+    )?;
+    used.close().remove()?;
+
+    let late = Card::opened(1, access)?;
+    equal(
+        "after one that was closed",
+        number(&late.instance)?,
+        first.clone(),
+    )?;
+    let event = late.enable(REQ)?;
+    leave_politely(late, &event, remove, |_| Ok(()))?;
+
+    let unbound = card_type(1)?.create()?;
+    equal(
+        "after one that was closed late",
+        number(&unbound)?,
+        first.clone(),
+    )?;
+    unbind(&unbound)?;
+
+    let next = card_type(1)?.create()?;
+    equal("after one that was unbound", number(&next)?, first)
 }
 
 fn unbinding_asks_the_user_and_waits_until_the_device_is_closed(
