@@ -3,11 +3,11 @@
 //! Any list against any type: what the check promises, `prepare` keeps, unless the device is open or capacity is lacking.
 
 use anyhow::{ensure, Context, Result};
+use guest_tests::kernel;
 use guest_tests::ktap::{diagnostic, Suite};
-use guest_tests::v2_api::check::equal;
 use serde_json::{json, Map, Value as Json};
 
-use crate::capacity::take_all_but;
+use crate::capacity::Taken;
 use crate::host::{instance, list, name, open, run, unchanged, values, Scratch};
 
 pub fn add(suite: &mut Suite) {
@@ -24,6 +24,8 @@ const TYPES: [&str; 4] = [
     "mdev_serial-any",
 ];
 const ROUNDS: usize = 120;
+/// On a kernel that checks every access to memory, and until everything has happened that can.
+const FEWER_ROUNDS: usize = 40;
 
 /// xorshift64: the same numbers in every run, so that a failure can be repeated.
 struct Random(u64);
@@ -95,8 +97,16 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
 ) -> Result<()> {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let scratch = Scratch::new()?;
+    let taken = Taken::new()?;
     let (mut done, mut refused, mut full, mut busy) = (0, 0, 0, 0);
+    let enough = match kernel::has("KASAN") {
+        true => FEWER_ROUNDS,
+        false => ROUNDS,
+    };
     for round in 0..ROUNDS {
+        if round >= enough && [done, refused, full, busy].iter().all(|count| *count > 0) {
+            break;
+        }
         let ty = *random.one(&TYPES);
         let params = random_list(&mut random, ty);
         let card = instance(ty)?;
@@ -106,11 +116,10 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
             .to_string();
         let what = format!("round {round}: {params} for {ty}");
         let promised = run(["check", &document, &name(&card)])?.status == 0;
-        let taken = if random.chance(2) {
-            take_all_but(random.next() as u32 % 3)?
-        } else {
-            Vec::new()
-        };
+        let scarce = random.chance(2);
+        if scarce {
+            taken.all_but(random.next() as u32 % 3)?;
+        }
         let device = if random.chance(4) {
             Some(open(&card)?)
         } else {
@@ -134,11 +143,7 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
                     ensure!(is_open, "{what}: busy, but it is not open: {}", ran.err);
                 } else {
                     full += 1;
-                    ensure!(
-                        ran.err.contains("ENOSPC") && !taken.is_empty(),
-                        "{what}: {}",
-                        ran.err
-                    );
+                    ensure!(ran.err.contains("ENOSPC") && scarce, "{what}: {}", ran.err);
                 }
                 ensure!(
                     ran.err.contains("the instance is as it was"),
@@ -158,6 +163,9 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
             }
             (_, status) => anyhow::bail!("{what}: exit status {status}: {}", ran.err),
         }
+        if scarce {
+            taken.give_back()?;
+        }
     }
     diagnostic(format!(
         "{done} prepared, {refused} not compatible, {full} without capacity, {busy} open"
@@ -171,5 +179,5 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
     ] {
         ensure!(count > 0, "no list was {what}");
     }
-    equal("rounds", done + refused + full + busy, ROUNDS)
+    Ok(())
 }

@@ -38,6 +38,44 @@ pub fn take_all_but(left: u32) -> Result<Vec<Mdev>> {
     Ok(taken)
 }
 
+/// Instances that take ports, more and fewer of them without being removed: what a removal waits for takes seconds on a kernel that
+/// releases its objects late.
+pub struct Taken(Vec<Mdev>);
+
+impl Taken {
+    /// The values of `num-ports`, the greatest first.
+    const SIZES: [u32; 3] = [4, 2, 1];
+
+    /// As many instances as together can take all ports, of which each has one to begin with. One more than their greatest size asks
+    /// for, because there is none of three ports.
+    pub fn new() -> Result<Self> {
+        let count = free()? / Self::SIZES[0] + 1;
+        Ok(Self((0..count).map(|_| any()).collect::<Result<_>>()?))
+    }
+
+    /// Takes ports from the state after [`Taken::new`] or [`Taken::give_back`] on until no more than `left` are free.
+    pub fn all_but(&self, left: u32) -> Result<()> {
+        let mut more = free()?.saturating_sub(left);
+        for instance in &self.0 {
+            let fits = |size: &u32| size - 1 <= more;
+            let size = Self::SIZES.into_iter().find(fits).unwrap_or(1);
+            if size > 1 {
+                set(instance, "num-ports", size.to_string()).context("an instance that grows")?;
+                more -= size - 1;
+            }
+        }
+        equal("free ports", free()?, left)
+    }
+
+    /// Gives all ports back but one for each instance.
+    pub fn give_back(&self) -> Result<()> {
+        for instance in &self.0 {
+            set(instance, "num-ports", "1").context("an instance that shrinks")?;
+        }
+        Ok(())
+    }
+}
+
 fn resizing_charges_and_refunds_the_difference() -> Result<()> {
     let before = free()?;
     let instance = any()?;
