@@ -37,10 +37,10 @@ impl<T: Device> Instance<T> {
     pub(super) fn write(&self, buf: UserPtr, count: usize, position: &mut i64) -> Result<usize> {
         let at = Position::try_from(*position)?;
         let whole = match count {
-            1 => self.write_whole::<1>(buf, at)?,
-            2 => self.write_whole::<2>(buf, at)?,
-            4 => self.write_whole::<4>(buf, at)?,
-            8 => self.write_whole::<8>(buf, at)?,
+            1 => self.write_whole::<1>(buf, at),
+            2 => self.write_whole::<2>(buf, at),
+            4 => self.write_whole::<4>(buf, at),
+            8 => self.write_whole::<8>(buf, at),
             _ => false,
         };
         let done = match whole {
@@ -117,24 +117,24 @@ impl<T: Device> Instance<T> {
         Ok(true)
     }
 
-    /// As [`Instance::read_whole`] reads. The place is judged before the data: data that cannot be read is `EFAULT` only where there
-    /// is room for all of it.
+    /// As [`Instance::read_whole`] reads. The place is judged before the data, so data that cannot be read is no reason to fail yet.
     #[inline]
-    fn write_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> Result<bool> {
+    fn write_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> bool {
         if !at.is_one_access(N) {
-            return Ok(false);
+            return false;
         }
-        let read = UserSlice::new(buf, N).reader().read::<[u8; N]>();
+        let Ok(data) = UserSlice::new(buf, N).reader().read::<[u8; N]>() else {
+            return false;
+        };
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if !state.has_room(at, N) {
-            return Ok(false);
+            return false;
         }
-        let data = read?;
         state.before_access(at, Access::Write(&data));
         state.device.write(at.region, at.offset, &data);
         self.settle(state);
-        Ok(true)
+        true
     }
 
     /// Reads what [`chunk_len`] allows at a time.
