@@ -10,6 +10,8 @@
 //! | [`check`] | whether a source's parameter list suits a type or an instance, with all reasons |
 //! | [`info`] | what all of that looks like as JSON and as text |
 //! | [`clock`] | a device's own time, which stands still while the device does |
+//! | [`session`] | the byte stream between two devices: made while a device is saved, taken while one is loaded |
+//! | [`reason`] | why something was refused, as a short text |
 //! | [`value`] | a parameter's name and value, and which of either are well formed |
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
@@ -22,6 +24,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(any(test, feature = "alloc"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -31,5 +35,7 @@ pub mod crc;
 pub mod fsm;
 pub mod info;
 pub mod model;
+pub mod reason;
+pub mod session;
 pub mod stream;
 pub mod value;

@@ -66,7 +66,7 @@
 //! # Using it
 //!
 //! Writing is a few functions over a [`Sink`]: [`write_setup`], [`write_section`] or
-//! [`SectionWriter`], [`write_end`]; [`setup_len`], [`section_len`] and [`END_LEN`] tell sizes in
+//! [`SectionWriter`], [`write_end`]; [`frame_section`] frames a payload where it is; [`setup_len`], [`section_len`] and [`END_LEN`] tell sizes in
 //! advance. Reading is [`Reader`], which takes the stream in pieces of any size.
 
 use core::fmt;
@@ -83,8 +83,8 @@ pub use error::{ErrorClass, Refusal, StreamError};
 pub use read::{Handler, Known, Reader, Scratch};
 pub use record::{ParamList, SetupRecord};
 pub use write::{
-    section_len, setup_len, write_end, write_section, write_setup, Counter, SectionWriter, Sink,
-    SliceSink, WriteError,
+    frame_section, section_len, setup_len, write_end, write_section, write_setup, Counter,
+    SectionWriter, Sink, SliceFull, SliceSink, WriteError,
 };
 
 use core::ops::RangeInclusive;
@@ -114,7 +114,7 @@ pub const END_LEN: usize = section_len(0);
 /// Bytes of a setup record before the device model.
 const SETUP_HEAD_LEN: usize = 24;
 /// Bytes of a section before the payload; also the part of a setup record that tells the two apart.
-const SECTION_HEAD_LEN: usize = 8;
+pub const SECTION_HEAD_LEN: usize = 8;
 /// Bytes of a checksum.
 const CRC_LEN: usize = 4;
 /// Bytes of a parameter before its name.

@@ -263,6 +263,43 @@ pub fn write_section<S: Sink>(
     section.finish()
 }
 
+/// Makes a section of a payload that is in place: `buffer` begins with [`SECTION_HEAD_LEN`] bytes for
+/// the header, then `len` bytes of payload, and has room for the checksum. Returns the section's length.
+pub fn frame_section(
+    buffer: &mut [u8],
+    id: u16,
+    mandatory: bool,
+    len: usize,
+) -> Result<usize, WriteError<SliceFull>> {
+    if !DEVICE_SECTIONS.contains(&id) {
+        return Err(WriteError::Record("the section id is not a device's"));
+    }
+    let flags = if mandatory { MANDATORY } else { 0 };
+    let head = section_head(id, flags, len).ok_or(WriteError::Record(TOO_LONG))?;
+    let covered = SECTION_HEAD_LEN + len;
+    let (covered, rest) = buffer
+        .split_at_mut_checked(covered)
+        .ok_or(WriteError::Sink(SliceFull))?;
+    let sum = rest.first_chunk_mut::<CRC_LEN>();
+    let (place, sum) = match (covered.first_chunk_mut::<SECTION_HEAD_LEN>(), sum) {
+        (Some(place), Some(sum)) => (place, sum),
+        _ => return Err(WriteError::Sink(SliceFull)),
+    };
+    *place = head;
+    *sum = Crc32::of(covered).to_le_bytes();
+    Ok(section_len(len))
+}
+
+/// The header of a section; `None` if it is too long.
+fn section_head(id: u16, flags: u16, len: usize) -> Option<[u8; SECTION_HEAD_LEN]> {
+    let len = u32::try_from(len).ok().filter(|_| len <= MAX_SECTION_LEN)?;
+    let ([i0, i1], [f0, f1]) = (id.to_le_bytes(), flags.to_le_bytes());
+    let [l0, l1, l2, l3] = len.to_le_bytes();
+    Some([i0, i1, f0, f1, l0, l1, l2, l3])
+}
+
+const TOO_LONG: &str = "the section is too long";
+
 /// Writes the end section, with which the stream is complete.
 pub fn write_end<S: Sink>(sink: &mut S) -> Result<(), WriteError<S::Error>> {
     SectionWriter::head(sink, END_ID, MANDATORY, 0)?.finish()
@@ -295,17 +332,12 @@ impl<'s, S: Sink> SectionWriter<'s, S> {
         flags: u16,
         len: usize,
     ) -> Result<Self, WriteError<S::Error>> {
-        let len32 = u32::try_from(len)
-            .ok()
-            .filter(|_| len <= MAX_SECTION_LEN)
-            .ok_or(WriteError::Record("the section is too long"))?;
+        let head = section_head(id, flags, len).ok_or(WriteError::Record(TOO_LONG))?;
         let mut out = Summed {
             sink,
             crc: Crc32::new(),
         };
-        let ([i0, i1], [f0, f1]) = (id.to_le_bytes(), flags.to_le_bytes());
-        let [l0, l1, l2, l3] = len32.to_le_bytes();
-        out.put(&[i0, i1, f0, f1, l0, l1, l2, l3])?;
+        out.put(&head)?;
         Ok(Self { out, left: len })
     }
 
