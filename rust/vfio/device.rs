@@ -30,7 +30,7 @@ use kernel::sync::{Arc, Mutex, SpinLock};
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 
-pub use crate::model::{Access, Device, SavedSize};
+pub use crate::model::{Access, Device, Phase, Remaining, SavedSize};
 use opener::Opener;
 
 use crate::eventfd::{WatchSlot, Watcher};
@@ -251,6 +251,9 @@ impl<T: Device> Instance<T> {
             return;
         }
         state.irqs.deliver(&mut state.device);
+        if state.migration.take_news(&mut state.device) {
+            self.progress.notify_all();
+        }
         if let Some(delay_ns) = state.device.wake_after_ns() {
             let due = state.now_ns.saturating_add(delay_ns);
             // A timer that expires too early finds nothing to do and comes back here.
@@ -290,9 +293,10 @@ impl<T: Device> Instance<T> {
         let _control = self.control.lock();
         self.unmask_slot().clear();
         {
-            let mut state = self.state.lock();
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             state.irqs = Irqs::new();
-            state.migration.close();
+            state.migration.close(&mut state.device);
             state.device.reset();
             state.notify_state();
             state.told = Progress::new();
@@ -345,9 +349,10 @@ impl<T: Device> Instance<T> {
 
     /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on.
     fn reset(&self) {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.migration.reset(&mut state.device);
         state.device.reset();
-        state.migration.reset();
         state.run_clock(timer::now_ns());
         // It may have been mapped without having been used by the protocol.
         if state.staging.is_none() {
@@ -358,7 +363,7 @@ impl<T: Device> Instance<T> {
         }
         state.notify_state();
         self.progress.notify_all();
-        self.settle(&mut state);
+        self.settle(state);
     }
 
     /// Changes parameters, as text asks for.

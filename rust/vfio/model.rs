@@ -6,6 +6,7 @@ use crate::irq::Counts;
 use crate::module::ModuleMetadata;
 use crate::region::Region;
 use ::migration::model::Values;
+pub use ::migration::session::{Phase, Remaining, SavedSize};
 use core::fmt;
 use kernel::prelude::*;
 
@@ -99,6 +100,29 @@ pub trait Device: Sized + Send + 'static {
     }
     /// Saves the state as sections of (id, payload).
     fn save(&self, emit: &mut dyn FnMut(u16, &[u8]) -> Result) -> Result;
+
+    /// The longest payload of a section of bulk state; 0 for a device without. A device that has more state than fits into memory
+    /// twice, a disk for example, does not save it in [`Device::save`] but gives it out section by section, while it runs
+    /// and after it has stopped, each section again that has changed since. Does not change.
+    fn max_sent_section(&self) -> usize {
+        0
+    }
+    /// Bulk state is sent from now on, from the start: what there is, and what changes until [`Device::stop_sending`].
+    fn start_sending(&mut self) {}
+    /// Nothing is sent any longer. Called when a session ends, also by a reset or because nobody has the device open any more.
+    fn stop_sending(&mut self) {}
+    /// How much bulk state is still to be sent, at most; how much would be if sending began now, while nothing is sent. The
+    /// first part never grows, the second one is nothing when sending begins.
+    fn remaining(&self) -> Remaining {
+        Remaining::default()
+    }
+    /// The next section of bulk state, into `payload` of [`Device::max_sent_section`] bytes: its number and its length. It counts
+    /// as sent: what changes afterwards is sent again. `None` if nothing is left.
+    fn next_section(&mut self, payload: &mut [u8]) -> Option<(u16, usize)> {
+        let _ = payload;
+        None
+    }
+
     /// Starts loading. A user makes the kernel keep this, so it is to be allocated with `GFP_KERNEL_ACCOUNT`.
     fn incoming(&self) -> Result<KBox<Self::Incoming>>;
     /// The longest payload that the section may have; `None` for a section that this device does not know. Those that
@@ -113,17 +137,20 @@ pub trait Device: Sized + Send + 'static {
         });
         len
     }
-    /// Takes one section. A value that cannot be is refused, with the reason written to `reason`.
+    /// Takes one section, which was saved in this phase. A value that cannot be is refused, with the reason written to
+    /// `reason`; `ENOMEM` is told as such. The source hears of it at once, in pre-copy while its device still runs.
     fn load(
         incoming: &mut Self::Incoming,
+        phase: Phase,
         id: u16,
         payload: &[u8],
         reason: &mut dyn fmt::Write,
     ) -> Result;
     /// Whether every section that the state needs has been taken.
     fn is_complete(incoming: &Self::Incoming) -> bool;
-    /// Replaces the state by what was loaded, which is complete. Changes nothing if what was loaded does not fit together.
-    fn commit(&mut self, incoming: &Self::Incoming) -> Result;
+    /// Replaces the state by what was loaded, which is complete, and may be taken out. Changes nothing if what was loaded does not
+    /// fit together, with the reason written to `reason`.
+    fn commit(&mut self, incoming: &mut Self::Incoming, reason: &mut dyn fmt::Write) -> Result;
     /// The device runs again after a stop. Work that the guest was told of but did not acknowledge may be told again.
     fn resume(&mut self) {}
 }
@@ -135,13 +162,4 @@ pub enum Access<'a> {
     Read(usize),
     /// This is written.
     Write(&'a [u8]),
-}
-
-/// The size of a saved state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavedSize {
-    /// Bytes in all sections together, without framing.
-    pub bytes: usize,
-    /// Number of sections.
-    pub sections: usize,
 }

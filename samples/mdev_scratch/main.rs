@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use migration::info::Family;
 use migration::model::{Model, Type as Offer, Values};
 use vfio::class::{Class, ClassDevice};
-use vfio::device::Device;
+use vfio::device::{Device, Phase};
 use vfio::mdev::{Driver, Parent, Type};
 use vfio::region::Region;
 
@@ -83,6 +83,7 @@ impl Device for Scratch {
 
     fn load(
         incoming: &mut Self::Incoming,
+        _phase: Phase,
         _id: u16,
         payload: &[u8],
         reason: &mut dyn Write,
@@ -104,7 +105,7 @@ impl Device for Scratch {
         incoming.is_some()
     }
 
-    fn commit(&mut self, incoming: &Self::Incoming) -> Result {
+    fn commit(&mut self, incoming: &mut Self::Incoming, _reason: &mut dyn Write) -> Result {
         self.0 = incoming.ok_or(EINVAL)?;
         Ok(())
     }

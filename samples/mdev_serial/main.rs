@@ -20,7 +20,7 @@ use devices::serial::{saved_bytes, Card, Incoming, SectionId, CONFIG_SPACE_BYTES
 use kernel::prelude::*;
 use migration::model::Values;
 use vfio::class::{Class, ClassDevice};
-use vfio::device::{Access, Device, SavedSize};
+use vfio::device::{Access, Device, Phase, SavedSize};
 use vfio::irq::Counts;
 use vfio::mdev::{Driver, Parent};
 use vfio::module;
@@ -178,7 +178,13 @@ impl Device for SerialCard {
         SectionId::max_len(id)
     }
 
-    fn load(incoming: &mut Incoming, id: u16, payload: &[u8], reason: &mut dyn Write) -> Result {
+    fn load(
+        incoming: &mut Incoming,
+        _phase: Phase,
+        id: u16,
+        payload: &[u8],
+        reason: &mut dyn Write,
+    ) -> Result {
         // A reason that does not fit is cut.
         let _ = match incoming.section(id, payload) {
             Ok(true) => return Ok(()),
@@ -195,8 +201,12 @@ impl Device for SerialCard {
         incoming.is_complete()
     }
 
-    fn commit(&mut self, incoming: &Incoming) -> Result {
-        incoming.apply_to(&mut self.0).map_err(|_| EINVAL)
+    fn commit(&mut self, incoming: &mut Incoming, reason: &mut dyn Write) -> Result {
+        incoming.apply_to(&mut self.0).map_err(|error| {
+            // A reason that does not fit is cut.
+            let _ = write!(reason, "{error}");
+            EINVAL
+        })
     }
 
     fn resume(&mut self) {

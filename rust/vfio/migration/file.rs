@@ -8,7 +8,7 @@
 use crate::anon_file::{AnonFile, Mode, OpenFile, Ready};
 use crate::device::Instance;
 use crate::lock_class::new_mutex;
-use crate::migration::session::{Session, SessionId};
+use crate::migration::session::{refusal, Chunk, Of, Session, SessionId};
 use crate::model::Device;
 use ::migration::fsm::State;
 use kernel::bindings;
@@ -30,9 +30,10 @@ const PRECOPY_INFO: usize = core::mem::size_of::<vfio_bindings::vfio_precopy_inf
 pub(crate) struct DataFile<T: Device> {
     instance: Arc<Instance<T>>,
     session: SessionId,
-    /// Held through a read or write, so that two of them do not mix their bytes. A page fault never takes it.
+    /// Held through a read or write, so that two of them do not mix their bytes. A page fault never takes it. What a saving session
+    /// has made and nobody has read yet.
     #[pin]
-    order: Mutex<()>,
+    order: Mutex<Chunk>,
 }
 
 impl<T: Device> DataFile<T> {
@@ -46,11 +47,31 @@ impl<T: Device> DataFile<T> {
             pin_init!(Self {
                 instance: instance.clone(),
                 session,
-                order <- new_mutex!((), c"vfio_data_file"),
+                order <- new_mutex!(Chunk::new(), c"vfio_data_file"),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
         OpenFile::new(file, mode)
+    }
+
+    /// Hands out the next bytes, at most `most`: how many of the chunk, and whether there are more.
+    fn next(&self, chunk: &mut Chunk, most: usize) -> Result<(usize, bool)> {
+        let mut guard = self.instance.state.lock();
+        let state = &mut *guard;
+        let stopped = state.migration.current == State::StopCopy;
+        let device = &mut Of(&mut *state.device);
+        let saving = state.migration.saving(self.session).ok_or(ENODEV)?;
+        saving.fill(chunk, device)?;
+        let count = chunk.len().min(most);
+        let more = saving.has_more(device);
+        if chunk.is_empty() && most > 0 && !stopped {
+            state.migration.set_drained();
+            // Linux 7.2 does not have it by name.
+            return Err(Error::from_errno(-(bindings::ENOMSG as c_int)));
+        }
+        saving.hand_out(count);
+        self.instance.stream_moved(state);
+        Ok((count, more))
     }
 }
 
@@ -58,35 +79,37 @@ impl<T: Device> AnonFile for DataFile<T> {
     type OwnerModule = T::OwnerModule;
     const NAME: &'static CStr = c"vfio-migration";
 
-    /// Gives the next bytes of the stream. `ENOMSG` when there are none yet (pre-copy), 0 at the end (stop-and-copy),
-    /// `ENODEV` once the session is over, `EFAULT` when user space cannot be written: the bytes then come again.
+    /// Gives the next bytes of the stream: as many as there are, unless a signal arrives. `ENOMSG` when there are none yet
+    /// (pre-copy), 0 at the end (stop-and-copy), `ENODEV` once the session is over, `EFAULT` when user space cannot be written, and
+    /// `ENOMEM`: nothing is lost then.
     fn read(&self, mut to: UserSliceWriter) -> Result<usize> {
-        let _order = self.order.lock();
-        let claim = {
-            let mut state = self.instance.state.lock();
-            let stopped = state.migration.current == State::StopCopy;
-            let saving = state.migration.saving(self.session).ok_or(ENODEV)?;
-            let claim = saving.claim(to.len())?;
-            if saving.remaining() == 0 && claim.start == claim.end && !to.is_empty() && !stopped {
-                // Linux 7.2 does not have it by name.
-                return Err(Error::from_errno(-(bindings::ENOMSG as c_int)));
+        let mut chunk = self.order.lock();
+        let wanted = to.len();
+        loop {
+            let done = wanted - to.len();
+            let (count, more) = match self.next(&mut chunk, to.len()) {
+                Err(_) if done > 0 => return Ok(done),
+                result => result?,
+            };
+            // The session has let go of them, so nobody changes them without `order`.
+            let copied = to.write_slice(chunk.bytes().get(..count).ok_or(EIO)?);
+            if let Err(error) = copied {
+                let mut state = self.instance.state.lock();
+                if let Some(saving) = state.migration.saving(self.session) {
+                    saving.take_back(count);
+                    self.instance.stream_moved(&mut state);
+                }
+                return if done > 0 { Ok(done) } else { Err(error) };
             }
-            self.instance.stream_moved(&mut state);
-            claim
-        };
-        let bytes = claim.bytes.get(claim.start..claim.end).ok_or(EIO)?;
-        to.write_slice(bytes).inspect_err(|_| {
-            let mut state = self.instance.state.lock();
-            if let Some(saving) = state.migration.saving(self.session) {
-                saving.return_claim(&claim);
-                self.instance.stream_moved(&mut state);
+            chunk.consume(count);
+            if to.is_empty() || !more || kernel::current!().signal_pending() {
+                return Ok(wanted - to.len());
             }
-        })?;
-        Ok(bytes.len())
+        }
     }
 
     /// Takes the next bytes of the stream: all of them, unless a signal arrives. `ENODEV` once the session is over and after a refusal, the errnos of
-    /// [`crate::migration::session::Resuming::push`] for a refusal, `EFAULT` when user space cannot be read.
+    /// [`refusal`] for a refusal, `EFAULT` when user space cannot be read.
     fn write(&self, mut from: UserSliceReader) -> Result<usize> {
         let _order = self.order.lock();
         let count = from.len();
@@ -101,9 +124,16 @@ impl<T: Device> AnonFile for DataFile<T> {
             }
             let mut guard = self.instance.state.lock();
             let state = &mut *guard;
+            let is_ours = state.migration.is_session(self.session);
             match &mut state.migration.session {
-                Some(Session::Resuming(resuming)) if resuming.id() == self.session => resuming
-                    .push(&state.values, &*state.device, chunk, &mut state.reason)
+                Some(Session::Resuming(resuming)) if is_ours => resuming
+                    .push(
+                        &state.values,
+                        &Of(&mut *state.device),
+                        chunk,
+                        &mut state.reason,
+                    )
+                    .map_err(refusal)
                     // Nothing more is taken, which whoever polls the file is to know.
                     .inspect_err(|_| self.instance.progress.notify_all())?,
                 _ => return Err(ENODEV),
@@ -121,14 +151,20 @@ impl<T: Device> AnonFile for DataFile<T> {
 
     fn poll(&self, file: &File, table: PollTable<'_>) -> Ready {
         table.register_wait(file, &self.instance.progress);
-        let state = self.instance.state.lock();
+        let mut guard = self.instance.state.lock();
+        let state = &mut *guard;
         let stopped = state.migration.current == State::StopCopy;
         if !state.migration.is_session(self.session) {
             return Ready::Over;
         }
         match &state.migration.session {
-            Some(Session::Saving(saving)) if saving.remaining() > 0 || stopped => Ready::Readable,
-            Some(Session::Saving(_)) => Ready::No,
+            Some(Session::Saving(saving)) => {
+                if stopped || saving.is_readable(&Of(&mut *state.device)) {
+                    return Ready::Readable;
+                }
+                state.migration.set_drained();
+                Ready::No
+            }
             Some(Session::Resuming(resuming)) if !resuming.has_refused() => Ready::Writable,
             _ => Ready::Over,
         }
@@ -145,8 +181,9 @@ impl<T: Device> AnonFile for DataFile<T> {
         if (argsz as usize) < PRECOPY_INFO {
             return Err(EINVAL);
         }
-        let (initial, v2) = {
-            let mut state = self.instance.state.lock();
+        let (left, v2) = {
+            let mut guard = self.instance.state.lock();
+            let state = &mut *guard;
             let current = state.migration.current;
             let v2 = state.precopy_info_v2();
             if !state.migration.is_session(self.session) {
@@ -156,15 +193,14 @@ impl<T: Device> AnonFile for DataFile<T> {
             if !matches!(current, State::PreCopy | State::PreCopyP2p) {
                 return Err(EINVAL);
             }
-            (saving.remaining() as u64, v2)
+            (saving.left(&Of(&mut *state.device)), v2)
         };
-        // The setup record is all there is before the device stops, and nothing makes it come again: no bytes are dirty, and
-        // VFIO_PRECOPY_INFO_REINIT is never set. Without the v2 form of this call, flags are not ours to write.
+        // What has changed is dirty, and nothing makes what was there at first come again: VFIO_PRECOPY_INFO_REINIT is never set. Without the v2 form of this call, flags are not ours to write.
         let flags = if v2 { 0 } else { flags };
         let mut writer = UserSlice::new(arg, PRECOPY_INFO).writer();
         writer.write(&argsz)?;
         writer.write(&flags)?;
-        writer.write(&initial)?;
-        writer.write(&0u64)
+        writer.write(&(left.initial as u64))?;
+        writer.write(&(left.dirty as u64))
     }
 }

@@ -3,7 +3,7 @@
 //! The arcs of the state machine, as a device takes them. Both protocols go through here.
 
 use crate::device::State as DeviceState;
-use crate::migration::session::{Resuming, Saving, Session, SessionId};
+use crate::migration::session::{errno, not_committed, Of, Resuming, Saving, Session, SessionId};
 use crate::model::Device;
 use crate::timer;
 use ::migration::fsm::{Arc as Transition, State};
@@ -30,41 +30,44 @@ impl<T: Device> DeviceState<T> {
         // What is saved is the device as it is on this edge, and its clock stops there.
         let now_ns = timer::now_ns();
         self.tell_time_at(now_ns);
-        let migration = &mut self.migration;
+        let (migration, device) = (&mut self.migration, &mut *self.device);
         match arc {
             RunningToPreCopy | RunningP2pToPreCopyP2p => {
                 let id = migration.next_id();
-                let saving = Saving::pre_copy(id, &self.values)?;
+                let saving = Saving::pre_copy(&self.values).map_err(errno)?;
                 opening.open(id, true)?;
+                device.start_sending();
                 migration.begin(Session::Saving(saving));
             }
             StopToStopCopy => {
                 let id = migration.next_id();
-                let saving = Saving::stop_copy(id, &self.values, &*self.device)?;
+                let saving = Saving::stop_copy(&self.values, &Of(device))?;
                 opening.open(id, true)?;
+                device.start_sending();
                 migration.begin(Session::Saving(saving));
             }
             PreCopyToStopCopy | PreCopyP2pToStopCopy => {
                 if let Some(Session::Saving(saving)) = &mut migration.session {
-                    saving.stop(&self.values, &*self.device)?;
+                    saving.stop(&self.values, &Of(device))?;
                 }
             }
             StopToResuming => {
                 let id = migration.next_id();
-                let resuming = Resuming::new(id, &*self.device)?;
+                let resuming = Resuming::<T>::new(device.incoming()?);
                 opening.open(id, false)?;
                 migration.begin(Session::Resuming(resuming));
                 self.reason.clear();
             }
             ResumingToStop => {
-                if let Some(Session::Resuming(resuming)) = &migration.session {
-                    resuming.commit(&mut self.device, &mut self.reason)?;
+                if let Some(Session::Resuming(resuming)) = &mut migration.session {
+                    let committed = resuming.commit(&mut Of(device), &mut self.reason);
+                    committed.map_err(not_committed)?;
                     self.irqs.device_was_loaded();
                 }
-                migration.session = None;
+                migration.end(device);
             }
-            PreCopyToRunning | PreCopyP2pToRunningP2p | StopCopyToStop => migration.session = None,
-            StopToRunning | StopToRunningP2p => self.device.resume(),
+            PreCopyToRunning | PreCopyP2pToRunningP2p | StopCopyToStop => migration.end(device),
+            StopToRunning | StopToRunningP2p => device.resume(),
             // The device has no DMA of its own, and nothing happens in it between two calls.
             RunningToStop | RunningToRunningP2p | RunningP2pToRunning | RunningP2pToStop
             | PreCopyToPreCopyP2p | PreCopyP2pToPreCopy => {}

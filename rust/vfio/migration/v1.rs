@@ -15,7 +15,7 @@
 //! C header: `include/uapi/linux/vfio.h`.
 
 use crate::device::{Instance, State as DeviceState};
-use crate::migration::session::{Claim, Protocol, Saving, Session, Window, SUPPORT};
+use crate::migration::session::{refusal, Of, Protocol, Saving, Session, Window, SUPPORT};
 use crate::migration::staging;
 use crate::model::Device;
 use crate::timer;
@@ -79,16 +79,26 @@ impl<T: Device> Instance<T> {
         let mut to = UserSlice::new(buf, len).writer();
         match Place::of(offset, len)? {
             Place::Header(field) => {
-                let value = self.read_field(field)?;
+                let (value, consequence) = self.read_field(field)?;
                 match len {
                     // Fields of four bytes hold small numbers.
                     4 => to.write(&(value as u32))?,
                     _ => to.write(&value)?,
                 }
+                // Only what the user was told has consequences.
+                self.told(consequence);
             }
             Place::Data(start) => {
-                let claim = self.piece(start, len)?;
-                to.write_slice(claim.bytes.get(claim.start..claim.end).ok_or(EINVAL)?)?;
+                let mut buffer = KVec::from_elem(0u8, len.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
+                // All of it is within the piece, or nothing is copied.
+                let piece = self.state.lock().piece(start, len)?;
+                while !to.is_empty() {
+                    let done = len - to.len();
+                    let count = to.len().min(CHUNK);
+                    let part = buffer.get_mut(..count).ok_or(EINVAL)?;
+                    self.state.lock().copy_piece(piece, start + done, part)?;
+                    to.write_slice(part)?;
+                }
             }
         }
         Ok(len)
@@ -120,42 +130,50 @@ impl<T: Device> Instance<T> {
         Ok(len)
     }
 
-    /// Reads a field of the header.
-    fn read_field(&self, field: Field) -> Result<u64> {
+    /// Reads a field of the header: its value, and what follows once the user knows it.
+    fn read_field(&self, field: Field) -> Result<(u64, Consequence)> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        match field {
-            Field::DeviceState => Ok(V1State::from_v2(state.current()).bits().into()),
-            Field::Reserved => Ok(0),
-            Field::PendingBytes => {
-                let remaining = state.acknowledge();
-                self.stream_moved(state);
-                Ok(remaining)
+        Ok(match field {
+            Field::DeviceState => (
+                V1State::from_v2(state.current()).bits().into(),
+                Consequence::None,
+            ),
+            Field::Reserved => (0, Consequence::None),
+            Field::PendingBytes => state.pending(),
+            Field::DataOffset if state.resuming_by_region().is_ok() => {
+                (staging::OFFSET as u64, Consequence::None)
             }
-            Field::DataOffset if state.resuming_by_region().is_ok() => Ok(staging::OFFSET as u64),
             Field::DataOffset => {
                 state.offer()?;
-                Ok(staging::OFFSET as u64)
+                (staging::OFFSET as u64, Consequence::None)
             }
             Field::DataSize => {
                 let size = state.offer()?;
-                state.migration.window.announced = true;
-                Ok(size as u64)
+                let piece = Piece(state.migration.window.pieces);
+                (size as u64, Consequence::Announced(piece))
             }
-        }
+        })
     }
 
-    /// A part of the piece on offer. `EINVAL` for bytes that are not in it.
-    fn piece(&self, start: usize, len: usize) -> Result<Claim> {
+    /// The user knows what it read.
+    fn told(&self, consequence: Consequence) {
+        let piece = match consequence {
+            Consequence::None => return,
+            Consequence::Announced(piece) | Consequence::Taken(piece) => piece,
+        };
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let offered = state.migration.window.offered;
-        let end = start.checked_add(len).filter(|end| *end <= offered);
-        let end = end.ok_or(EINVAL)?;
-        let mut claim = state.saving_by_region()?.peek(offered);
-        claim.end = claim.start + end;
-        claim.start += start;
-        Ok(claim)
+        // Another thread of the user may have gone on meanwhile.
+        if state.is_on_offer(piece) {
+            match consequence {
+                Consequence::Announced(_) => state.migration.window.announced = true,
+                _ => {
+                    state.acknowledge();
+                    self.stream_moved(state);
+                }
+            }
+        }
     }
 
     /// `device_state` was written. `EINVAL` for what is no state or cannot be reached, `EBUSY` while protocol v2 has the
@@ -190,9 +208,11 @@ impl<T: Device> Instance<T> {
         let result = state.walk(to.v2());
         if result.is_err() && state.walk(before).is_err() {
             state.enter(State::Error, timer::now_ns());
-            state.migration.session = None;
+            state.migration.end(&mut state.device);
         }
-        state.migration.window = Window::new();
+        // What is left of a piece goes on with the session.
+        let window = &mut state.migration.window;
+        (window.offered, window.announced) = (0, false);
         if let Some(staging) = &mut state.staging {
             staging.clear();
         }
@@ -222,7 +242,10 @@ impl<T: Device> Instance<T> {
             let chunk = buffer.get_mut(..count).ok_or(EINVAL)?;
             staging.get(done, chunk)?;
             if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
-                resuming.push(&state.values, &*state.device, chunk, &mut state.reason)?;
+                let device = &Of(&mut *state.device);
+                resuming
+                    .push(&state.values, device, chunk, &mut state.reason)
+                    .map_err(refusal)?;
             }
             done += count;
             if done == size {
@@ -243,11 +266,12 @@ impl<T: Device> DeviceState<T> {
         Ok(())
     }
 
-    /// The saving session, if it is this protocol's. `EINVAL` otherwise.
-    fn saving_by_region(&mut self) -> Result<&mut Saving> {
-        match self.migration.is_owned_by(Protocol::V1) {
-            true => self.migration.any_saving().ok_or(EINVAL),
-            false => Err(EINVAL),
+    /// The saving session, if it is this protocol's, and where the region stands in it. `EINVAL` otherwise.
+    fn saving_by_region(&mut self) -> Result<(&mut Saving, &mut Window, &mut T)> {
+        let owned = self.migration.is_owned_by(Protocol::V1);
+        match (owned, self.migration.any_saving()) {
+            (true, Some((saving, window))) => Ok((saving, window, &mut *self.device)),
+            _ => Err(EINVAL),
         }
     }
 
@@ -262,32 +286,89 @@ impl<T: Device> DeviceState<T> {
         }
     }
 
-    /// `pending_bytes` is read: a piece that the user knew the length of is done with. Returns what is left; 0 where nothing
-    /// is saved.
-    fn acknowledge(&mut self) -> u64 {
-        let window = core::mem::replace(&mut self.migration.window, Window::new());
-        match self.saving_by_region() {
-            Ok(saving) => {
-                if window.announced {
-                    saving.consume(window.offered);
-                }
-                saving.remaining() as u64
-            }
-            Err(_) => 0,
+    /// `pending_bytes`: what is left once the piece that the user knows the length of is done with, which it is when the user
+    /// knows this; 0 where nothing is saved.
+    fn pending(&mut self) -> (u64, Consequence) {
+        let Ok((saving, window, device)) = self.saving_by_region() else {
+            return (0, Consequence::None);
+        };
+        let left = saving.left(&Of(device)).total();
+        match window.announced {
+            true => (
+                left.saturating_sub(window.offered) as u64,
+                Consequence::Taken(Piece(window.pieces)),
+            ),
+            false => (left as u64, Consequence::None),
         }
     }
 
-    /// Makes a piece available, unless there is one. Returns its length. `EINVAL` when nothing is left.
-    fn offer(&mut self) -> Result<usize> {
-        if self.migration.window.offered == 0 {
-            let claim = self.saving_by_region()?.peek(staging::LEN);
-            let bytes = claim.bytes.get(claim.start..claim.end).ok_or(EINVAL)?;
-            if bytes.is_empty() {
-                return Err(EINVAL);
+    /// The piece on offer is done with, if the user knows its length.
+    fn acknowledge(&mut self) {
+        if let Ok((saving, window, _)) = self.saving_by_region() {
+            if window.announced {
+                saving.hand_out(window.offered);
+                window.chunk.consume(window.offered);
+                (window.offered, window.announced) = (0, false);
             }
-            self.staging.as_mut().ok_or(ENODEV)?.put(0, bytes)?;
-            self.migration.window.offered = bytes.len();
         }
-        Ok(self.migration.window.offered)
     }
+
+    /// Makes a piece available, unless there is one. Returns its length. `EINVAL` when nothing is left, `ENOMEM`.
+    fn offer(&mut self) -> Result<usize> {
+        let (saving, window, device) = self.saving_by_region()?;
+        if window.offered > 0 {
+            return Ok(window.offered);
+        }
+        saving.fill(&mut window.chunk, &mut Of(device))?;
+        let len = window.chunk.len().min(staging::LEN);
+        let window = &mut self.migration.window;
+        let bytes = window.chunk.bytes().get(..len).unwrap_or_default();
+        if bytes.is_empty() {
+            return Err(EINVAL);
+        }
+        self.staging.as_mut().ok_or(ENODEV)?.put(0, bytes)?;
+        window.offered = len;
+        window.pieces += 1;
+        Ok(len)
+    }
+
+    /// Whether the piece is still on offer.
+    fn is_on_offer(&self, piece: Piece) -> bool {
+        let window = &self.migration.window;
+        window.offered > 0 && piece == Piece(window.pieces)
+    }
+
+    /// The piece on offer. `EINVAL` if these bytes are not in it.
+    fn piece(&mut self, start: usize, len: usize) -> Result<Piece> {
+        let (_, window, _) = self.saving_by_region()?;
+        match start.checked_add(len) {
+            Some(end) if end <= window.offered => Ok(Piece(window.pieces)),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Copies bytes of a piece. `EINVAL` if it is not on offer any longer.
+    fn copy_piece(&mut self, piece: Piece, start: usize, into: &mut [u8]) -> Result {
+        if !self.is_on_offer(piece) {
+            return Err(EINVAL);
+        }
+        let bytes = self.migration.window.chunk.bytes();
+        let bytes = bytes.get(start..).and_then(|rest| rest.get(..into.len()));
+        into.copy_from_slice(bytes.ok_or(EINVAL)?);
+        Ok(())
+    }
+}
+
+/// Names a piece of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece(u64);
+
+/// What follows once the user knows the value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consequence {
+    None,
+    /// The user may read the piece.
+    Announced(Piece),
+    /// The user has read the piece.
+    Taken(Piece),
 }

@@ -8,7 +8,7 @@ use crate::anon_file::{Mode, OpenFile};
 use crate::device::allocation::VfioDevice;
 use crate::device::Instance;
 use crate::migration::file::DataFile;
-use crate::migration::session::{stop_copy_len, Protocol, SessionId, SUPPORT};
+use crate::migration::session::{Protocol, SessionId, SUPPORT};
 use crate::migration::transition::Opening;
 use crate::model::Device;
 use ::migration::fsm::{next_arc, State, TransitionError};
@@ -147,8 +147,9 @@ impl<T: Device> Callbacks<T> {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
         let size = {
-            let state = instance.state.lock();
-            stop_copy_len(&state.values, &*state.device)
+            let mut guard = instance.state.lock();
+            let state = &mut *guard;
+            state.migration.data_size(&state.values, &mut state.device)
         };
         // SAFETY: The core passes a variable of its own.
         unsafe { *length = size as c_ulong };

@@ -378,6 +378,7 @@ fn hostile_13_buffers_that_cannot_be_accessed_are_refused() -> anyhow::Result<()
         .named("the piece")?;
     for (place, length) in [
         (DEVICE_STATE, 4),
+        (PENDING_BYTES, 8),
         (DATA_OFFSET, 8),
         (DATA_SIZE, 8),
         (region.data.offset, 8),
