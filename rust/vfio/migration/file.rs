@@ -108,8 +108,8 @@ impl<T: Device> AnonFile for DataFile<T> {
         }
     }
 
-    /// Takes the next bytes of the stream: all of them, unless a signal arrives. `ENODEV` once the session is over and after a refusal, the errnos of
-    /// [`refusal`] for a refusal, `EFAULT` when user space cannot be read.
+    /// Takes the next bytes of the stream: all of them, unless a signal arrives. `ENODEV` once the session is over and after a
+    /// refusal, the errnos of [`refusal`] for a refusal, `EFAULT` when user space cannot be read.
     fn write(&self, mut from: UserSliceReader) -> Result<usize> {
         let _order = self.order.lock();
         let count = from.len();
@@ -195,7 +195,8 @@ impl<T: Device> AnonFile for DataFile<T> {
             }
             (saving.left(&Of(&mut *state.device)), v2)
         };
-        // What has changed is dirty, and nothing makes what was there at first come again: VFIO_PRECOPY_INFO_REINIT is never set. Without the v2 form of this call, flags are not ours to write.
+        // What has changed is dirty, and nothing makes what was there at first come again: VFIO_PRECOPY_INFO_REINIT is never
+        // set. Without the v2 form of this call, flags are not ours to write.
         let flags = if v2 { 0 } else { flags };
         let mut writer = UserSlice::new(arg, PRECOPY_INFO).writer();
         writer.write(&argsz)?;
