@@ -12,6 +12,16 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
+/// What became of a write that may be one access.
+enum Whole {
+    /// It is made.
+    Done,
+    /// It is none, and nothing was done.
+    No,
+    /// It is one, and its data cannot be read.
+    Unreadable,
+}
+
 impl<T: Device> Instance<T> {
     /// Reads from a region. Short at the region's end; `EINVAL` for a place in no region, `EFAULT` when user space cannot
     /// be written, by which time a register that changes on being read has been read.
@@ -41,11 +51,12 @@ impl<T: Device> Instance<T> {
             2 => self.write_whole::<2>(buf, at),
             4 => self.write_whole::<4>(buf, at),
             8 => self.write_whole::<8>(buf, at),
-            _ => false,
+            _ => Whole::No,
         };
         let done = match whole {
-            true => count,
-            false => self.write_apart(buf, count, *position)?,
+            Whole::Done => count,
+            Whole::No => self.write_apart(buf, count, *position)?,
+            Whole::Unreadable => return Err(EFAULT),
         };
         *position += done as i64;
         Ok(done)
@@ -117,24 +128,34 @@ impl<T: Device> Instance<T> {
         Ok(true)
     }
 
-    /// As [`Instance::read_whole`] reads. The place is judged before the data, so data that cannot be read is no reason to fail yet.
+    /// As [`Instance::read_whole`] reads. The place is judged before the data: data that cannot be read is `EFAULT` only where there
+    /// is room for all of it.
     #[inline]
-    fn write_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> bool {
+    fn write_whole<const N: usize>(&self, buf: UserPtr, at: Position) -> Whole {
         if !at.is_one_access(N) {
-            return false;
+            return Whole::No;
         }
         let Ok(data) = UserSlice::new(buf, N).reader().read::<[u8; N]>() else {
-            return false;
+            return self.unreadable(at, N);
         };
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if !state.has_room(at, N) {
-            return false;
+            return Whole::No;
         }
         state.before_access(at, Access::Write(&data));
         state.device.write(at.region, at.offset, &data);
         self.settle(state);
-        true
+        Whole::Done
+    }
+
+    /// What a write of one access is whose data cannot be read.
+    #[cold]
+    fn unreadable(&self, at: Position, len: usize) -> Whole {
+        match self.state.lock().has_room(at, len) {
+            true => Whole::Unreadable,
+            false => Whole::No,
+        }
     }
 
     /// Reads what [`chunk_len`] allows at a time.
