@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+use lab_protocol::{ALLOW, EXPECT};
 use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
@@ -76,7 +77,16 @@ macro_rules! diag {
 ///
 /// The lab reads this note in the kernel log. A test that cannot write it goes on; the line then counts against it.
 pub fn expect_kernel_log(expression: &str) {
-    let note = format!("lab: expect {expression}\n");
+    announce(EXPECT, expression);
+}
+
+/// As [`expect_kernel_log`] for a line that may come or not.
+pub fn allow_kernel_log(expression: &str) {
+    announce(ALLOW, expression);
+}
+
+fn announce(what: &str, expression: &str) {
+    let note = format!("{what}{expression}\n");
     if let Err(error) = std::fs::write("/dev/kmsg", note) {
         diagnostic(format!("/dev/kmsg: {error}"));
     }

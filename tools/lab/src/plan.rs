@@ -36,6 +36,10 @@ const HARNESSES: [(&str, Duration); 4] = [
     ("migrate-tool", Duration::from_secs(240)),
 ];
 
+/// The program that has things fail inside the kernel, and the line of the configuration of a kernel that can be asked for it.
+const FAULTS: (&str, Duration) = ("fault-api", Duration::from_secs(240));
+const FAILING: &str = "CONFIG_FAULT_INJECTION=y";
+
 /// Program that runs guests; it lists its scenarios with `--list`.
 const SCENARIOS: (&str, Duration) = ("scenarios", Duration::from_secs(180));
 
@@ -83,7 +87,7 @@ impl Plan {
             .cloned()
             .collect();
         let directory = env.guest_tests()?;
-        for (program, _) in HARNESSES.into_iter().chain([SCENARIOS, CHECKERS]) {
+        for (program, _) in HARNESSES.into_iter().chain([FAULTS, SCENARIOS, CHECKERS]) {
             if !directory.join(program).is_file() {
                 bail!(
                     "{} has no {program}: build the guest programs first",
@@ -91,13 +95,15 @@ impl Plan {
                 );
             }
         }
+        let faults = env.kernel_is_configured(FAILING).then_some(FAULTS);
         let mut jobs: Vec<Job> = HARNESSES
-            .iter()
+            .into_iter()
+            .chain(faults)
             .map(|(program, deadline)| Job {
-                suite: (*program).to_owned(),
-                label: (*program).to_owned(),
+                suite: program.to_owned(),
+                label: program.to_owned(),
                 argv: vec![format!("/tests/{program}")],
-                deadline: *deadline,
+                deadline,
                 qemu: None,
             })
             .collect();
