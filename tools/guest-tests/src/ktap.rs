@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+use crate::coverage;
 use lab_protocol::{ALLOW, EXPECT};
 use std::any::Any;
 use std::cell::RefCell;
@@ -247,6 +248,7 @@ impl Suite {
             ));
         }
 
+        coverage::start();
         let mut failed = 0;
         for (index, test) in self.tests.into_iter().enumerate() {
             set(&current, |now| {
@@ -254,11 +256,13 @@ impl Suite {
             });
             let outcome = panic::catch_unwind(AssertUnwindSafe(test.body));
             set(&current, |now| now.running = None);
+            coverage::file();
             if !report(index, &test.name, outcome) {
                 failed += 1;
             }
         }
 
+        coverage::print();
         set(&current, |now| now.over = true);
         if let Ok(watchdog) = watchdog {
             let _ = watchdog.join();

@@ -3,6 +3,7 @@
 //! What runs inside the test machine, and what its programs share.
 
 pub mod checkers;
+pub mod coverage;
 pub mod fault_api;
 pub mod kernel;
 pub mod kernel_log;

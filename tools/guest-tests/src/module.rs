@@ -12,6 +12,7 @@ use anyhow::{ensure, Context, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
+use crate::coverage;
 use crate::kernel;
 use crate::ktap::scaled;
 use crate::vfio::event_fd::DEADLINE;
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// rmmod. A module with users is EWOULDBLOCK (delete_module(2)).
 pub fn unload(module: &str) -> Result<(), Errno> {
     let name = CString::new(module).map_err(|_| Errno::EINVAL)?;
-    delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
+    coverage::unloading(|| delete_module(&name, DeleteModuleFlags::O_NONBLOCK))
 }
 
 /// Waits until nothing is left of a driver that was unloaded. A kernel that releases its objects seconds late, to find those who do not
@@ -51,8 +52,10 @@ pub fn load(module: &str, parameters: &str) -> Result<()> {
     let path = Path::new(MODULES).join(format!("{module}.ko"));
     let file = fs::File::open(&path).with_context(|| path.display().to_string())?;
     let parameters = CString::new(parameters)?;
-    finit_module(&file, &parameters, ModuleInitFlags::empty())
-        .with_context(|| path.display().to_string())
+    let loaded = finit_module(&file, &parameters, ModuleInitFlags::empty());
+    // Of where the module is now.
+    coverage::file();
+    loaded.with_context(|| path.display().to_string())
 }
 
 /// The parameters of the loaded module that can be read back, as insmod takes them.

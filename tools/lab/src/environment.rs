@@ -112,6 +112,18 @@ pub struct Environment {
         default_value = ""
     )]
     pub commit: String,
+    /// Directory of the sources of the crate whose unsafe blocks are looked for, on a kernel that records what runs
+    #[arg(long, env = "LAB_UNSAFE", value_name = "DIR", global = true)]
+    pub sources: Option<PathBuf>,
+    /// The linker that gives the code of a module addresses, for that
+    #[arg(
+        long,
+        env = "LAB_LINKER",
+        value_name = "PROGRAM",
+        global = true,
+        default_value = "ld.lld"
+    )]
+    pub linker: PathBuf,
     /// Stretches every deadline by this factor, beside what the measured boot time asks for
     #[arg(
         long,

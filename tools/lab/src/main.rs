@@ -7,6 +7,7 @@
 
 mod bench;
 mod clock;
+mod coverage;
 mod environment;
 mod image;
 mod interactive;
@@ -224,6 +225,13 @@ fn test(
         }
         suites.push(counted);
     }
+    let coverage = coverage::answer(env, &all).unwrap_or_else(|error| {
+        suites.push(Suite {
+            name: coverage::SUITE.to_owned(),
+            cases: vec![verdict::failed("unsafe blocks", format!("{error:#}"))],
+        });
+        None
+    });
     junit::write(&results.join("junit.xml"), &suites)?;
     saved::write(&results, &suites)?;
 
@@ -246,6 +254,9 @@ fn test(
         results.join("junit.xml").display()
     ));
     screen.line(&format!("Logs: {}", results.join("logs").display()));
+    if let Some(coverage) = coverage {
+        screen.line(&format!("rust/vfio: {coverage}"));
+    }
     screen.line(&totals.to_string());
     Ok(if totals.good() {
         ExitCode::SUCCESS

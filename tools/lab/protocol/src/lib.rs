@@ -37,6 +37,9 @@ pub const MARK: &str = "lab: ";
 /// A test writes `lab: expect REGEX` to /dev/kmsg to say that a kernel log line matching it will follow and is meant to.
 pub const EXPECT: &str = "lab: expect ";
 
+/// Prefix of the lines on a program's standard error that tell which code of a module ran: the module's name follows, and offsets.
+pub const COVERAGE: &str = "coverage: ";
+
 /// As [`EXPECT`] for a line that may or may not follow.
 pub const ALLOW: &str = "lab: allow ";
 
