@@ -60,6 +60,7 @@ mod round_trip;
 mod scratch;
 mod serial;
 mod states;
+mod udev;
 mod unmask_eventfd;
 
 /// All tests. Those that unload the driver come last.
@@ -83,6 +84,7 @@ pub fn suite() -> Suite {
     logging::add(&mut suite);
     hostile::add(&mut suite);
     accounting::add(&mut suite);
+    udev::add(&mut suite);
     scratch::add(&mut suite);
     module::add(&mut suite);
     coming_and_going::add(&mut suite);

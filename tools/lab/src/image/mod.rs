@@ -2,13 +2,14 @@
 
 //! The machine's root file system: several cpio archives in one file.
 //!
-//! The first hold what comes from packages: BusyBox, mdevctl and the tool's own QEMU, and each further QEMU in an archive of its own.
+//! The first hold what comes from packages: BusyBox, mdevctl, udev and the tool's own QEMU, and each further QEMU in an archive of its own.
 //! They are kept in the cache under names made from their content's sizes and times. The last holds what is being tested and is
 //! written anew for every run.
 
 pub mod cpio;
 mod mdevctl;
 pub mod qemu;
+mod udev;
 
 use crate::environment::Environment;
 use crate::modules::Module;
@@ -97,12 +98,13 @@ fn base_archive(cache: &Path) -> Result<Kept> {
     let busybox = busybox()?;
     let mut files = qemu::files()?;
     files.extend(mdevctl::files()?);
+    files.extend(udev::files()?);
     files.push(HostFile {
         source: busybox.clone(),
         place: "bin/busybox".to_owned(),
         mode: 0o755,
     });
-    let wrappers = [qemu::wrapper(), mdevctl::wrapper()].concat();
+    let wrappers = [qemu::wrapper(), mdevctl::wrapper(), udev::wrapper()].concat();
     keep(cache, "base", &wrappers, &files, |archive| {
         for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
             archive.directory(directory)?;
@@ -121,6 +123,9 @@ fn base_archive(cache: &Path) -> Result<Kept> {
         }
         archive.text(mdevctl::STARTER, 0o755, &mdevctl::wrapper())?;
         archive.symlink(mdevctl::LINK, &format!("/{}", mdevctl::STARTER))?;
+        for starter in udev::STARTERS {
+            archive.text(starter, 0o755, &udev::wrapper())?;
+        }
         archive.text("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n")?;
         archive.text("etc/group", 0o644, "root:x:0:\n")?;
         for applet in applets(&busybox)? {
@@ -246,6 +251,8 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     }
     let (place, script) = mdevctl::CALLOUT;
     archive.text(place, 0o755, script)?;
+    let (place, rule) = udev::RULE;
+    archive.text(place, 0o644, rule)?;
     let (place, program) = mdevctl::CALLOUT_PROGRAM;
     archive.symlink(place, program)?;
     for module in modules {
