@@ -32,8 +32,8 @@
 //! it. It is never held across a copy from or to user space. A second mutex, `control`, is held across one
 //! `VFIO_DEVICE_SET_IRQS` call or the last close, because undoing an eventfd's wait sleeps until its callback, which takes
 //! `state`, has returned. Order: `control`, then `state`. Each migration data file has a mutex that orders its readers or
-//! writers; it is taken before `state` and never by a page fault. What `mmap` needs is under a spin lock of its own, because the
-//! address space is locked there.
+//! writers, and guards the bytes that are on their way to a reader; it is taken before `state` and never by a page fault. What
+//! `mmap` needs is under a spin lock of its own, because the address space is locked there.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
