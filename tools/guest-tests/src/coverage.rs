@@ -89,9 +89,12 @@ impl Record {
             .min(WORDS - 1);
         for index in 1..=count {
             let address = self.word(index);
-            // A module's data is no part of its code, and may lie beyond that of another: the nearest is meant.
+            // A module's data is no part of its code, and may lie beyond that of another, of ours or not: the nearest is meant.
             let of = places.iter().filter(|(_, code)| code.contains(&address));
-            if let Some((module, code)) = of.max_by_key(|(_, code)| code.start) {
+            let Some((nearest, code)) = of.max_by_key(|(_, code)| code.start) else {
+                continue;
+            };
+            if let Some(module) = MODULES.into_iter().find(|module| module == nearest) {
                 self.seen
                     .entry(module)
                     .or_default()
@@ -110,18 +113,21 @@ impl Drop for Record {
     }
 }
 
-/// Where the code of loaded modules is.
-type Places = Vec<(&'static str, Range<u64>)>;
+/// Where the code of all loaded modules is.
+type Places = Vec<(String, Range<u64>)>;
 
 fn places() -> Places {
-    let place = |module: &'static str| {
+    let place = |module: String| {
         let read = |file: &str| fs::read_to_string(format!("/sys/module/{module}/{file}")).ok();
         let start = read("sections/.text")?;
         let start = u64::from_str_radix(start.trim().strip_prefix("0x")?, 16).ok()?;
         let size: u64 = read("coresize")?.trim().parse().ok()?;
         Some((module, start..start + size))
     };
-    MODULES.into_iter().filter_map(place).collect()
+    let modules = fs::read_dir("/sys/module").into_iter().flatten().flatten();
+    modules
+        .filter_map(|module| place(module.file_name().into_string().ok()?))
+        .collect()
 }
 
 /// Starts to record where this thread is in the kernel, if the kernel can.
