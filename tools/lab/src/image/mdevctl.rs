@@ -2,10 +2,10 @@
 
 //! Debian's mdevctl: the installed one, with the shared libraries it needs and the directories that it expects.
 
-use super::qemu::{libraries, through_loader};
+use super::qemu::{program, through_loader};
 use super::HostFile;
-use anyhow::{bail, Context, Result};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use std::path::Path;
 
 /// Where it goes in the machine.
 const HOME: &str = "opt/mdevctl";
@@ -36,22 +36,7 @@ pub const DIRECTORIES: [&str; 3] = [
 
 /// Files on the host and their places in the machine.
 pub fn files() -> Result<Vec<HostFile>> {
-    if !Path::new(PROGRAM).is_file() {
-        bail!("{PROGRAM} is missing: install the package mdevctl");
-    }
-    let file = |source: PathBuf, place: String| HostFile {
-        source,
-        place,
-        mode: 0o755,
-    };
-    let program = format!("{HOME}/libexec/mdevctl");
-    let mut files = vec![file(PathBuf::from(PROGRAM), program)];
-    for library in libraries(Path::new(PROGRAM))? {
-        let name = library.file_name().context("a library without a name")?;
-        let place = format!("{HOME}/lib/{}", name.to_string_lossy());
-        files.push(file(library, place));
-    }
-    Ok(files)
+    program(Path::new(PROGRAM), "mdevctl", HOME)
 }
 
 /// A program that starts it from wherever it lies, with its own libraries.

@@ -113,26 +113,7 @@ impl Tree {
 
 /// Files of the installed QEMU.
 pub fn files() -> Result<Vec<HostFile>> {
-    if !Path::new(PROGRAM).is_file() {
-        bail!("{PROGRAM} is missing: install the package qemu-system-x86");
-    }
-    let file = |source: PathBuf, place: String| HostFile {
-        source,
-        place,
-        mode: 0o755,
-    };
-    let mut files = vec![file(
-        PathBuf::from(PROGRAM),
-        format!("{HOME}/libexec/qemu-system-x86_64"),
-    )];
-    for library in libraries(Path::new(PROGRAM))? {
-        let name = library
-            .file_name()
-            .context("a library without a name")?
-            .to_string_lossy()
-            .into_owned();
-        files.push(file(library, format!("{HOME}/lib/{name}")));
-    }
+    let mut files = program(Path::new(PROGRAM), "qemu-system-x86", HOME)?;
     for name in FIRMWARE {
         let place = FIRMWARE_DIRECTORIES
             .iter()
@@ -141,7 +122,35 @@ pub fn files() -> Result<Vec<HostFile>> {
         let place = place.with_context(|| {
             format!("QEMU's firmware {name} is missing: install qemu-system-x86 and seabios")
         })?;
-        files.push(file(place, format!("{HOME}/share/{name}")));
+        files.push(HostFile {
+            source: place,
+            place: format!("{HOME}/share/{name}"),
+            mode: 0o755,
+        });
+    }
+    Ok(files)
+}
+
+/// An installed program and the shared libraries that it needs, to go below `home`.
+pub(super) fn program(program: &Path, package: &str, home: &str) -> Result<Vec<HostFile>> {
+    if !program.is_file() {
+        bail!(
+            "{} is missing: install the package {package}",
+            program.display()
+        );
+    }
+    let file = |source: PathBuf, directory: &str| -> Result<HostFile> {
+        let name = source.file_name().context("a file without a name")?;
+        let place = format!("{home}/{directory}/{}", name.to_string_lossy());
+        Ok(HostFile {
+            source,
+            place,
+            mode: 0o755,
+        })
+    };
+    let mut files = vec![file(program.to_owned(), "libexec")?];
+    for library in libraries(program)? {
+        files.push(file(library, "lib")?);
     }
     Ok(files)
 }

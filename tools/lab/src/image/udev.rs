@@ -3,10 +3,10 @@
 //! Debian's udev, to try the project's rule with: the daemon and its tool, which are one program, with the shared libraries that
 //! it needs. Nothing starts it but a test.
 
-use super::qemu::{libraries, through_loader};
+use super::qemu::{program, through_loader};
 use super::HostFile;
-use anyhow::{bail, Context, Result};
-use std::path::{Path, PathBuf};
+use anyhow::Result;
+use std::path::Path;
 
 /// Where it goes in the machine.
 const HOME: &str = "opt/udev";
@@ -24,24 +24,7 @@ pub const RULE: (&str, &str) = (
 
 /// Files on the host and their places in the machine.
 pub fn files() -> Result<Vec<HostFile>> {
-    if !Path::new(PROGRAM).is_file() {
-        bail!("{PROGRAM} is missing: install the package udev");
-    }
-    let file = |source: PathBuf, place: String| HostFile {
-        source,
-        place,
-        mode: 0o755,
-    };
-    let mut files = vec![file(
-        PathBuf::from(PROGRAM),
-        format!("{HOME}/libexec/udevadm"),
-    )];
-    for library in libraries(Path::new(PROGRAM))? {
-        let name = library.file_name().context("a library without a name")?;
-        let place = format!("{HOME}/lib/{}", name.to_string_lossy());
-        files.push(file(library, place));
-    }
-    Ok(files)
+    program(Path::new(PROGRAM), "udev", HOME)
 }
 
 /// A program that starts it from wherever it lies, with its own libraries, under the name that it is called by.
