@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::ktap::Suite;
+use crate::v2_api::card::Card;
 
 /// Adds functions as tests once for each way to open a device, which the function is given and which ends the name.
 macro_rules! tests_both_ways {
@@ -35,4 +36,12 @@ pub fn suite() -> Suite {
     v2::add(&mut suite);
     v1::add(&mut suite);
     suite
+}
+
+/// What sysfs says of a card's session: its phase, the bytes that were given or taken, and which session it is.
+fn session(card: &Card) -> anyhow::Result<[String; 3]> {
+    let files = ["phase", "bytes", "sessions"];
+    let files = files.map(|name| card.instance.attribute(&format!("migration/{name}")));
+    let [phase, bytes, sessions] = files;
+    Ok([phase?, bytes?, sessions?])
 }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use anyhow::ensure;
 
 use super::injection::{Failures, Kind};
+use super::session;
 use crate::ktap::Suite;
 use crate::v2_api::card::Card;
 use crate::v2_api::check::{equal, same_bytes, Named};
@@ -31,10 +32,13 @@ fn a_migration_by_region_with_each_copy_failing_once(access: Access) -> anyhow::
     Failures::lives(Kind::Copy, |failures| migration(failures, access))
 }
 
-/// What no access changes that fails. Bytes that were counted are not part of it: whoever asks what is pending has taken what came
-/// before, whether the answer arrives or not.
-fn snapshot(card: &Card, region: &Region<'_>) -> anyhow::Result<(u32, Vec<u8>)> {
-    Ok((region.state().named("state")?, card.plain_registers()?))
+/// What no access changes that fails.
+fn snapshot(card: &Card, region: &Region<'_>) -> anyhow::Result<(u32, Vec<u8>, [String; 3])> {
+    Ok((
+        region.state().named("state")?,
+        card.plain_registers()?,
+        session(card)?,
+    ))
 }
 
 /// One access to the region, with each failure in turn.

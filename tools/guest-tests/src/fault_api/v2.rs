@@ -8,6 +8,7 @@ use anyhow::{ensure, Context};
 use uuid::Uuid;
 
 use super::injection::{errno, errno_in, Failures, Kind};
+use super::session;
 use crate::kernel;
 use crate::ktap::{allow_kernel_log, Suite};
 use crate::mdev::{Mdev, MdevType};
@@ -142,13 +143,10 @@ fn open(failures: &Failures, instance: Mdev, access: Access) -> anyhow::Result<C
 
 /// What a failed call may not change.
 fn snapshot(card: &Card) -> anyhow::Result<(State, Vec<u8>, [String; 3])> {
-    let files = ["phase", "bytes", "sessions"];
-    let files = files.map(|name| card.instance.attribute(&format!("migration/{name}")));
-    let [phase, bytes, sessions] = files;
     Ok((
         card.state().named("state")?,
         card.plain_registers()?,
-        [phase?, bytes?, sessions?],
+        session(card)?,
     ))
 }
 
