@@ -5,7 +5,8 @@
 //! Expectations come from linux/vfio.h, from what vfio-pci answers where that header is silent, and from the compatibility
 //! contract. A card is made for each test and gone after it, so tests do not depend on each other.
 
-use crate::ktap::Suite;
+use crate::kernel;
+use crate::ktap::{Suite, DEFAULT_LIMIT};
 
 /// Adds functions as tests of the same name.
 macro_rules! tests {
@@ -66,6 +67,10 @@ mod unmask_eventfd;
 /// All tests. Those that unload the driver come last.
 pub fn suite() -> Suite {
     let mut suite = Suite::new();
+    // A kernel that checks every access takes twice as long for what a test does many times.
+    if kernel::has("KASAN") {
+        suite.limit(2 * DEFAULT_LIMIT);
+    }
     description::add(&mut suite);
     config_space::add(&mut suite);
     regions::add(&mut suite);
