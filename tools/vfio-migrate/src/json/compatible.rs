@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess};
 
 use super::allowed;
 use super::model::check_name;
-use super::root::{check_model, InfoObject, SourceObject};
+use super::root::{check_model, InfoObject, SourceObject, BOTH_FORMS};
 use super::strict::{AnyGiven, Entry, Given, List, ListOf, Object, ObjectSeed, Skip, Text};
 use super::{Candidate, Context, NamedType, Offer, Source, MAX_ENTRIES};
 
@@ -48,6 +48,9 @@ impl<'a> Object<'a> for CandidateObject<'a> {
     }
 
     fn finish<E: Error>(self, context: &Context<'a>) -> Result<Candidate<'a>, E> {
+        if self.info.has_models() && (self.own.is_some() || self.entries.is_some()) {
+            return Err(E::custom(BOTH_FORMS));
+        }
         match (self.own, self.entries) {
             (None, None) => {
                 let info = self.info.finish(context)?;

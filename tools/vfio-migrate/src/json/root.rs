@@ -17,10 +17,23 @@ pub(super) struct InfoObject<'a> {
     name: Option<&'a str>,
     generation: Option<&'a str>,
     types: Option<&'a [Type<'a>]>,
+    /// A member of the other form of a candidate is there.
     is_compatible: bool,
 }
 
+/// Two offers in one document, of which each reader would take another one.
+pub(super) const BOTH_FORMS: &str =
+    "\"models\" beside \"self\" or \"compatible\": what is offered is told by one of them";
+
+/// The members of a candidate in the other form.
+const OTHER_FORM: [&str; 2] = ["self", "compatible"];
+
 impl<'a> InfoObject<'a> {
+    /// Whether there are models.
+    pub(super) fn has_models(&self) -> bool {
+        self.types.is_some()
+    }
+
     /// Name and generation.
     pub(super) fn head(&self) -> (Option<&'a str>, Option<&'a str>) {
         (self.name, self.generation)
@@ -46,7 +59,7 @@ impl<'a> Object<'a> for InfoObject<'a> {
                 self.types = Some(types);
             }
             _ => {
-                self.is_compatible |= name == "compatible";
+                self.is_compatible |= OTHER_FORM.contains(&name);
                 map.next_value_seed(Skip(context))?;
             }
         }
@@ -55,6 +68,7 @@ impl<'a> Object<'a> for InfoObject<'a> {
 
     fn finish<E: Error>(self, _: &Context<'a>) -> Result<Info<'a>, E> {
         match self.types {
+            Some(_) if self.is_compatible => Err(E::custom(BOTH_FORMS)),
             Some([]) => Err(E::custom("\"models\" is empty")),
             Some(types) => Ok(Info {
                 name: self.name,

@@ -394,3 +394,23 @@ fn parameter_lists_are_read() {
         assert!(error.contains(what), "{text}: {error}");
     }
 }
+
+#[test]
+fn a_document_offers_in_one_form() {
+    let models = r#""models": {"example.org/card": {"params": {}}}"#;
+    let own = r#""self": {"model": "example.org/card", "params": {}}"#;
+    let compatible = r#""compatible": []"#;
+    let documents = [
+        format!("{{{models}, {compatible}}}"),
+        format!("{{{own}, {models}}}"),
+        format!("{{{own}, {compatible}, {models}}}"),
+    ];
+    for text in documents {
+        let arena = Bump::new();
+        let candidate = read_candidate(&arena, text.as_bytes()).map(drop);
+        let candidate = candidate.expect_err("it was read").to_string();
+        for told in [candidate, problem(text.as_bytes())] {
+            assert!(told.contains("told by one of them"), "{text}: {told}");
+        }
+    }
+}
