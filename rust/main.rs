@@ -2,9 +2,10 @@
 
 //! The module `rust_vfio`: carries the library crates, so that several driver modules share one copy.
 //!
-//! It has no behaviour of its own: loading it registers nothing.
+//! It has no behaviour of its own: loading it registers nothing but what debugfs has for tests.
 
 use kernel::prelude::*;
+use vfio::debug::Faults;
 
 module! {
     type: RustVfio,
@@ -15,10 +16,14 @@ module! {
     imports_ns: ["IOMMUFD"],
 }
 
-struct RustVfio;
+struct RustVfio {
+    _faults: Faults,
+}
 
 impl kernel::Module for RustVfio {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Self)
+        Ok(Self {
+            _faults: Faults::new()?,
+        })
     }
 }

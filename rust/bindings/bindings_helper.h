@@ -5,8 +5,11 @@
  */
 
 #include <linux/anon_inodes.h>
+#include <linux/iova_bitmap.h>
 #include <linux/mdev.h>
 #include <linux/vfio.h>
+
+#include "helpers.h"
 
 /* bindgen does not evaluate the _IO() macros: constants with this prefix keep their values, and Kbuild strips it. */
 #define CONST_HELPER(name) static const unsigned int RUST_CONST_HELPER_##name = name

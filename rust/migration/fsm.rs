@@ -98,6 +98,11 @@ impl State {
         )
     }
 
+    /// Whether the device may access memory: it works, and peers are not to see it.
+    pub const fn may_access_memory(self) -> bool {
+        matches!(self, State::Running | State::PreCopy)
+    }
+
     /// Whether a saving session exists: state can be read from its data file.
     pub const fn is_saving(self) -> bool {
         matches!(self, State::StopCopy | State::PreCopy | State::PreCopyP2p)

@@ -6,10 +6,13 @@
 
 pub(crate) mod allocation;
 mod ioctl;
+pub(crate) mod jobs;
 mod opener;
 pub(crate) mod ops;
 
 use crate::capacity::{Capacity, Reservation};
+use crate::dirty_log::DirtyLog;
+use crate::engine::Engine;
 use crate::irq::{FollowUp, Irqs, Lines, Request};
 use crate::lock_class::{new_mutex, new_poll_condvar, new_spinlock};
 use crate::migration::session::Migration;
@@ -20,6 +23,7 @@ use crate::reason::Reason;
 use crate::region::Position;
 use crate::table::Type;
 use crate::timer::{self, HasTimer, Timer};
+use crate::token::Token;
 use ::migration::clock::Clock;
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
@@ -46,6 +50,14 @@ impl<T: Device> Lines for KBox<T> {
 
     fn take_msi(&mut self) -> u32 {
         T::take_msi(self)
+    }
+
+    fn take_msix(&mut self) -> u64 {
+        T::take_msix(self)
+    }
+
+    fn set_route(&mut self, vector: u16, leads_somewhere: bool) {
+        T::set_route(self, vector, leads_somewhere);
     }
 }
 
@@ -179,6 +191,12 @@ pub(crate) struct Instance<T: Device> {
     /// wait for. Nothing is done under this lock but to take a reference.
     #[pin]
     section: SpinLock<DataSection>,
+    /// What serves the device's jobs, for who serves one or has to be sure that nobody does.
+    #[pin]
+    engine: Token<T::Engine>,
+    /// What the device wrote, while a user wants to know. Held for looking at it only: reporting it writes to the user.
+    #[pin]
+    pub(crate) log: Mutex<Option<DirtyLog>>,
     #[pin]
     wake: Timer<Self, WAKE>,
     #[pin]
@@ -201,6 +219,7 @@ impl<T: Device> Instance<T> {
         let values = Values::new(info.migration);
         let reservation = Some(capacity.reserve(T::units(&values))?);
         let device = T::power_on(&values)?;
+        let engine = T::Engine::new()?;
         Arc::pin_init(
             pin_init!(Self {
                 info,
@@ -224,6 +243,8 @@ impl<T: Device> Instance<T> {
                     vdev: None,
                 }, c"vfio_instance_state"),
                 section <- new_spinlock!(DataSection::Closed, c"vfio_instance_section"),
+                engine <- Token::new(engine),
+                log <- new_mutex!(None, c"vfio_instance_log"),
                 wake <- Timer::new(),
                 bytes <- Timer::new(),
                 progress <- new_poll_condvar!(c"vfio_instance_progress"),
@@ -284,6 +305,7 @@ impl<T: Device> Instance<T> {
         state.device.reset();
         state.reason.clear();
         state.open = true;
+        state.tell_active(false);
         state.run_clock(timer::now_ns());
         state.opener = Opener::current();
     }
@@ -292,20 +314,27 @@ impl<T: Device> Instance<T> {
     pub(crate) fn close(&self) {
         let _control = self.control.lock();
         self.unmask_slot().clear();
+        // Nobody serves a job who is not in a call of the user's.
+        let quiet = self.quiesce_for_good();
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            state.irqs = Irqs::new();
+            let could = state.may_access_memory();
+            state.irqs.clear(&mut state.device);
             state.migration.close(&mut state.device);
             state.device.reset();
             state.notify_state();
             state.told = Progress::new();
             state.staging = None;
             state.open = false;
+            state.tell_active(could);
             state.run_clock(timer::now_ns());
             state.opener = None;
             self.progress.notify_all();
         }
+        drop(quiet);
+        let log = self.log.lock().take();
+        drop(log);
         let section = core::mem::replace(&mut *self.section.lock(), DataSection::Closed);
         drop(section);
         Timer::<Self, WAKE>::cancel(self.pinned());
@@ -347,12 +376,16 @@ impl<T: Device> Instance<T> {
         }
     }
 
-    /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on.
-    fn reset(&self) {
+    /// Reset by the user: power-on state, running, no migration session. Interrupts stay configured, DMA logging stays on. `EINTR`
+    /// when the user is killed while a job goes on: nothing has changed then.
+    fn reset(&self) -> Result {
+        let _quiet = self.quiesce()?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        let could = state.may_access_memory();
         state.migration.reset(&mut state.device);
         state.device.reset();
+        state.tell_active(could);
         state.run_clock(timer::now_ns());
         // It may have been mapped without having been used by the protocol.
         if state.staging.is_none() {
@@ -364,6 +397,7 @@ impl<T: Device> Instance<T> {
         state.notify_state();
         self.progress.notify_all();
         self.settle(state);
+        Ok(())
     }
 
     /// Changes parameters, as text asks for.
@@ -428,10 +462,11 @@ impl<T: Device> Instance<T> {
     fn set_irqs(&self, request: &Request) -> Result {
         let _control = self.control.lock();
         let follow_up = {
-            let mut state = self.state.lock();
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             let allowed = state.intx_unmask_eventfd;
-            let follow_up = state.irqs.apply(request, allowed)?;
-            self.settle(&mut state);
+            let follow_up = state.irqs.apply(request, allowed, &mut state.device)?;
+            self.settle(state);
             follow_up
         };
         match follow_up {

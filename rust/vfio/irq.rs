@@ -5,7 +5,8 @@
 //! The matrix of actions and data types, with its errnos, is that of vfio-pci: whoever drives a physical device through
 //! VFIO finds the same here. There is one exception: an eventfd unmasks INTx only where the instance is told to allow that
 //! (`Documentation/intx.rst` says why). INTx is level-triggered and masks itself when it is signalled; unmasking signals it again
-//! while the device still asserts it. MSI is a message for each time a vector becomes pending.
+//! while the device still asserts it. MSI is a message for each time a vector becomes pending. A vector of MSI-X that becomes pending
+//! without an eventfd stays so, in the device, until there is one.
 //!
 //! C header: `include/uapi/linux/vfio.h`.
 
@@ -14,7 +15,13 @@ use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 /// Most MSI vectors that one device can have (the PCI specification's limit for MSI).
-pub const MAX_MSI: usize = 32;
+pub const MAX_MSI: usize = MAX_VECTORS;
+
+/// Most MSI-X vectors that one device can have here.
+pub const MAX_MSIX: usize = MAX_VECTORS;
+
+/// Most vectors of either kind.
+const MAX_VECTORS: usize = 32;
 
 /// Number of interrupt indices a PCI device reports (`VFIO_PCI_NUM_IRQS`).
 pub(crate) const NUM_INDICES: u32 = vfio_bindings::VFIO_PCI_NUM_IRQS;
@@ -32,7 +39,7 @@ pub(crate) enum Index {
     Intx,
     /// Message signalled interrupts.
     Msi,
-    /// Extended message signalled interrupts; no device has them yet.
+    /// Extended message signalled interrupts.
     Msix,
     /// Error reporting of PCI Express; no device has it.
     Err,
@@ -63,6 +70,8 @@ pub struct Counts {
     pub intx: bool,
     /// Number of MSI vectors, 0 to [`MAX_MSI`].
     pub msi: u8,
+    /// Number of MSI-X vectors, 0 to [`MAX_MSIX`].
+    pub msix: u8,
 }
 
 impl Counts {
@@ -71,17 +80,20 @@ impl Counts {
         match index {
             Index::Intx => u32::from(self.intx),
             Index::Msi => u32::from(self.msi),
-            Index::Msix | Index::Err => 0,
+            Index::Msix => u32::from(self.msix),
+            Index::Err => 0,
             Index::Req => 1,
         }
     }
 
     /// Flags that `VFIO_DEVICE_GET_IRQ_INFO` reports for `index`.
-    pub(crate) fn flags(index: Index) -> u32 {
+    pub(crate) fn flags(&self, index: Index) -> u32 {
         let kind = match index {
             Index::Intx => {
                 vfio_bindings::VFIO_IRQ_INFO_MASKABLE | vfio_bindings::VFIO_IRQ_INFO_AUTOMASKED
             }
+            // More vectors can be enabled at any time.
+            Index::Msix if self.msix > 0 => 0,
             _ => vfio_bindings::VFIO_IRQ_INFO_NORESIZE,
         };
         vfio_bindings::VFIO_IRQ_INFO_EVENTFD | kind
@@ -103,7 +115,7 @@ enum Data {
     /// `VFIO_IRQ_SET_DATA_BOOL`: those whose bit is set, counted from `start`.
     Bool(u32),
     /// `VFIO_IRQ_SET_DATA_EVENTFD`: file descriptors of the caller; negative ones take an eventfd away.
-    EventFd([i32; MAX_MSI]),
+    EventFd([i32; MAX_VECTORS]),
 }
 
 /// One validated `VFIO_DEVICE_SET_IRQS` call.
@@ -142,7 +154,7 @@ impl Request {
         if start >= total || end > total {
             return Err(EINVAL);
         }
-        // Both fit: `total` is at most MAX_MSI.
+        // Both fit: `total` is at most MAX_VECTORS.
         let (start, count) = (start as usize, count as usize);
 
         let data_at = arg.wrapping_byte_add(HEADER);
@@ -150,7 +162,7 @@ impl Request {
         let data = match flags & vfio_bindings::VFIO_IRQ_SET_DATA_TYPE_MASK {
             vfio_bindings::VFIO_IRQ_SET_DATA_NONE => Data::None,
             vfio_bindings::VFIO_IRQ_SET_DATA_BOOL if room >= count => {
-                let mut bools = [0u8; MAX_MSI];
+                let mut bools = [0u8; MAX_VECTORS];
                 UserSlice::new(data_at, count)
                     .reader()
                     .read_slice(&mut bools[..count])?;
@@ -158,7 +170,7 @@ impl Request {
             }
             vfio_bindings::VFIO_IRQ_SET_DATA_EVENTFD if room >= count * 4 => {
                 let mut reader = UserSlice::new(data_at, count * 4).reader();
-                let mut fds = [-1; MAX_MSI];
+                let mut fds = [-1; MAX_VECTORS];
                 for fd in &mut fds[..count] {
                     *fd = reader.read::<i32>()?;
                 }
@@ -207,9 +219,18 @@ enum Signalling {
         once: bool,
     },
     /// Through one eventfd a vector.
-    Msi {
-        triggers: [Option<EventFd>; MAX_MSI],
+    Messages {
+        kind: Messages,
+        triggers: [Option<EventFd>; MAX_VECTORS],
     },
+}
+
+/// The two kinds of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Messages {
+    Msi,
+    /// The device is told which of its vectors lead somewhere.
+    Msix,
 }
 
 /// The interrupt configuration of one open device.
@@ -224,6 +245,10 @@ pub(crate) trait Lines {
     fn intx(&self) -> bool;
     /// Vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
+    /// MSI-X vectors whose message is to be sent, a bit each.
+    fn take_msix(&mut self) -> u64;
+    /// Messages of this MSI-X vector lead somewhere, or do not any longer.
+    fn set_route(&mut self, vector: u16, leads_somewhere: bool);
 }
 
 impl Irqs {
@@ -240,12 +265,18 @@ impl Irqs {
     /// `EINVAL` where the interrupt is not enabled, another kind of interrupt is, or start and count do not fit; `ENOTTY`
     /// for an action or data type that this interrupt does not have, which unmasking by eventfd is unless `unmask_eventfd`;
     /// `EBADF`, `EINVAL` for a descriptor that is no eventfd. An error leaves everything as it was.
-    pub(crate) fn apply(&mut self, request: &Request, unmask_eventfd: bool) -> Result<FollowUp> {
+    pub(crate) fn apply(
+        &mut self,
+        request: &Request,
+        unmask_eventfd: bool,
+        lines: &mut impl Lines,
+    ) -> Result<FollowUp> {
         let action = request.action.ok_or(ENOTTY)?;
         match (request.index, action) {
             (Index::Intx, Action::Trigger) => self.trigger_intx(request),
             (Index::Intx, _) => self.mask_intx(request, action, unmask_eventfd),
-            (Index::Msi, Action::Trigger) => self.trigger_msi(request),
+            (Index::Msi, Action::Trigger) => self.trigger_message(Messages::Msi, request, lines),
+            (Index::Msix, Action::Trigger) => self.trigger_message(Messages::Msix, request, lines),
             (Index::Req, Action::Trigger) => self.trigger_req(request),
             _ => Err(ENOTTY),
         }
@@ -285,7 +316,7 @@ impl Irqs {
             self.signalling = Signalling::Off;
             return Ok(FollowUp::EndUnmask);
         }
-        if matches!(self.signalling, Signalling::Msi { .. })
+        if matches!(self.signalling, Signalling::Messages { .. })
             || request.start != 0
             || request.count != 1
         {
@@ -318,36 +349,47 @@ impl Irqs {
         Ok(FollowUp::Done)
     }
 
-    fn trigger_msi(&mut self, request: &Request) -> Result<FollowUp> {
-        if matches!(self.signalling, Signalling::Intx { .. }) {
-            return Err(EINVAL);
-        }
-        let enabled = matches!(self.signalling, Signalling::Msi { .. });
+    fn trigger_message(
+        &mut self,
+        kind: Messages,
+        request: &Request,
+        lines: &mut impl Lines,
+    ) -> Result<FollowUp> {
+        let enabled = match &self.signalling {
+            Signalling::Off => false,
+            Signalling::Messages { kind: enabled, .. } if *enabled == kind => true,
+            _ => return Err(EINVAL),
+        };
         match &request.data {
-            Data::None if enabled && request.count == 0 => self.signalling = Signalling::Off,
+            Data::None if enabled && request.count == 0 => self.end_messages(lines),
             Data::EventFd(_) if !enabled && request.count == 0 => return Err(EINVAL),
             Data::EventFd(fds) => {
-                let mut new: [Option<EventFd>; MAX_MSI] = [const { None }; MAX_MSI];
+                let mut new: [Option<EventFd>; MAX_VECTORS] = [const { None }; MAX_VECTORS];
                 for n in 0..request.count {
                     new[n] = eventfd_or_none(fds[n])?;
                 }
                 if !enabled {
-                    self.signalling = Signalling::Msi {
-                        triggers: [const { None }; MAX_MSI],
+                    self.signalling = Signalling::Messages {
+                        kind,
+                        triggers: [const { None }; MAX_VECTORS],
                     };
                 }
-                if let Signalling::Msi { triggers } = &mut self.signalling {
-                    for (slot, new) in triggers[request.start..]
-                        .iter_mut()
+                if let Signalling::Messages { triggers, .. } = &mut self.signalling {
+                    for ((vector, slot), new) in (0u16..)
+                        .zip(triggers.iter_mut())
+                        .skip(request.start)
                         .zip(new)
                         .take(request.count)
                     {
+                        if kind == Messages::Msix && slot.is_some() != new.is_some() {
+                            lines.set_route(vector, new.is_some());
+                        }
                         *slot = new;
                     }
                 }
             }
             data => {
-                let Signalling::Msi { triggers } = &self.signalling else {
+                let Signalling::Messages { triggers, .. } = &self.signalling else {
                     return Err(EINVAL);
                 };
                 let chosen = match data {
@@ -362,6 +404,29 @@ impl Irqs {
             }
         }
         Ok(FollowUp::Done)
+    }
+
+    /// No message leads anywhere any longer.
+    fn end_messages(&mut self, lines: &mut impl Lines) {
+        if let Signalling::Messages {
+            kind: Messages::Msix,
+            triggers,
+        } = &self.signalling
+        {
+            for (vector, _) in (0u16..)
+                .zip(triggers)
+                .filter(|(_, trigger)| trigger.is_some())
+            {
+                lines.set_route(vector, false);
+            }
+        }
+        self.signalling = Signalling::Off;
+    }
+
+    /// The last user is gone: no interrupt is configured.
+    pub(crate) fn clear(&mut self, lines: &mut impl Lines) {
+        self.end_messages(lines);
+        self.request = None;
     }
 
     fn trigger_req(&mut self, request: &Request) -> Result<FollowUp> {
@@ -442,10 +507,13 @@ impl Irqs {
                     }
                 }
             }
-            Signalling::Msi { triggers } => {
-                let mut pending = lines.take_msi();
+            Signalling::Messages { kind, triggers } => {
+                let mut pending = match kind {
+                    Messages::Msi => lines.take_msi().into(),
+                    Messages::Msix => lines.take_msix(),
+                };
                 while pending != 0 {
-                    // The number of a bit, so at most 31.
+                    // The number of a bit, so at most 63.
                     let n = pending.trailing_zeros() as usize;
                     pending &= pending - 1;
                     if let Some(Some(trigger)) = triggers.get(n) {

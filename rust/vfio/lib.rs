@@ -5,13 +5,14 @@
 //! # What is supported
 //!
 //! * mdev parents, types and drivers ([`mdev`]), with a capacity that several types share;
-//! * VFIO devices by group and by character device (iommufd), emulated, without DMA of their own ([`device`]);
-//! * regions by read and write, INTx and MSI through eventfds, the request interrupt, reset ([`irq`]);
+//! * VFIO devices by group and by character device (iommufd), emulated ([`device`]), which access guest memory by copying it
+//!   ([`engine`]);
+//! * regions by read and write, INTx, MSI and MSI-X through eventfds, the request interrupt, reset ([`irq`]);
 //! * migration protocol v2 with pre-copy and peer-to-peer states, DMA logging, and the migration region of protocol v1, which
 //!   carries the same stream ([`migration`]);
 //! * a named attribute group on every instance ([`sysfs`]).
 //!
-//! Not supported yet: DMA by the device model, mmap of its regions, MSI-X.
+//! Not supported yet: mmap of a device model's regions.
 //!
 //! # How a driver is written
 //!
@@ -29,9 +30,11 @@
 //! # Locking
 //!
 //! Every instance has one mutex, [`device::Instance`]'s `state`, for the device model and everything that is decided about
-//! it. It is never held across a copy from or to user space. A second mutex, `control`, is held across one
+//! it. It is never held across a copy from or to user space, nor an access to guest memory, which is one. Whoever accesses guest
+//! memory for a device has its engine, and whoever stops it takes that first; it is taken before `state`. Another mutex, `control`, is held across one
 //! `VFIO_DEVICE_SET_IRQS` call or the last close, because undoing an eventfd's wait sleeps until its callback, which takes
-//! `state`, has returned. Order: `control`, then `state`. Each migration data file has a mutex that orders its readers or
+//! `state`, has returned. Order: `control`, then the engine, then `state`. The log of what was written has a mutex of its own, the
+//! last one, which is not held while a user's bitmap is written. Each migration data file has a mutex that orders its readers or
 //! writers, and guards the bytes that are on their way to a reader; it is taken before `state` and never by a page fault. What
 //! `mmap` needs is under a spin lock of its own, because the address space is locked there.
 
@@ -41,8 +44,12 @@ mod anon_file;
 mod bound;
 mod capacity;
 pub mod class;
+pub mod debug;
 pub mod device;
+mod dirty_log;
+pub mod engine;
 mod eventfd;
+mod guest_memory;
 pub mod irq;
 mod lock_class;
 pub mod mdev;
@@ -57,6 +64,7 @@ pub mod region;
 mod sysfs;
 mod table;
 mod timer;
+mod token;
 
 #[cfg(CONFIG_KUNIT)]
 mod tests;

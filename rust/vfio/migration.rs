@@ -10,11 +10,9 @@
 //! | [`v2`] | the callbacks of protocol v2 |
 //! | [`v1`] | the migration region of protocol v1 |
 //! | [`staging`] | the part of that region that can be mapped |
-//! | [`log`] | DMA logging: what is logged |
 //! | [`log_ops`] | the callbacks of DMA logging |
 
 pub(crate) mod file;
-pub(crate) mod log;
 pub(crate) mod log_ops;
 pub(crate) mod session;
 pub(crate) mod staging;

@@ -2,6 +2,7 @@
 
 //! What a vendor driver implements: the device model, which knows nothing of who uses it.
 
+use crate::engine::Engine;
 use crate::irq::Counts;
 use crate::module::ModuleMetadata;
 use crate::region::Region;
@@ -21,6 +22,9 @@ pub trait Device: Sized + Send + 'static {
     type OwnerModule: ModuleMetadata;
     /// State that is being loaded; the live device does not change until all of it has been accepted.
     type Incoming: Send;
+
+    /// What accesses guest memory for it: [`NoEngine`](crate::engine::NoEngine) for a device that does not.
+    type Engine: Engine<Self>;
 
     /// The driver's name, in the name of its VFIO device and of its mdev type directories.
     const NAME: &'static CStr;
@@ -65,6 +69,21 @@ pub trait Device: Sized + Send + 'static {
     /// MSI vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32 {
         0
+    }
+    /// MSI-X vectors whose message is to be sent now, a bit each: those that became pending, as far as there is somewhere to send them
+    /// ([`Device::set_route`]). The others stay pending in the device, and are part of its state.
+    fn take_msix(&mut self) -> u64 {
+        0
+    }
+    /// From now on messages of this MSI-X vector lead somewhere, or do not any longer. Nothing is said of those that never did. What the
+    /// guest wrote to the MSI-X table is of no importance: a user such as QEMU keeps that to itself. A reset changes no route.
+    fn set_route(&mut self, vector: u16, leads_somewhere: bool) {
+        let _ = (vector, leads_somewhere);
+    }
+    /// From now on the device may access guest memory, or may not until it is told otherwise: while it is not open, is in a
+    /// peer-to-peer state or stopped, it may not, which is how it starts. Jobs are begun accordingly in any case. A reset does not change it.
+    fn set_active(&mut self, active: bool) {
+        let _ = active;
     }
     /// Tells the time, in nanoseconds for which this device has run: its clock stands still while it is closed, stopped or being
     /// loaded, and does not run backwards. Told before every access that [`Device::needs_time`], when the time that

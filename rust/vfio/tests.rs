@@ -3,6 +3,7 @@
 //! KUnit: what this crate decides, compared with the running kernel where the kernel decides it too.
 
 use crate::device::{Device, Phase, SavedSize};
+use crate::engine::NoEngine;
 use crate::mdev::Type;
 use crate::migration::session::{
     errno, not_committed, refusal, Chunk, Migration, Of, Resuming, Saving, Session, SUPPORT,
@@ -15,6 +16,7 @@ use ::migration::value::Value;
 use core::fmt::Write;
 use kernel::prelude::*;
 
+mod dirty_log;
 mod memory;
 
 /// Stands for a driver's module, which tests do not have.
@@ -64,6 +66,7 @@ const SECTION: u16 = 7;
 impl Device for Register {
     type OwnerModule = NoModule;
     type Incoming = Option<u8>;
+    type Engine = NoEngine;
 
     const NAME: &'static CStr = c"register";
 
@@ -372,7 +375,6 @@ mod parameters {
 #[kunit_tests(rust_vfio_values)]
 mod values {
     use super::*;
-    use crate::migration::log::{DirtyLog, Range};
     use crate::migration::staging::{Staging, LEN};
     use crate::page::PageWriter;
     use crate::reason::MAX_REASON;
@@ -435,33 +437,6 @@ mod values {
             Position::try_from(9i64 << 40).map(|at| at.region),
             Ok(Region::Migration)
         );
-    }
-
-    #[test]
-    fn a_log_reports_only_what_its_ranges_cover() -> Result {
-        let mut ranges = KVec::new();
-        ranges.push(Range::new(0x1000, 0x1000)?, GFP_KERNEL)?;
-        ranges.push(Range::new(0x2000, 0x1000)?, GFP_KERNEL)?;
-        ranges.push(Range::new(0x8000, 0x1000)?, GFP_KERNEL)?;
-        let log = DirtyLog::new(4096, ranges)?;
-        assert_eq!(log.covers(0x1000, 0x2000), Ok(()));
-        assert_eq!(log.covers(0x2fff, 1), Ok(()));
-        assert_eq!(log.covers(0x2000, 0x7000), Err(EINVAL));
-        assert_eq!(log.covers(0x0fff, 2), Err(EINVAL));
-        assert_eq!(log.covers(0x1000, 0), Err(EINVAL));
-        assert_eq!(log.covers(u64::MAX, 2), Err(EINVAL));
-        Ok(())
-    }
-
-    #[test]
-    fn a_log_needs_a_real_page_size_and_ranges() -> Result {
-        for page_size in [0, 1, 2048, 4097] {
-            let mut ranges = KVec::new();
-            ranges.push(Range::new(0, 0x1000)?, GFP_KERNEL)?;
-            assert_eq!(DirtyLog::new(page_size, ranges).err(), Some(EINVAL));
-        }
-        assert_eq!(DirtyLog::new(4096, KVec::new()).err(), Some(EINVAL));
-        Ok(())
     }
 }
 

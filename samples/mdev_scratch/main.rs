@@ -11,6 +11,7 @@ use migration::info::Family;
 use migration::model::{Model, Type as Offer, Values};
 use vfio::class::{Class, ClassDevice};
 use vfio::device::{Device, Phase};
+use vfio::engine::NoEngine;
 use vfio::mdev::{Driver, Parent, Type};
 use vfio::region::Region;
 
@@ -43,6 +44,7 @@ impl Device for Scratch {
     type OwnerModule = MdevScratch;
     /// What was loaded of the state so far.
     type Incoming = Option<[u8; 4]>;
+    type Engine = NoEngine;
 
     const NAME: &'static CStr = c"mdev_scratch";
 

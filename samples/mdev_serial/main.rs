@@ -21,6 +21,7 @@ use kernel::prelude::*;
 use migration::model::Values;
 use vfio::class::{Class, ClassDevice};
 use vfio::device::{Access, Device, Phase, SavedSize};
+use vfio::engine::NoEngine;
 use vfio::irq::Counts;
 use vfio::mdev::{Driver, Parent};
 use vfio::module;
@@ -59,6 +60,7 @@ struct SerialCard(Card);
 impl Device for SerialCard {
     type OwnerModule = MdevSerial;
     type Incoming = Incoming;
+    type Engine = NoEngine;
 
     const NAME: &'static CStr = c"mdev_serial";
 
@@ -120,6 +122,7 @@ impl Device for SerialCard {
         Counts {
             intx: true,
             msi: self.0.config().msi.into(),
+            ..Counts::default()
         }
     }
 

@@ -204,10 +204,7 @@ impl<T: Device> Instance<T> {
                 let counts = self.irq_counts();
                 self.set_irqs(&Request::read(arg, &counts)?)
             }
-            vfio_bindings::VFIO_DEVICE_RESET => {
-                self.reset();
-                Ok(())
-            }
+            vfio_bindings::VFIO_DEVICE_RESET => self.reset(),
             _ => Err(ENOTTY),
         }
     }
@@ -225,8 +222,8 @@ impl<T: Device> Instance<T> {
         if argsz < 16 || index == Index::Err {
             return Err(EINVAL);
         }
-        let count = self.irq_counts().of(index);
-        write_u32s(arg, [argsz, Counts::flags(index), number, count])
+        let counts = self.irq_counts();
+        write_u32s(arg, [argsz, counts.flags(index), number, counts.of(index)])
     }
 
     /// Size of a region in bytes; 0 where the device has none.

@@ -185,7 +185,10 @@ impl<T: Device> Callbacks<T> {
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
         // SAFETY: The core passes a valid file position that nobody else changes during the call.
         let position = unsafe { &mut *ppos };
-        ssize(instance.write(UserPtr::from_ptr(buf.cast_mut().cast()), count, position))
+        let written = instance.write(UserPtr::from_ptr(buf.cast_mut().cast()), count, position);
+        // SAFETY: The device is open, and nothing is held here.
+        unsafe { instance.serve_jobs(vdev) };
+        ssize(written)
     }
 
     /// # Safety
@@ -194,7 +197,10 @@ impl<T: Device> Callbacks<T> {
     unsafe extern "C" fn ioctl(vdev: *mut vfio_device, cmd: c_uint, arg: c_ulong) -> c_long {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        match instance.ioctl(cmd, UserPtr::from_addr(arg)) {
+        let result = instance.ioctl(cmd, UserPtr::from_addr(arg));
+        // SAFETY: The device is open, and nothing is held here.
+        unsafe { instance.serve_jobs(vdev) };
+        match result {
             Ok(()) => 0,
             Err(error) => error.to_errno() as c_long,
         }

@@ -5,7 +5,6 @@
 //! What a session is, and the stream that it makes or takes, is [`::migration::session`]; here it gets the kernel's memory and
 //! errors, and a device of this crate.
 
-use crate::migration::log::DirtyLog;
 use crate::model::Device;
 use ::migration::fsm::{State, Support};
 use ::migration::model::Values;
@@ -41,7 +40,6 @@ pub(crate) struct Migration<T: Device> {
     /// The state the device is in.
     pub(crate) current: State,
     pub(crate) session: Option<Session<T>>,
-    pub(crate) log: Option<DirtyLog>,
     /// Which protocol has taken the device out of RUNNING.
     owner: Option<Protocol>,
     /// Where the migration region stands in its session.
@@ -115,7 +113,6 @@ impl<T: Device> Migration<T> {
         Self {
             current: State::Running,
             session: None,
-            log: None,
             owner: None,
             window: Window::new(),
             sessions: 0,
@@ -169,7 +166,6 @@ impl<T: Device> Migration<T> {
     /// The last user is gone.
     pub(crate) fn close(&mut self, device: &mut T) {
         self.reset(device);
-        self.log = None;
     }
 
     /// The phase of the session, for people, and the bytes of its stream so far.

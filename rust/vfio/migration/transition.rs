@@ -23,7 +23,7 @@ impl Opening for () {
 }
 
 impl<T: Device> DeviceState<T> {
-    /// Takes one arc. Nothing has changed if it fails, but that time has passed.
+    /// Takes one arc, while no job of the device's is served. Nothing has changed if it fails, but that time has passed.
     pub(crate) fn step(&mut self, arc: Transition, opening: &mut impl Opening) -> Result {
         use Transition::*;
 
@@ -68,7 +68,7 @@ impl<T: Device> DeviceState<T> {
             }
             PreCopyToRunning | PreCopyP2pToRunningP2p | StopCopyToStop => migration.end(device),
             StopToRunning | StopToRunningP2p => device.resume(),
-            // The device has no DMA of its own, and nothing happens in it between two calls.
+            // Nobody serves a job, and nothing else happens in the device between two calls.
             RunningToStop | RunningToRunningP2p | RunningP2pToRunning | RunningP2pToStop
             | PreCopyToPreCopyP2p | PreCopyP2pToPreCopy => {}
         }
@@ -78,7 +78,9 @@ impl<T: Device> DeviceState<T> {
 
     /// The device is in another state, from this time of the system on. Its clock runs while it does.
     pub(crate) fn enter(&mut self, state: State, now_ns: u64) {
+        let could = self.may_access_memory();
         self.migration.current = state;
+        self.tell_active(could);
         self.run_clock(now_ns);
     }
 

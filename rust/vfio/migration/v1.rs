@@ -177,8 +177,9 @@ impl<T: Device> Instance<T> {
     }
 
     /// `device_state` was written. `EINVAL` for what is no state or cannot be reached, `EBUSY` while protocol v2 has the
-    /// device, `EIO` in the error state, `ENOMEM`. The state is what it was if this fails.
+    /// device, `EIO` in the error state, `ENOMEM`, `EINTR` when the caller is killed while a job goes on. The state is what it was if this fails.
     fn write_state(&self, bits: u32) -> Result {
+        let _quiet = self.quiesce()?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let before = state.current();

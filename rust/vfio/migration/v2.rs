@@ -27,8 +27,9 @@ impl<T: Device> Instance<T> {
     /// Goes to a state, through those that lie between. Returns the data file where a session starts.
     ///
     /// `EINVAL` for a state that does not exist, that the device lacks, or that no path leads to, and on leaving RESUMING
-    /// before the stream is complete; `EIO` in the error state. An error leaves the device in the last state it reached.
+    /// before the stream is complete; `EIO` in the error state; `EINTR` when the caller is killed while a job goes on. An error leaves the device in the last state it reached.
     fn set_state(self: &Arc<Self>, target: u32) -> Result<Option<OpenFile>> {
+        let _quiet = self.quiesce()?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // The error state is judged first: nothing but a reset leads out of it.
@@ -117,7 +118,10 @@ impl<T: Device> Callbacks<T> {
     ) -> *mut bindings::file {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        match instance.set_state(new_state) {
+        let result = instance.set_state(new_state);
+        // SAFETY: The device is open, and nothing is held here.
+        unsafe { instance.serve_jobs(vdev) };
+        match result {
             Ok(Some(file)) => file.into_raw(),
             Ok(None) => core::ptr::null_mut(),
             Err(error) => error.to_ptr(),
