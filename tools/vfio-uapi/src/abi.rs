@@ -52,6 +52,20 @@ pub const VFIO_DEVICE_BIND_IOMMUFD: u32 = request(18);
 pub const VFIO_DEVICE_ATTACH_IOMMUFD_PT: u32 = request(19);
 /// Migration data file in pre-copy: `struct vfio_precopy_info`.
 pub const VFIO_MIG_GET_PRECOPY_INFO: u32 = request(21);
+/// Container: `struct vfio_iommu_type1_dma_map`.
+pub const VFIO_IOMMU_MAP_DMA: u32 = request(13);
+/// Container: `struct vfio_iommu_type1_dma_unmap`.
+pub const VFIO_IOMMU_UNMAP_DMA: u32 = request(14);
+/// iommufd: `struct iommu_ioas_map`.
+pub const IOMMU_IOAS_MAP: u32 = iommufd_request(0x85);
+/// iommufd: `struct iommu_ioas_unmap`.
+pub const IOMMU_IOAS_UNMAP: u32 = iommufd_request(0x86);
+/// iommufd: the address is given.
+pub const IOMMU_IOAS_MAP_FIXED_IOVA: u32 = 1 << 0;
+/// iommufd: devices may write.
+pub const IOMMU_IOAS_MAP_WRITEABLE: u32 = 1 << 1;
+/// iommufd: devices may read.
+pub const IOMMU_IOAS_MAP_READABLE: u32 = 1 << 2;
 /// iommufd: make an address space.
 pub const IOMMU_IOAS_ALLOC: u32 = iommufd_request(0x81);
 

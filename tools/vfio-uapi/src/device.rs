@@ -7,14 +7,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::sys::uio::{pread, pwrite};
 
 use crate::abi::{self, ioctl, Argument, Bytes};
+use crate::dma::Memory;
 use crate::{Errno, Result};
 
-/// An open device. Dropping it closes it, and then what had to stay open for it.
+/// An open device. Dropping it closes it, then what had to stay open for it, and then lets the memory go that it could access.
 #[derive(Debug)]
 pub struct Device {
     file: OwnedFd,
-    /// Group and container, or iommufd; dropped after the device.
-    _context: Vec<OwnedFd>,
+    /// The group; dropped after the device.
+    _group: Option<OwnedFd>,
+    /// The container or iommufd, dropped after the group.
+    memory: Memory,
 }
 
 /// The answer to VFIO_DEVICE_GET_INFO.
@@ -44,12 +47,17 @@ pub struct Region {
 }
 
 impl Device {
-    /// A device from its file, which is closed before `context`.
-    pub(crate) fn new(file: OwnedFd, context: Vec<OwnedFd>) -> Self {
+    /// A device from its file, which is closed before the group and what has its memory.
+    pub(crate) fn new(file: OwnedFd, group: Option<OwnedFd>, memory: Memory) -> Self {
         Self {
             file,
-            _context: context,
+            _group: group,
+            memory,
         }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// VFIO_DEVICE_GET_INFO.

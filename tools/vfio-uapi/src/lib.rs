@@ -13,6 +13,7 @@ pub mod abi;
 pub mod compat;
 pub mod data_fd;
 pub mod device;
+pub mod dma;
 pub mod interrupt;
 pub mod logging;
 pub mod mapping;
@@ -24,6 +25,7 @@ pub mod open;
 
 pub use data_fd::DataFd;
 pub use device::Device;
+pub use dma::Dma;
 pub use interrupt::IrqSet;
 pub use mapping::Mapping;
 pub use migration::State;

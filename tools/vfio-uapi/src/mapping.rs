@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! A mapping of a part of a device's file. The device may change it at any time, so bytes are only ever copied.
+//! A mapping of a part of a device's file, or of memory that a device accesses. The device may change it at any time, so bytes are only ever copied.
 
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::mman::{madvise, mmap, mmap_anonymous, munmap, MapFlags, MmapAdvise, ProtFlags};
 
 use crate::migration_v1::Region;
 use crate::{Errno, Result};
@@ -48,6 +48,23 @@ impl Mapping {
             start: start.cast(),
             length,
         })
+    }
+
+    /// Maps memory of zeroes that a device may access, and children of this process share. EINVAL if `length` is 0.
+    pub fn of_memory(length: usize) -> Result<Self> {
+        let size = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: A new mapping at an address that the kernel chooses replaces nothing.
+        let start = unsafe { mmap_anonymous(None, size, access, MapFlags::MAP_SHARED) }?;
+        Ok(Self {
+            start: start.cast(),
+            length,
+        })
+    }
+
+    /// Where it is, for a kernel that is told of it by number.
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
     }
 
     /// Maps the whole data section, shared.

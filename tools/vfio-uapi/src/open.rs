@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::abi::{self, ioctl, Argument, Bytes};
+use crate::dma::Memory;
 use crate::mdev::Mdev;
 use crate::{Device, Errno, Result};
 
@@ -115,7 +116,8 @@ impl Group {
     /// Opens the device of `instance`, which keeps the group and the container open.
     pub fn device(self, instance: &Mdev) -> Result<Device> {
         let file = self.device_file(instance)?;
-        Ok(Device::new(file, vec![self.group, self.container]))
+        let memory = Memory::of_container(self.container);
+        Ok(Device::new(file, Some(self.group), memory))
     }
 
     /// Opens the device of `instance` once more; the file is closed by dropping it.
@@ -150,11 +152,12 @@ pub fn bind(file: OwnedFd) -> Result<Device> {
         abi::IOMMU_IOAS_ALLOC,
         Argument::Bytes(space.bytes_mut()),
     )?;
-    let mut attach = Bytes::new().word(12).word(0).word(space.word_at(8));
+    let number = space.word_at(8);
+    let mut attach = Bytes::new().word(12).word(0).word(number);
     ioctl(
         file.as_fd(),
         abi::VFIO_DEVICE_ATTACH_IOMMUFD_PT,
         Argument::Bytes(attach.bytes_mut()),
     )?;
-    Ok(Device::new(file, vec![iommufd]))
+    Ok(Device::new(file, None, Memory::of_ioas(iommufd, number)))
 }
