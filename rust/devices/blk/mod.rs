@@ -57,7 +57,7 @@
 //! // Whatever it started: without.
 //! let mut scratch = Box::new(Scratch::new());
 //! while let Some(mut work) = device.function_mut().begin() {
-//!     let outcome = serve(&mut work, device.geometry(), &mut guest_memory, &mut disk, &mut scratch, 64);
+//!     let outcome = serve(&mut work, device.geometry(), &mut guest_memory, &mut disk, &mut scratch);
 //!     device.function_mut().finish(work, &outcome);
 //! }
 //! for vector in devices::pci::vectors(device.function_mut().take_messages()) {

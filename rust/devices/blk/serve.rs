@@ -3,7 +3,7 @@
 //! Serving a queue: what is done without the registers.
 
 use super::request::{execute, Backend, Geometry};
-use crate::virtio::{Chain, GuestMemory, Outcome, RingError, Work};
+use crate::virtio::{Chain, GuestMemory, Outcome, RingError, Turn, Work};
 
 /// How much data is moved at once, in bytes: a whole number of sectors.
 pub const SCRATCH_BYTES: usize = 4096;
@@ -32,10 +32,10 @@ impl Default for Scratch {
     }
 }
 
-/// Does up to `most` requests of a queue, in order, and answers each. Meanwhile the driver is asked not to
-/// notify; at the end it is interrupted once, if it wants to be.
+/// Does the requests of a queue in order, and answers each: as many as the ring has places, or until there is none. In the
+/// [first turn](Turn::First) the driver is asked not to notify meanwhile. At the end it is interrupted once, if it wants to be.
 ///
-/// Takes as long as guest memory and medium let it, for `most` requests of at most
+/// Takes as long as guest memory and medium let it, for that many requests of at most
 /// [`MAX_REQUEST_BYTES`](super::MAX_REQUEST_BYTES) each. No lock is held here.
 pub fn serve<M, B>(
     work: &mut Work,
@@ -43,62 +43,43 @@ pub fn serve<M, B>(
     memory: &mut M,
     backend: &mut B,
     scratch: &mut Scratch,
-    most: u32,
 ) -> Outcome
 where
     M: GuestMemory + ?Sized,
     B: Backend + ?Sized,
 {
-    let mut served = Served {
-        requests: 0,
-        more: true,
-    };
-    let result = run(work, geometry, memory, backend, scratch, most, &mut served);
-    let wanted = match (result, served.requests) {
-        (Err(error), _) => Err(error),
-        (Ok(()), 0) => Ok(false),
-        (Ok(()), _) => work.ring.wants_interrupt(memory),
+    let mut served = 0;
+    let result = run(work, geometry, memory, backend, scratch, &mut served);
+    let wanted = match (&result, served) {
+        (Err(error), _) => Err(*error),
+        (Ok(_), 0) => Ok(false),
+        (Ok(_), _) => work.ring.wants_interrupt(memory),
     };
     Outcome {
         // Better one too many than a request that is done and not told of.
-        interrupt: wanted.unwrap_or(served.requests > 0),
-        more: served.more,
+        interrupt: wanted.unwrap_or(served > 0),
+        more: result.unwrap_or(false),
         error: wanted.err(),
     }
 }
 
-/// How far it came.
-struct Served {
-    requests: u32,
-    more: bool,
-}
-
+/// Returns whether the driver may have been silent about what is in the ring now.
 fn run<M, B>(
     work: &mut Work,
     geometry: &Geometry,
     memory: &mut M,
     backend: &mut B,
     scratch: &mut Scratch,
-    most: u32,
-    served: &mut Served,
-) -> Result<(), RingError>
+    served: &mut u16,
+) -> Result<bool, RingError>
 where
     M: GuestMemory + ?Sized,
     B: Backend + ?Sized,
 {
     let features = work.features();
     let mut quiet = false;
-    while served.requests < most {
-        if !work.ring.pop(memory, &mut scratch.chain)? {
-            if !quiet {
-                served.more = false;
-                return Ok(());
-            }
-            work.ring.ask_for_notifications(memory, true)?;
-            quiet = false;
-            continue;
-        }
-        if !quiet {
+    while *served < work.ring.size() && work.ring.pop(memory, &mut scratch.chain)? {
+        if work.turn() == Turn::First && !quiet {
             work.ring.ask_for_notifications(memory, false)?;
             quiet = true;
         }
@@ -111,10 +92,11 @@ where
             &mut scratch.data,
         )?;
         work.ring.push(memory, &scratch.chain, written)?;
-        served.requests += 1;
+        *served += 1;
     }
-    if quiet {
-        work.ring.ask_for_notifications(memory, true)?;
+    if !quiet {
+        return Ok(false);
     }
-    Ok(())
+    work.ring.ask_for_notifications(memory, true)?;
+    Ok(!work.ring.is_empty(memory)?)
 }

@@ -275,6 +275,12 @@ impl<const Q: usize, const V: usize> Function<Q, V> {
         self.transport.is_quiesced()
     }
 
+    /// Whether it makes sense to wait for who has a queue out, and then to ask for one: there is one to be handed out, or one that is
+    /// out may have to be handed out again.
+    pub fn has_work(&self) -> bool {
+        self.transport.has_work()
+    }
+
     /// Hands out a queue that may have something in it, if there is one.
     pub fn begin(&mut self) -> Option<Work> {
         self.transport.begin()

@@ -35,6 +35,16 @@
 //! What was not taken from a ring stays in it: guest memory carries it to the other end of a migration. What
 //! was taken is completed first, so that a saved state never has a request in it.
 //!
+//! # When a queue has been served
+//!
+//! While a queue is being served, its driver is asked not to notify; a driver on another processor can keep adding requests as fast as they
+//! are served. So that serving ends, and no request is forgotten, a notification is worth two turns ([`Turn`]). The first one serves
+//! as many requests as the ring has places, or until it is empty; then it asks for notifications again. If the ring is not empty, the last turn
+//! serves once more as many requests as the ring has places, without asking for silence. When it began there were no more than those
+//! that nothing told of; all others have a notification of their own. Whoever is notified serves what [`Function::begin`] hands
+//! out until that is nothing, or has served two turns of each queue: what is left then was notified by somebody else, who
+//! does the same.
+//!
 //! # What is believed
 //!
 //! Nothing in a ring is. Every byte is read once, into a buffer of the device, and judged there; lengths and
@@ -76,4 +86,4 @@ pub use memory::{Barrier, Fault, GuestMemory};
 pub use queue::{QueueState, NO_VECTOR};
 pub use ring::{Cursor, Ring, RingError, RingPlace, MAX_QUEUE_SIZE};
 pub use transport::{status, StateError, TransportState};
-pub use work::{Outcome, Work};
+pub use work::{Outcome, Turn, Work};

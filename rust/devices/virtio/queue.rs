@@ -3,6 +3,7 @@
 //! The registers of a queue (virtio 1.2, 4.1.4.3).
 
 use super::ring::{Cursor, RingPlace};
+use super::work::Turn;
 
 /// No vector: what a vector register holds that has none, or was given one that there is not.
 pub const NO_VECTOR: u16 = 0xffff;
@@ -56,10 +57,10 @@ pub(super) struct Queue {
     /// The ring, once the driver has enabled it.
     pub(super) ring: Option<RingPlace>,
     pub(super) next: Cursor,
-    /// There may be something in the ring.
-    pub(super) notified: bool,
-    /// It was handed out.
-    pub(super) busy: bool,
+    /// What it is to be handed out for: there may be something in the ring.
+    pub(super) due: Option<Turn>,
+    /// What it was handed out for.
+    pub(super) out: Option<Turn>,
     /// The driver asked for a reset of the queue, which waits for it to come back.
     pub(super) reset_wanted: bool,
 }
@@ -74,8 +75,8 @@ impl Queue {
             device: 0,
             ring: None,
             next: Cursor::START,
-            notified: false,
-            busy: false,
+            due: None,
+            out: None,
             reset_wanted: false,
         }
     }

@@ -223,9 +223,32 @@ impl Ring {
         }
     }
 
+    /// The number of descriptors.
+    pub fn size(&self) -> u16 {
+        self.place.size
+    }
+
     /// Where the next chain is taken.
     pub fn next(&self) -> Cursor {
         self.next
+    }
+
+    /// The flags of the next descriptor, if it is available.
+    fn available(
+        &self,
+        memory: &mut (impl GuestMemory + ?Sized),
+    ) -> Result<Option<u16>, RingError> {
+        let mut bytes = [0; 2];
+        memory.read(self.place.descriptor(self.next.index) + FLAGS, &mut bytes)?;
+        let flags = u16::from_le_bytes(bytes);
+        let (avail, used) = (flags & flag::AVAIL != 0, flags & flag::USED != 0);
+        let is_available = avail == self.next.wrap && used != self.next.wrap;
+        Ok(is_available.then_some(flags))
+    }
+
+    /// Whether there is no next chain.
+    pub fn is_empty(&self, memory: &mut (impl GuestMemory + ?Sized)) -> Result<bool, RingError> {
+        Ok(self.available(memory)?.is_none())
     }
 
     /// Takes the next chain into `chain`, if there is one. Nothing moves on before [`Ring::push`]: a chain
@@ -238,13 +261,9 @@ impl Ring {
         chain.clear();
         let mut cursor = self.next;
         let mut at = self.place.descriptor(cursor.index);
-        let mut bytes = [0; 2];
-        memory.read(at + FLAGS, &mut bytes)?;
-        let mut flags = u16::from_le_bytes(bytes);
-        let (avail, used) = (flags & flag::AVAIL != 0, flags & flag::USED != 0);
-        if avail != cursor.wrap || used == cursor.wrap {
+        let Some(mut flags) = self.available(memory)? else {
             return Ok(false);
-        }
+        };
         memory.barrier(Barrier::Read);
 
         let mut rest = [0; FLAGS as usize];

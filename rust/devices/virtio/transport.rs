@@ -6,7 +6,7 @@
 use super::features;
 use super::queue::{Queue, QueueState, NO_VECTOR};
 use super::ring::{Ring, MAX_QUEUE_SIZE};
-use super::work::{Outcome, Work};
+use super::work::{Outcome, Turn, Work};
 use crate::pci::{Access, Width};
 
 mod state;
@@ -81,6 +81,8 @@ pub(super) struct Transport<const Q: usize> {
     reset_wanted: bool,
     running: bool,
     master: bool,
+    /// Where the search for a queue to be handed out starts, so that each has its turn.
+    search_from: u16,
     /// Vectors to be signalled, a bit each.
     fired: u64,
 }
@@ -111,6 +113,7 @@ impl<const Q: usize> Transport<Q> {
             reset_wanted: false,
             running: false,
             master: false,
+            search_from: 0,
             fired: 0,
         }
     }
@@ -299,7 +302,7 @@ impl<const Q: usize> Transport<Q> {
         let Some(queue) = self.queue_mut(self.queue_select) else {
             return;
         };
-        if queue.ring.is_none() && !queue.busy && queue.enable().is_err() {
+        if queue.ring.is_none() && queue.out.is_none() && queue.enable().is_err() {
             self.needs_reset();
         }
     }
@@ -310,9 +313,9 @@ impl<const Q: usize> Transport<Q> {
         }
         let max_size = self.max_queue_size;
         if let Some(queue) = self.queue_mut(self.queue_select) {
-            match queue.busy {
-                true => queue.reset_wanted = true,
-                false => *queue = Queue::new(max_size),
+            match queue.out {
+                Some(_) => queue.reset_wanted = true,
+                None => *queue = Queue::new(max_size),
             }
         }
     }
@@ -365,14 +368,16 @@ impl<const Q: usize> Transport<Q> {
     pub(super) fn notify(&mut self, index: u32) {
         let index = u16::try_from(index).unwrap_or(u16::MAX);
         if let Some(queue) = self.queue_mut(index) {
-            queue.notified = true;
+            queue.due = Some(Turn::First);
         }
     }
 
     /// All enabled queues may have something in them.
     fn notify_all(&mut self) {
         for queue in &mut self.queues {
-            queue.notified |= queue.ring.is_some();
+            if queue.ring.is_some() {
+                queue.due = Some(Turn::First);
+            }
         }
     }
 
@@ -403,7 +408,7 @@ impl<const Q: usize> Transport<Q> {
 
     /// Whether no queue is out.
     pub(super) fn is_quiesced(&self) -> bool {
-        !self.queues.iter().any(|queue| queue.busy)
+        !self.queues.iter().any(|queue| queue.out.is_some())
     }
 
     fn serves(&self) -> bool {
@@ -422,14 +427,18 @@ impl<const Q: usize> Transport<Q> {
         }
         let indirect = self.has(features::INDIRECT_DESC);
         let features = self.driver_features;
-        let queues = self.queues.get_mut(..usize::from(self.queue_count))?;
-        for (index, queue) in (0u16..).zip(queues) {
-            match queue.ring {
-                Some(place) if queue.notified && !queue.busy => {
-                    queue.notified = false;
-                    queue.busy = true;
+        let from = self.search_from;
+        for index in (from..self.queue_count).chain(0..from) {
+            let Some(queue) = self.queue_mut(index) else {
+                continue;
+            };
+            match (queue.ring, queue.due) {
+                (Some(place), Some(turn)) if queue.out.is_none() => {
+                    queue.due = None;
+                    queue.out = Some(turn);
                     let ring = Ring::new(place, queue.next, indirect);
-                    return Some(Work::new(index, features, ring));
+                    self.search_from = index + 1;
+                    return Some(Work::new(index, features, turn, ring));
                 }
                 _ => {}
             }
@@ -437,15 +446,29 @@ impl<const Q: usize> Transport<Q> {
         None
     }
 
+    /// Whether there is a queue to be handed out, or will be unless the one that is out for its first turn needs no other.
+    pub(super) fn has_work(&self) -> bool {
+        let has_work = |queue: &Queue| match queue.out {
+            Some(turn) => queue.due.is_some() || turn == Turn::First,
+            None => queue.due.is_some() && queue.ring.is_some(),
+        };
+        self.serves() && self.queues.iter().any(has_work)
+    }
+
     /// Takes a queue back.
     pub(super) fn finish(&mut self, work: Work, outcome: &Outcome) {
         let (index, max_size) = (work.queue(), self.max_queue_size);
-        let Some(queue) = self.queue_mut(index).filter(|queue| queue.busy) else {
+        let Some(queue) = self.queue_mut(index) else {
             return;
         };
-        queue.busy = false;
+        let Some(turn) = queue.out.take() else {
+            return;
+        };
         queue.next = work.ring.next();
-        queue.notified |= outcome.more;
+        if outcome.more && turn == Turn::First {
+            // One that was notified since starts again, which does for both.
+            queue.due = queue.due.or(Some(Turn::Last));
+        }
         let vector = queue.vector;
         if core::mem::take(&mut queue.reset_wanted) {
             *queue = Queue::new(max_size);

@@ -11,15 +11,17 @@ use super::ring::{Ring, RingError};
 pub struct Work {
     queue: u16,
     features: u64,
+    turn: Turn,
     /// The ring, to be served.
     pub ring: Ring,
 }
 
 impl Work {
-    pub(super) fn new(queue: u16, features: u64, ring: Ring) -> Work {
+    pub(super) fn new(queue: u16, features: u64, turn: Turn, ring: Ring) -> Work {
         Work {
             queue,
             features,
+            turn,
             ring,
         }
     }
@@ -29,10 +31,25 @@ impl Work {
         self.queue
     }
 
+    /// What the queue was handed out for.
+    pub fn turn(&self) -> Turn {
+        self.turn
+    }
+
     /// The features that were negotiated.
     pub fn features(&self) -> u64 {
         self.features
     }
+}
+
+/// What a queue is handed out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// It was notified, or may have been. Meanwhile the driver is asked not to notify.
+    First,
+    /// The first turn asked for notifications again, and there may be requests that nothing told of. A ring holds no more of them than
+    /// it has places; what is made available in this turn has a notification of its own.
+    Last,
 }
 
 /// How the serving of a queue ended.
@@ -40,7 +57,7 @@ impl Work {
 pub struct Outcome {
     /// Something was completed, and the driver wants to know.
     pub interrupt: bool,
-    /// There may be more in the ring: it is to be handed out again.
+    /// After the [first turn](Turn::First): the driver may have been silent about more, for which the last turn comes.
     pub more: bool,
     /// The ring cannot be served any longer.
     pub error: Option<RingError>,

@@ -121,14 +121,7 @@ fuzz_target!(|input: &[u8]| {
         }
         notify(&mut device);
         while let Some(mut work) = device.function_mut().begin() {
-            let outcome = serve(
-                &mut work,
-                &geometry,
-                &mut memory,
-                &mut disk,
-                &mut scratch,
-                4,
-            );
+            let outcome = serve(&mut work, &geometry, &mut memory, &mut disk, &mut scratch);
             assert_eq!(outcome.error, None);
             device.function_mut().finish(work, &outcome);
         }

@@ -84,14 +84,7 @@ fuzz_target!(|input: &[u8]| {
             let geometry = *device.geometry();
             let mut disk = disk(&config);
             while let Some(mut work) = device.function_mut().begin() {
-                let outcome = serve(
-                    &mut work,
-                    &geometry,
-                    &mut memory,
-                    &mut disk,
-                    &mut scratch,
-                    4,
-                );
+                let outcome = serve(&mut work, &geometry, &mut memory, &mut disk, &mut scratch);
                 assert!(
                     !outcome.more || outcome.error.is_some(),
                     "a ring of zeroes has requests"

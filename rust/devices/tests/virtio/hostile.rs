@@ -154,16 +154,15 @@ fn random_rings_are_bounded_and_a_reset_recovers() {
             let Some(mut work) = machine.device.function_mut().begin() else {
                 break;
             };
-            let (before, most) = (changing.bytes, 16);
+            let before = changing.bytes;
             let outcome = devices::blk::serve(
                 &mut work,
                 &geometry,
                 &mut changing,
                 &mut machine.disk,
                 &mut machine.scratch,
-                most,
             );
-            let bound = u64::from(most) * (MAX_REQUEST_BYTES + 8192);
+            let bound = 16 * (MAX_REQUEST_BYTES + 8192);
             assert!(changing.bytes - before <= bound, "ring {ring}");
             answered += u64::from(outcome.interrupt);
             machine.error = machine.error.or(outcome.error);

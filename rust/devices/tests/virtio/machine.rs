@@ -216,19 +216,19 @@ impl Machine {
         }
     }
 
-    /// Serves what there is, `most` requests at a time.
-    pub fn serve(&mut self, most: u32) {
+    /// Serves what there is.
+    pub fn serve(&mut self) {
         let mut memory = std::mem::replace(&mut self.memory, Memory::new(0));
-        self.serve_in(&mut memory, most);
+        self.serve_in(&mut memory);
         self.memory = memory;
     }
 
     /// The same with memory that is looked after elsewhere.
-    pub fn serve_in(&mut self, memory: &mut impl GuestMemory, most: u32) {
+    pub fn serve_in(&mut self, memory: &mut impl GuestMemory) {
         let geometry = *self.device.geometry();
         while let Some(mut work) = self.device.function_mut().begin() {
             let disk = &mut self.disk;
-            let outcome = serve(&mut work, &geometry, memory, disk, &mut self.scratch, most);
+            let outcome = serve(&mut work, &geometry, memory, disk, &mut self.scratch);
             self.error = self.error.or(outcome.error);
             self.device.function_mut().finish(work, &outcome);
             self.collect();
@@ -266,7 +266,7 @@ impl Machine {
         buffers.push((status, 1, true));
         let id = self.submit(queue, &buffers, indirect.then_some(table));
         self.notify(queue);
-        self.serve(64);
+        self.serve();
         let (found, len) = self.queues[queue]
             .reap(&self.memory)
             .expect("the request is done");

@@ -15,3 +15,4 @@ mod registers;
 mod requests;
 mod rings;
 mod torn;
+mod turns;

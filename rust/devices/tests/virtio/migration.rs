@@ -120,7 +120,7 @@ fn requests_that_were_not_taken_are_found_in_guest_memory() {
     machine.memory.put(heap, &FLUSH.to_le_bytes());
     let id = machine.submit(1, &[(heap, 16, false), (heap + 16, 1, true)], None);
     let mut machine = migrate(machine, Blocks::new(32));
-    machine.serve(64);
+    machine.serve();
     assert_eq!(machine.queues[1].reap(&machine.memory), Some((id, 1)));
 }
 
@@ -373,7 +373,7 @@ proptest! {
                 prop_assert_eq!(save(&other.device), sections);
                 other.memory = Memory { accesses: 0, ..machine.memory.clone() };
                 other.device.function_mut().set_running(true);
-                other.serve(64);
+                other.serve();
                 other.set_status(0);
                 prop_assert_eq!(other.status(), 0);
                 other.start(u64::MAX);

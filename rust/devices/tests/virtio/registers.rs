@@ -317,10 +317,10 @@ fn nothing_is_served_while_bus_mastering_is_off_and_everything_after() {
     machine.submit(0, &[(heap, 16, false), (heap + 16, 1, true)], None);
     machine.notify(0);
     let before = machine.memory.accesses;
-    machine.serve(64);
+    machine.serve();
     assert_eq!(machine.memory.accesses, before);
     machine.master(true);
-    machine.serve(64);
+    machine.serve();
     assert!(machine.queues[0].reap(&machine.memory).is_some());
     assert_eq!(machine.sent, [0, 1, 0]);
 }
@@ -394,12 +394,12 @@ fn who_runs_again_looks_at_every_queue_and_signals_every_vector() {
     machine.submit(1, &[(heap, 16, false), (heap + 16, 1, true)], None);
     // A notification in there is served later, and one that was lost as well.
     let before = machine.memory.accesses;
-    machine.serve(64);
+    machine.serve();
     assert_eq!(machine.memory.accesses, before);
     machine.device.function_mut().set_running(true);
     machine.collect();
     assert_eq!(machine.sent, [0, 1, 1]);
-    machine.serve(64);
+    machine.serve();
     assert!(machine.queues[1].reap(&machine.memory).is_some());
     assert_eq!(machine.sent, [0, 1, 2]);
 }

@@ -119,7 +119,7 @@ fn header_and_status_may_be_anywhere() {
     machine.memory.put(heap + 0x400, &[0xff; 1024 + 32]);
     machine.submit(0, &buffers, None);
     machine.notify(0);
-    machine.serve(1);
+    machine.serve();
     assert_eq!(
         machine.queues[0].reap(&machine.memory).map(|done| done.1),
         Some(513)
@@ -132,7 +132,7 @@ fn header_and_status_may_be_anywhere() {
     machine.memory.put(heap + 16, &bytes);
     machine.submit(0, &[(heap, 528, false), (heap + 0x800, 1, true)], None);
     machine.notify(0);
-    machine.serve(1);
+    machine.serve();
     assert!(machine.queues[0].reap(&machine.memory).is_some());
     assert_eq!(read(&mut machine, 0, 512), bytes);
 }
@@ -195,7 +195,7 @@ fn memory_that_is_not_there_is_an_error_of_the_request() {
     let buffers = [(data, 16, false), (nowhere, 1, true)];
     machine.submit(0, &buffers, None);
     machine.notify(0);
-    machine.serve(1);
+    machine.serve();
     assert!(machine.error.is_some());
 }
 

@@ -148,7 +148,7 @@ proptest! {
             let (_, at, flags) = chain(&mut queue, &mut memory, lap as u64 % 2);
             memory.put(at, &flags.to_le_bytes());
             machine.notify(0);
-            machine.serve_in(&mut memory, 64);
+            machine.serve_in(&mut memory);
             prop_assert!(queue.reap(&memory).is_some());
         }
         let mut prepared = Vec::new();
@@ -166,7 +166,7 @@ proptest! {
             let Torn { guest, memory, .. } = &mut torn;
             if core::mem::take(&mut guest.kick) {
                 machine.notify(0);
-                machine.serve_in(&mut torn, 64);
+                machine.serve_in(&mut torn);
                 idle = 0;
             } else {
                 guest.pause = 0;
