@@ -10,6 +10,7 @@
 //! | [`check`] | whether a source's parameter list suits a type or an instance, with all reasons |
 //! | [`info`] | what all of that looks like as JSON and as text |
 //! | [`clock`] | a device's own time, which stands still while the device does |
+//! | [`log`] | of which memory a device's writes are logged, and what is refused |
 //! | [`session`] | the byte stream between two devices: made while a device is saved, taken while one is loaded |
 //! | [`reason`] | why something was refused, as a short text |
 //! | [`value`] | a parameter's name and value, and which of either are well formed |
@@ -34,6 +35,7 @@ pub mod clock;
 pub mod crc;
 pub mod fsm;
 pub mod info;
+pub mod log;
 pub mod model;
 pub mod reason;
 pub mod session;

@@ -17,12 +17,13 @@
 //! [`Saving`] makes the stream and knows how much of it is left; whoever reads it holds a [`Chunk`]
 //! with the bytes that are on their way, so that they can be copied without a lock and come again if
 //! that failed. [`Resuming`] takes the stream, into a copy of the state that replaces the device's
-//! only when all of it has come.
+//! only when all of it has come. [`machine`] has the states that a device passes through with them.
 
 use crate::model::Values;
 use crate::stream::{self, Refusal, SliceFull, WriteError};
 use core::fmt;
 
+pub mod machine;
 mod resuming;
 mod saving;
 

@@ -12,6 +12,8 @@ use std::format;
 use std::vec;
 use std::vec::Vec;
 
+mod machine;
+
 /// Bytes of a block.
 const BLOCK: usize = 16;
 /// The section with the register.
