@@ -11,6 +11,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -124,6 +125,21 @@ impl Connection {
         let result = carry_out(&header, body, descriptors);
         self.framer.next();
         Some(result)
+    }
+
+    /// Whether a whole message is there, and was not carried out.
+    pub fn has_message(&self) -> bool {
+        self.framer.message().is_some()
+    }
+
+    /// Whether the client has closed the connection, though not all that it said may have been read.
+    pub fn has_ended(&self) -> bool {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut files = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        poll(&mut files, Some(&now)) == Ok(1)
     }
 
     /// Queues a message. An empty one is none.

@@ -5,6 +5,9 @@
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+use migration::session::machine::Migratable;
+use migration::session::Failure;
+use vfio_user_protocol::refusal::errno::{EIO, ENOMEM};
 use vfio_user_protocol::Area;
 
 /// Regions that every PCI device reports: six BARs, ROM, configuration space, VGA.
@@ -32,8 +35,17 @@ pub struct Counts {
     pub msi: u32,
 }
 
-/// A device that is emulated: registers in, effects out. Effects (interrupts, a wish to be woken) are asked for after each access.
-pub trait Device {
+/// The error number of a piece of saved state that could not be made: memory, or a device model that breaks the format's limits.
+pub const fn errno(failure: Failure) -> u32 {
+    match failure {
+        Failure::NoMemory => ENOMEM,
+        Failure::Record(_) => EIO,
+    }
+}
+
+/// A device that is emulated: registers in, effects out. Effects (interrupts, a wish to be woken) are asked for after each access,
+/// while it runs. Its errors are numbers of Linux.
+pub trait Device: Migratable<Error = u32> {
     /// Back to power-on state.
     fn reset(&mut self);
     /// What the region of this index is. Does not change.
@@ -49,7 +61,8 @@ pub trait Device {
     fn intx(&self) -> bool;
     /// MSI vectors that became pending since the last call, a bit each.
     fn take_msi(&mut self) -> u32;
-    /// Tells the time, in nanoseconds for which the device has run. It stands still while there is no client.
+    /// Tells the time, in nanoseconds for which the device has run. It stands still while there is no client, and while the
+    /// device is stopped or being loaded.
     fn set_time(&mut self, now_ns: u64);
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
     fn wake_after_ns(&self) -> Option<u64>;

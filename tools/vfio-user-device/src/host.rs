@@ -5,7 +5,10 @@
 use std::os::fd::OwnedFd;
 
 use migration::clock::Clock;
-use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL, ENOTTY};
+use migration::fsm::Arc;
+use migration::model::Values;
+use vfio_user_protocol::feature::{number, Feature};
+use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL};
 use vfio_user_protocol::{
     Access, Capabilities, Header, Limits, Proposal, RegionInfo, Reply, Request,
 };
@@ -14,8 +17,11 @@ use crate::device::{accesses, Device, NUM_REGIONS};
 use crate::irq::{self, Irqs, NUM_INDICES};
 use crate::memory::{Memory, MAX_MAPS};
 
+mod features;
 #[cfg(test)]
 mod tests;
+
+use features::{action, state_data, wanted_state, Action, Migration};
 
 /// Most descriptors that are taken with one message.
 pub const MAX_MSG_FDS: usize = 16;
@@ -58,10 +64,12 @@ pub struct Descriptors {
 }
 
 /// A device, and what its client has set up.
-#[derive(Debug)]
-pub struct Host<D> {
+pub struct Host<'v, D: Device> {
     device: D,
-    /// Stands still while there is no client.
+    /// The values that its migration parameters have.
+    values: Values<'v>,
+    migration: Migration<D::Incoming>,
+    /// Stands still while there is no client, and while the device does not run.
     clock: Clock,
     /// The time last told to the device.
     now_ns: u64,
@@ -71,11 +79,13 @@ pub struct Host<D> {
     agreed: Option<Limits>,
 }
 
-impl<D: Device> Host<D> {
-    /// A device without a client.
-    pub fn new(device: D) -> Self {
+impl<'v, D: Device> Host<'v, D> {
+    /// A device with these parameters, without a client.
+    pub fn new(device: D, values: Values<'v>) -> Self {
         Self {
             device,
+            values,
+            migration: Migration::default(),
             clock: Clock::new(),
             now_ns: 0,
             irqs: Irqs::default(),
@@ -84,15 +94,18 @@ impl<D: Device> Host<D> {
         }
     }
 
-    /// A client has come. The device is as the last one left it.
+    /// A client has come. The device is as the last one left it, and runs.
     pub fn connected(&mut self, system_ns: u64) {
+        self.migration.reason.clear();
         self.clock.start(system_ns);
     }
 
-    /// The client is gone, and what it set up with it. The device keeps its state.
+    /// The client is gone, and what it set up with it: a session is over, and what was being loaded forgotten. The device keeps its
+    /// registers.
     pub fn disconnected(&mut self, system_ns: u64) {
         self.tell_time(system_ns);
         self.clock.stop(system_ns);
+        self.migration.close(&mut self.device);
         self.irqs = Irqs::default();
         self.memory.clear();
         self.agreed = None;
@@ -120,15 +133,29 @@ impl<D: Device> Host<D> {
         }
     }
 
-    /// Brings what the device asserts to the client.
+    /// Brings what the device asserts to the client. A device that is not running has no effects.
     fn settle(&mut self) {
-        self.irqs.deliver(&mut self.device);
+        if self.migration.is_running() {
+            self.irqs.deliver(&mut self.device);
+        }
+    }
+
+    /// The reason of the last message's refusal, if it was one that has to do with migration.
+    pub fn take_refusal(&mut self) -> Option<&str> {
+        self.migration.take_news()
     }
 
     /// Answers a length that no message has.
     pub fn refuse_frame(header: &Header, out: &mut Outgoing) {
         if !header.no_reply() {
             header.put_error(&mut out.bytes, EINVAL);
+        }
+    }
+
+    /// Answers somebody who came while there is a client: the device is in use.
+    pub fn refuse_other(header: &Header, out: &mut Outgoing) {
+        if !header.no_reply() {
+            header.put_error(&mut out.bytes, EBUSY);
         }
     }
 
@@ -151,7 +178,8 @@ impl<D: Device> Host<D> {
         let is_version = matches!(request, Ok(Request::Version(_)));
         let (mut next, mut file) = (Next::Continue, None);
         let result = request.and_then(|request| {
-            self.request(request, descriptors.fds, header, &mut file, &mut out.bytes)
+            let fds = descriptors.fds;
+            self.request(request, fds, header, system_ns, &mut file, &mut out.bytes)
         });
         self.settle();
         if let Err(errno) = result {
@@ -176,6 +204,7 @@ impl<D: Device> Host<D> {
         request: Request<'_>,
         mut fds: Vec<OwnedFd>,
         header: &Header,
+        system_ns: u64,
         file: &mut Option<OwnedFd>,
         out: &mut Vec<u8>,
     ) -> Result<(), u32> {
@@ -190,7 +219,7 @@ impl<D: Device> Host<D> {
             _ if fds.is_empty() => {}
             _ => return Err(EINVAL),
         }
-        let data;
+        let (data, data_of_feature, saved);
         let reply = match request {
             Request::Version(proposal) => {
                 data = self.agree(&proposal)?;
@@ -254,17 +283,80 @@ impl<D: Device> Host<D> {
                 Reply::MultiWritten(done)
             }
             Request::Reset => {
+                self.migration.reset(&mut self.device);
                 self.device.reset();
+                self.run_clock(system_ns);
                 Reply::Done
             }
-            // The device cannot be migrated by this protocol, nor does it do DMA: as a kernel driver without it answers.
-            Request::Feature(_) => return Err(ENOTTY),
-            Request::MigDataRead { .. } | Request::MigDataWrite(_) | Request::PrecopyInfo => {
-                return Err(EINVAL)
+            Request::Feature(feature) => {
+                data_of_feature = self.feature(&feature, system_ns)?;
+                Reply::Feature(Feature {
+                    data: data_of_feature.as_deref().unwrap_or(feature.data),
+                    ..feature
+                })
+            }
+            Request::MigDataRead { size } => {
+                saved = self.migration.read(&mut self.device, size as usize)?;
+                Reply::MigData(&saved)
+            }
+            Request::MigDataWrite(bytes) => {
+                let (values, device) = (&self.values, &self.device);
+                self.migration.write(values, device, bytes)?;
+                Reply::Done
+            }
+            Request::PrecopyInfo => {
+                let (initial, dirty) = self.migration.precopy_left(&self.device)?;
+                Reply::PrecopyInfo { initial, dirty }
             }
         };
         reply.encode(header, out);
         Ok(())
+    }
+
+    /// Carries out what is asked of a feature, and gives the data that the reply has in the place of the request's.
+    fn feature(&mut self, feature: &Feature<'_>, system_ns: u64) -> Result<Option<Vec<u8>>, u32> {
+        match (action(feature)?, feature.number) {
+            (Action::Nothing, _) => Ok(None),
+            (Action::Get, _) => {
+                let limits = self.agreed.unwrap_or(Limits::DEFAULT);
+                let (values, device) = (&self.values, &self.device);
+                let data = self.migration.get(feature, values, device, &limits);
+                data.map(Some)
+            }
+            (Action::Set, number::MIG_DEVICE_STATE) => {
+                self.set_state(wanted_state(feature)?, system_ns)?;
+                Ok(Some(state_data(self.migration.machine.state())))
+            }
+            (Action::Set, number::DMA_LOGGING_START) => {
+                self.migration.start_log(feature.data).map(|()| None)
+            }
+            (Action::Set, _) => {
+                self.migration.stop_log();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Goes to a state, through those that lie between. An error leaves the device in the last one that it reached.
+    fn set_state(&mut self, target: u32, system_ns: u64) -> Result<(), u32> {
+        let target = self.migration.target(target)?;
+        while let Some(arc) = self.migration.next(target)? {
+            let (values, device) = (&self.values, &mut self.device);
+            self.migration.take(arc, values, device)?;
+            if arc == Arc::ResumingToStop {
+                self.irqs.device_was_loaded();
+            }
+            self.run_clock(system_ns);
+        }
+        Ok(())
+    }
+
+    /// The device's clock goes while it runs.
+    fn run_clock(&mut self, system_ns: u64) {
+        match self.migration.is_running() {
+            true => self.clock.start(system_ns),
+            false => self.clock.stop(system_ns),
+        }
     }
 
     fn agree(&mut self, proposal: &Proposal) -> Result<String, u32> {

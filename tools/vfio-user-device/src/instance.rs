@@ -83,7 +83,7 @@ impl Offer {
     }
 
     /// Hands the values that are wished for on. A refusal says which one cannot be had, and why.
-    pub fn with_values<R>(&self, wish: &Wish, then: impl FnOnce(&Values<'_>) -> R) -> Result<R> {
+    pub fn with_values<R>(&self, wish: &Wish, then: impl FnOnce(Values<'_>) -> R) -> Result<R> {
         let ty = self.offer();
         if let Some(model) = &wish.model {
             if model != MODEL.name {
@@ -117,7 +117,7 @@ impl Offer {
             let with = values.with_text(position, text.as_bytes(), InUse::Closed);
             values = with.map_err(|error| anyhow!("--m-{error}"))?;
         }
-        Ok(then(&values))
+        Ok(then(values))
     }
 }
 

@@ -90,6 +90,8 @@ enum Signalling {
     Intx {
         trigger: Option<EventFd>,
         masked: bool,
+        /// To be signalled once, whether it is asserted or not.
+        once: bool,
     },
     /// Through one eventfd a vector.
     Msi { triggers: Vec<Option<EventFd>> },
@@ -191,6 +193,7 @@ impl Irqs {
                 self.signalling = Signalling::Intx {
                     trigger: new.into_iter().next().flatten(),
                     masked: false,
+                    once: false,
                 };
                 Ok(())
             }
@@ -257,12 +260,26 @@ impl Irqs {
         Ok(())
     }
 
+    /// The device has the state of another one now. The client may have taken over that INTx is asserted, which the other device's
+    /// client was told of and nobody is going to take back: signalled once, it looks, and finds out. The driver does so, too.
+    pub fn device_was_loaded(&mut self) {
+        if let Signalling::Intx { once, .. } = &mut self.signalling {
+            *once = true;
+        }
+    }
+
     /// Signals what the device asserts and the client has not been told yet.
     pub fn deliver(&mut self, device: &mut impl Device) {
         match &mut self.signalling {
             Signalling::Off => {}
-            Signalling::Intx { trigger, masked } => {
-                if let (Some(trigger), false, true) = (trigger, *masked, device.intx()) {
+            Signalling::Intx {
+                trigger,
+                masked,
+                once,
+            } => {
+                let is_due = device.intx() || *once;
+                if let (Some(trigger), false, true) = (trigger, *masked, is_due) {
+                    *once = false;
                     *masked = true;
                     trigger.signal();
                 }

@@ -11,6 +11,7 @@
 //! | [`irq`] | how interrupts are told |
 //! | [`memory`] | the guest's memory, by bounded copies |
 //! | [`connection`] | messages and descriptors on a socket |
+//! | [`notice`] | what is told of it on standard error |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
 //! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
@@ -24,5 +25,6 @@ pub mod host;
 pub mod instance;
 pub mod irq;
 pub mod memory;
+pub mod notice;
 pub mod serial;
 pub mod server;

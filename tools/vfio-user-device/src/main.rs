@@ -14,10 +14,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
+use migration::model::Values;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vfio_user_device::host::Host;
 use vfio_user_device::instance::{model, words, Offer, Wish, MAX_PORTS};
+use vfio_user_device::notice::line;
 use vfio_user_device::serial::SerialCard;
 use vfio_user_device::server::{serve, Source};
 
@@ -28,8 +30,9 @@ Examples:
   vfio-migrate check UUID ./vfio-user-device
   vfio-migrate command-line UUID ./vfio-user-device
 
-One client at a time; who comes meanwhile waits. The device keeps its state when a client goes. It ends
-on SIGTERM, or when the only client goes if --fd is a connection.
+One client at a time; who comes meanwhile is told that the device is busy. It keeps its state when a client
+goes. It ends on SIGTERM, or when the only client goes if --fd is a connection. Why a migration was refused
+is told on standard error.
 
 Exit status: 0 ended on SIGTERM, SIGINT or with its only client; 1 the device cannot be made.";
 
@@ -136,12 +139,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(what: &str) -> ExitCode {
-    // Somebody's text may be in it.
-    let line: String = what
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
-    let _ = writeln!(std::io::stderr(), "vfio-user-device: {line}");
+    let _ = std::io::stderr().write_all(line(what).as_bytes());
     ExitCode::FAILURE
 }
 
@@ -165,7 +163,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
     };
     let max_ports = text("max-ports").and_then(|ports| ports.parse().ok());
     let offer = Offer::new(max_ports.unwrap_or(u64::MAX));
-    let card = offer.with_values(&wish, SerialCard::power_on)?;
+    offer.with_values(&wish, |values| start(matches, &offer, values))?
+}
+
+/// Does what is to be done with a card of these values.
+fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> {
     if matches.get_flag("print") {
         let mut out = std::io::stdout().lock();
         let printed = out.write_all(offer.information().as_bytes());
@@ -195,7 +197,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
     tell_ready();
     let patience = matches.get_one::<u64>("client-patience").copied();
     let patience = Duration::from_secs(patience.unwrap_or(30));
-    serve(&mut Host::new(card), source, &signals, patience)
+    let card = SerialCard::power_on(&values);
+    serve(&mut Host::new(card, values), source, &signals, patience)
 }
 
 /// A descriptor that whoever started the program left open.

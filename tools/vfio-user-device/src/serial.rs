@@ -2,10 +2,16 @@
 
 //! The serial card as a device to be served.
 
-use devices::serial::{Card, CONFIG_SPACE_BYTES};
-use migration::model::Values;
+use std::fmt::Write;
 
-use crate::device::{Counts, Device, Region, CONFIG_REGION};
+use devices::serial::{saved_bytes, Card, Incoming, SectionId, CONFIG_SPACE_BYTES};
+use migration::model::Values;
+use migration::session::machine::Migratable;
+use migration::session::{self, Emit, Failure, Phase, SavedSize};
+use migration::stream::Refusal;
+use vfio_user_protocol::refusal::errno::EINVAL;
+
+use crate::device::{errno, Counts, Device, Region, CONFIG_REGION};
 
 /// The table that the kernel driver has: the same source, so that both are one model.
 // The driver uses more of it.
@@ -84,5 +90,73 @@ impl Device for SerialCard {
 
     fn wake_after_ns(&self) -> Option<u64> {
         self.0.timeout_ns()
+    }
+}
+
+impl session::Device for SerialCard {
+    type Error = u32;
+    type Incoming = Incoming;
+
+    fn error(failure: Failure) -> u32 {
+        errno(failure)
+    }
+
+    fn saved_size(&self) -> SavedSize {
+        let config = self.0.config();
+        SavedSize {
+            bytes: saved_bytes(config),
+            sections: 1 + usize::from(config.ports.get()),
+        }
+    }
+
+    fn save(&self, emit: &mut Emit<'_, u32>) -> Result<(), u32> {
+        self.0.save(&mut |id, payload| emit(id.get(), payload))
+    }
+
+    fn section_len(&self, id: u16) -> Option<usize> {
+        SectionId::max_len(id)
+    }
+
+    fn load(
+        incoming: &mut Incoming,
+        _phase: Phase,
+        id: u16,
+        payload: &[u8],
+        reason: &mut dyn Write,
+    ) -> Result<(), Refusal> {
+        // A reason that does not fit is cut.
+        let _ = match incoming.section(id, payload) {
+            Ok(true) => return Ok(()),
+            Ok(false) => write!(
+                reason,
+                "a port is not saved in the form that compact-state says"
+            ),
+            Err(error) => write!(reason, "{error}"),
+        };
+        Err(Refusal::invalid(
+            "a section holds a state that the device cannot be in",
+        ))
+    }
+
+    fn is_complete(incoming: &Incoming) -> bool {
+        incoming.is_complete()
+    }
+
+    fn commit(&mut self, incoming: &mut Incoming, reason: &mut dyn Write) -> Result<(), u32> {
+        incoming.apply_to(&mut self.0).map_err(|error| {
+            // A reason that does not fit is cut.
+            let _ = write!(reason, "{error}");
+            EINVAL
+        })
+    }
+}
+
+impl Migratable for SerialCard {
+    fn incoming(&self) -> Result<Incoming, u32> {
+        Ok(Incoming::new(self.0.config()))
+    }
+
+    fn resume(&mut self) {
+        self.0.rekick();
     }
 }

@@ -2,8 +2,10 @@
 
 //! The loop that waits for clients, signals and time.
 //!
-//! A device has one client at a time. Whoever comes while there is one waits in the socket's queue until that one is gone.
+//! A device has one client at a time. Whoever comes while there is one and says something is told that it is busy; who has said
+//! nothing is the next client when that one is gone.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,9 +24,13 @@ use rustix::time::{clock_gettime, ClockId};
 use crate::connection::{Connection, End, Read};
 use crate::device::Device;
 use crate::host::{Host, Next, Outgoing};
+use crate::notice::Notices;
 
 /// Messages that are carried out before signals are looked at again.
 const BATCH: usize = 64;
+
+/// Most that may wait beside the client. Whoever has waited longest goes if there is another one.
+const MAX_WAITING: usize = 16;
 
 /// Longest path that a unix socket can have.
 const MAX_PATH: usize = 107;
@@ -85,6 +91,18 @@ impl Source {
     }
 }
 
+impl Listener {
+    /// Who has come, if somebody has.
+    fn accept(&self) -> Result<Option<Connection>> {
+        match self.socket.accept() {
+            Ok((socket, _)) => Ok(Some(Connection::new(socket.into()))),
+            // It went as it came.
+            Err(error) if is_passing(&error) => Ok(None),
+            Err(error) => Err(error).context("no client can be taken"),
+        }
+    }
+}
+
 fn nonblocking(socket: &UnixListener) -> Result<()> {
     socket.set_nonblocking(true).context("the socket")
 }
@@ -120,33 +138,33 @@ fn now_ns() -> u64 {
 /// Serves a device until a signal comes through `signals`, or the only client is gone. A client that leaves replies unread for
 /// `patience` is dropped.
 pub fn serve<D: Device>(
-    host: &mut Host<D>,
+    host: &mut Host<'_, D>,
     source: Source,
     signals: &UnixStream,
     patience: Duration,
 ) -> Result<()> {
-    let listener = match source {
-        Source::Client(fd) => {
-            return client(host, Connection::new(fd), signals, patience).map(drop)
-        }
-        Source::Listener(listener) => listener,
+    let (listener, mut next) = match source {
+        Source::Client(fd) => (None, Some(Connection::new(fd))),
+        Source::Listener(listener) => (Some(listener), None),
+    };
+    let mut server = Server {
+        host,
+        listener,
+        signals,
+        patience_ns: u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX),
+        waiting: VecDeque::new(),
+        hears_others: true,
+        notices: Notices::new(now_ns()),
     };
     loop {
-        let mut files = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::new(&listener.socket, PollFlags::IN),
-        ];
-        wait(&mut files, None)?;
-        if !files[0].revents().is_empty() {
-            return Ok(());
-        }
-        let accepted = match listener.socket.accept() {
-            Ok((socket, _)) => socket,
-            // It went as it came.
-            Err(error) if is_passing(&error) => continue,
-            Err(error) => return Err(error).context("no client can be taken"),
+        let connection = match next.take().or_else(|| server.waiting.pop_front()) {
+            Some(connection) => connection,
+            None => match server.first()? {
+                Some(connection) => connection,
+                None => return Ok(()),
+            },
         };
-        if client(host, Connection::new(accepted.into()), signals, patience)? == Left::Signal {
+        if server.client(connection)? == Left::Signal || server.listener.is_none() {
             return Ok(());
         }
     }
@@ -166,100 +184,201 @@ enum Left {
     Signal,
 }
 
-/// Serves one client.
-fn client<D: Device>(
-    host: &mut Host<D>,
-    connection: Connection,
-    signals: &UnixStream,
-    patience: Duration,
-) -> Result<Left> {
-    host.connected(now_ns());
-    let left = converse(host, connection, signals, patience);
-    host.disconnected(now_ns());
-    left
+/// What became of a client after some of its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Talk {
+    /// It goes on.
+    Continue,
+    /// Nothing more is heard, and it ends when everything has been said.
+    Closes,
+    /// It is gone.
+    Gone,
 }
 
-fn converse<D: Device>(
-    host: &mut Host<D>,
-    mut connection: Connection,
-    signals: &UnixStream,
-    patience: Duration,
-) -> Result<Left> {
-    let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-    // When the client is given up, while replies wait for room.
-    let mut give_up_at: Option<u64> = None;
-    let mut closes = false;
-    loop {
-        let now = now_ns();
-        let left = [
-            host.wake_after_ns(now),
-            give_up_at.map(|at| at.saturating_sub(now)),
-        ];
-        let timeout = left.into_iter().flatten().min();
-        let interest = match connection.is_full() {
-            // Whoever does not read what he is told is not listened to.
-            true => PollFlags::OUT,
-            false => PollFlags::IN,
-        };
-        let mut files = [
-            PollFd::new(signals, PollFlags::IN),
-            PollFd::from_borrowed_fd(connection.as_fd(), interest),
-        ];
-        wait(&mut files, timeout)?;
-        if !files[0].revents().is_empty() {
-            return Ok(Left::Signal);
-        }
-        let is_ready = !files[1].revents().is_empty();
-        host.tick(now_ns());
-        if is_ready {
-            for _ in 0..BATCH {
-                if !connection.is_full() && !closes {
-                    match step(host, &mut connection) {
-                        Ok(Some(Next::Continue)) => {}
-                        Ok(Some(Next::Close)) => closes = true,
-                        Ok(None) => break,
-                        Err(End::Gone) => return Ok(Left::Client),
-                        Err(End::Lost(error)) => {
-                            let mut out = Outgoing::default();
-                            Host::<D>::refuse_frame(&error.header, &mut out);
-                            connection.queue(out);
-                            closes = true;
-                        }
-                    }
-                }
-                match connection.send() {
-                    Ok(0) => {}
-                    Ok(_) => give_up_at = None,
-                    Err(_) => return Ok(Left::Client),
-                }
-                if connection.is_full() || closes {
-                    break;
-                }
+struct Server<'s, 'v, D: Device> {
+    host: &'s mut Host<'v, D>,
+    /// Absent if the one client was there from the beginning.
+    listener: Option<Listener>,
+    signals: &'s UnixStream,
+    patience_ns: u64,
+    /// Those who came while there was a client, and have said nothing yet.
+    waiting: VecDeque<Connection>,
+    /// Whether more can be taken while there is a client.
+    hears_others: bool,
+    notices: Notices,
+}
+
+impl<D: Device> Server<'_, '_, D> {
+    /// The first client; none if the program is to end before.
+    fn first(&mut self) -> Result<Option<Connection>> {
+        loop {
+            let Some(listener) = &self.listener else {
+                return Ok(None);
+            };
+            let mut files = [
+                PollFd::new(self.signals, PollFlags::IN),
+                PollFd::new(&listener.socket, PollFlags::IN),
+            ];
+            wait(&mut files, None)?;
+            if !files[0].revents().is_empty() {
+                return Ok(None);
             }
-        }
-        let now = now_ns();
-        if !connection.is_full() {
-            give_up_at = None;
-            if closes {
-                return Ok(Left::Client);
+            if let Some(connection) = listener.accept()? {
+                return Ok(Some(connection));
             }
-        } else if now >= *give_up_at.get_or_insert(now.saturating_add(patience_ns)) {
-            return Ok(Left::Client);
         }
     }
-}
 
-/// Carries one message out, if a whole one is there.
-fn step<D: Device>(host: &mut Host<D>, connection: &mut Connection) -> Result<Option<Next>, End> {
-    match connection.read()? {
-        Read::Wait => Ok(None),
-        Read::Message => {
-            let mut out = Outgoing::default();
-            let next = connection.take(|header, body, descriptors| {
-                host.message(header, body, descriptors, now_ns(), &mut out)
-            });
-            connection.queue(out);
-            Ok(next)
+    /// Serves one client.
+    fn client(&mut self, connection: Connection) -> Result<Left> {
+        self.host.connected(now_ns());
+        self.hears_others = true;
+        let left = self.converse(connection);
+        self.host.disconnected(now_ns());
+        left
+    }
+
+    fn converse(&mut self, mut connection: Connection) -> Result<Left> {
+        // When the client is given up, while replies wait for room.
+        let mut give_up_at: Option<u64> = None;
+        let mut closes = false;
+        loop {
+            let now = now_ns();
+            let left = [
+                self.host.wake_after_ns(now),
+                give_up_at.map(|at| at.saturating_sub(now)),
+            ];
+            // One that had come earlier may have said something already.
+            let has_message = connection.has_message() && !connection.is_full() && !closes;
+            let timeout = match has_message {
+                true => Some(0),
+                false => left.into_iter().flatten().min(),
+            };
+            let interest = match connection.is_full() {
+                // Whoever does not read what he is told is not listened to.
+                true => PollFlags::OUT,
+                false => PollFlags::IN,
+            };
+            let mut files = vec![
+                PollFd::new(self.signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(connection.as_fd(), interest),
+            ];
+            let others = self.waiting.iter().map(AsFd::as_fd);
+            let listener = self.listener.iter().filter(|_| self.hears_others);
+            let others = others.chain(listener.map(|listener| listener.socket.as_fd()));
+            files.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            wait(&mut files, timeout)?;
+            let mut ready = files.iter().map(|file| !file.revents().is_empty());
+            if ready.next() == Some(true) {
+                return Ok(Left::Signal);
+            }
+            let (is_ready, is_somebody_else) = (ready.next(), ready.any(|ready| ready));
+            self.host.tick(now_ns());
+            if is_ready == Some(true) || has_message {
+                match self.talk(&mut connection, closes) {
+                    (Talk::Gone, _) => return Ok(Left::Client),
+                    (talk, has_moved) => {
+                        closes |= talk == Talk::Closes;
+                        give_up_at = give_up_at.filter(|_| !has_moved);
+                    }
+                }
+            }
+            let now = now_ns();
+            if !connection.is_full() {
+                give_up_at = None;
+                if closes {
+                    return Ok(Left::Client);
+                }
+            } else if now >= *give_up_at.get_or_insert(now.saturating_add(self.patience_ns)) {
+                return Ok(Left::Client);
+            }
+            if is_somebody_else {
+                self.turn_away(&connection);
+            }
+        }
+    }
+
+    /// Carries out a bounded number of messages and sends the replies. Says whether something was sent, too.
+    fn talk(&mut self, connection: &mut Connection, mut closes: bool) -> (Talk, bool) {
+        let mut has_moved = false;
+        for _ in 0..BATCH {
+            if !connection.is_full() && !closes {
+                match self.step(connection) {
+                    Ok(Some(Next::Continue)) => {}
+                    Ok(Some(Next::Close)) => closes = true,
+                    Ok(None) => break,
+                    Err(End::Gone) => return (Talk::Gone, has_moved),
+                    Err(End::Lost(error)) => {
+                        let mut out = Outgoing::default();
+                        Host::<D>::refuse_frame(&error.header, &mut out);
+                        connection.queue(out);
+                        closes = true;
+                    }
+                }
+            }
+            match connection.send() {
+                Ok(sent) => has_moved |= sent > 0,
+                Err(_) => return (Talk::Gone, has_moved),
+            }
+            if connection.is_full() || closes {
+                break;
+            }
+        }
+        match closes {
+            true => (Talk::Closes, has_moved),
+            false => (Talk::Continue, has_moved),
+        }
+    }
+
+    /// Carries one message out, if a whole one is there.
+    fn step(&mut self, connection: &mut Connection) -> Result<Option<Next>, End> {
+        match connection.read()? {
+            Read::Wait => Ok(None),
+            Read::Message => {
+                let mut out = Outgoing::default();
+                let host = &mut *self.host;
+                let now = now_ns();
+                let next = connection.take(|header, body, descriptors| {
+                    host.message(header, body, descriptors, now, &mut out)
+                });
+                connection.queue(out);
+                if let Some(reason) = host.take_refusal() {
+                    self.notices.tell(&format!("refused: {reason}"), now);
+                }
+                Ok(next)
+            }
+        }
+    }
+
+    /// Looks after those who came while there is a client.
+    fn turn_away(&mut self, client: &Connection) {
+        // Whoever said something is told that somebody else is there, and goes. A client that is gone is in nobody's way, even if
+        // not all that it said has been heard: whoever comes after it must not find it here. So that is looked at last.
+        self.waiting.retain_mut(|other| match other.read() {
+            Ok(Read::Wait) => true,
+            Ok(Read::Message) if client.has_ended() => true,
+            Ok(Read::Message) => {
+                let mut out = Outgoing::default();
+                other.take(|header, _, _| Host::<D>::refuse_other(header, &mut out));
+                other.queue(out);
+                let _ = other.send();
+                false
+            }
+            Err(_) => false,
+        });
+        let Some(listener) = self.listener.as_ref().filter(|_| self.hears_others) else {
+            return;
+        };
+        match listener.accept() {
+            Ok(None) => {}
+            Ok(Some(connection)) => {
+                if self.waiting.len() >= MAX_WAITING {
+                    self.waiting.pop_front();
+                }
+                self.waiting.push_back(connection);
+            }
+            // The client may have sent all the descriptors that there can be. That is no reason to end.
+            Err(_) => self.hears_others = false,
         }
     }
 }

@@ -23,6 +23,9 @@ pub mod number {
     pub const DMA_LOGGING_REPORT: u16 = 8;
     /// How many bytes are saved once it stands still. QEMU asks for it; the protocol's text does not have it.
     pub const MIG_DATA_SIZE: u16 = 9;
+    /// Why migrating was refused last, as text: read by a client that knows of it. It is this project's own, far from those that
+    /// VFIO gives out; a server of another one has no such feature.
+    pub const REFUSAL: u16 = 0xff00;
 }
 
 /// What is done with a feature.
@@ -119,25 +122,66 @@ pub fn device_state(data: &[u8]) -> Result<u32, Refusal> {
     reader.u32().map(|_| state)
 }
 
-/// Data of [`number::DMA_LOGGING_START`].
+/// Most ranges that a log can have, which is what fits a page of the kernel's.
+pub const MAX_RANGES: u32 = 256;
+
+/// What is to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoggingStart {
-    /// The page size that is wished for.
-    pub page_size: u64,
-    /// How many ranges the client names. Some put a pointer of their own behind it, and no ranges: whoever logs everything needs
-    /// none of them.
-    pub ranges: u32,
+pub enum Logged<'a> {
+    /// The whole address space.
+    Everything,
+    /// These ranges: 16 bytes each.
+    Ranges(&'a [u8]),
 }
 
-impl LoggingStart {
-    /// Takes it.
-    pub fn decode(data: &[u8]) -> Result<Self, Refusal> {
+impl Logged<'_> {
+    const RANGE: usize = 16;
+
+    /// First address and length of each range, as they were sent.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let bytes = match self {
+            Self::Everything => &[],
+            Self::Ranges(bytes) => *bytes,
+        };
+        bytes.chunks_exact(Self::RANGE).map_while(|range| {
+            let mut reader = Reader::new(range);
+            Some((reader.u64().ok()?, reader.u64().ok()?))
+        })
+    }
+}
+
+/// Data of [`number::DMA_LOGGING_START`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoggingStart<'a> {
+    /// The page size that is wished for.
+    pub page_size: u64,
+    /// What is to be logged.
+    pub logged: Logged<'a>,
+}
+
+impl<'a> LoggingStart<'a> {
+    /// Bytes of the pointer that the kernel's structure has in the place of ranges.
+    const POINTER: usize = 8;
+
+    /// Takes it. Who names ranges and sends the kernel's structure, with a pointer of his own in it, has everything logged: that
+    /// contains what he wants, and QEMU does so.
+    pub fn decode(data: &'a [u8]) -> Result<Self, Refusal> {
         let mut reader = Reader::new(data);
-        let (page_size, ranges, _) = (reader.u64()?, reader.u32()?, reader.u32()?);
+        let (page_size, count, _) = (reader.u64()?, reader.u32()?, reader.u32()?);
         if !page_size.is_power_of_two() {
             return Err(Refusal::Alignment);
         }
-        Ok(Self { page_size, ranges })
+        if count > MAX_RANGES {
+            return Err(Refusal::TooMuch);
+        }
+        let rest = reader.rest();
+        let logged = match rest.get(..count as usize * Logged::RANGE) {
+            Some([]) => Logged::Everything,
+            Some(ranges) => Logged::Ranges(ranges),
+            None if rest.len() == Self::POINTER => Logged::Everything,
+            None => return Err(Refusal::Count),
+        };
+        Ok(Self { page_size, logged })
     }
 }
 
@@ -153,6 +197,9 @@ pub struct LoggingReport {
 }
 
 impl LoggingReport {
+    /// Bytes before the bitmap.
+    pub const LEN: usize = 24;
+
     /// Takes it. Its bitmap has no more than `max_bitmap` bytes.
     pub fn decode(data: &[u8], max_bitmap: usize) -> Result<Self, Refusal> {
         let mut reader = Reader::new(data);
@@ -188,6 +235,7 @@ impl LoggingReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     fn report(iova: u64, length: u64, page_size: u64) -> Vec<u8> {
         let mut data = Vec::new();
@@ -221,17 +269,46 @@ mod tests {
         }
     }
 
+    /// The start of a log: a page size, how many ranges are said to follow, and what does.
+    fn start(page_size: u64, count: u32, rest: &[u8]) -> Vec<u8> {
+        let mut data = Vec::new();
+        data.put64(page_size).put32(count).put32(0).put(rest);
+        data
+    }
+
     #[test]
-    fn the_start_of_a_log_has_a_page_size_and_any_number_of_ranges() {
-        let start = |page_size, ranges| {
-            let mut data = Vec::new();
-            data.put64(page_size).put32(ranges).put32(0);
-            LoggingStart::decode(&data)
+    fn the_start_of_a_log_has_its_ranges_or_is_of_everything() {
+        let decode = |page_size, count, rest: &[u8]| {
+            let data = start(page_size, count, rest);
+            let found = LoggingStart::decode(&data);
+            found.map(|found| match found.logged {
+                Logged::Everything => None,
+                logged => Some(logged.ranges().collect::<Vec<_>>()),
+            })
         };
-        assert!(start(4096, u32::MAX).is_ok_and(|start| start.ranges == u32::MAX));
-        assert!(start(1 << 63, 0).is_ok());
-        assert_eq!(start(0, 0), Err(Refusal::Alignment));
-        assert_eq!(start(3, 0), Err(Refusal::Alignment));
+        let two = report(0x1000, 0x2000, 0x4000)
+            .into_iter()
+            .chain(0x8000u64.to_ne_bytes());
+        let two: Vec<u8> = two.collect();
+        let ranges = [(0x1000, 0x2000), (0x4000, 0x8000)];
+        assert_eq!(decode(4096, 2, &two), Ok(Some(ranges.to_vec())));
+        assert_eq!(decode(4096, 1, &two), Ok(Some(ranges[..1].to_vec())));
+        // None, with and without the kernel's pointer; the pointer in the place of some.
+        for (count, len) in [(0, 0), (0, 8), (1, 8), (256, 8)] {
+            assert_eq!(decode(1 << 63, count, &vec![0xff; len]), Ok(None));
+        }
+        for len in [0, 7, 9, 15, 31] {
+            assert_eq!(decode(4096, 2, &vec![0; len]), Err(Refusal::Count), "{len}");
+        }
+        let most = vec![0; 257 * 16];
+        assert_eq!(
+            decode(4096, 256, &most).map(|r| r.map(|r| r.len())),
+            Ok(Some(256))
+        );
+        assert_eq!(decode(4096, 257, &most), Err(Refusal::TooMuch));
+        assert_eq!(decode(4096, u32::MAX, &[0; 8]), Err(Refusal::TooMuch));
+        assert_eq!(decode(0, 0, &[]), Err(Refusal::Alignment));
+        assert_eq!(decode(3, 0, &[]), Err(Refusal::Alignment));
         assert_eq!(LoggingStart::decode(&[0; 15]), Err(Refusal::Short));
     }
 

@@ -16,6 +16,8 @@ pub mod errno {
     pub const EFAULT: u32 = 14;
     /// Somebody else uses it.
     pub const EBUSY: u32 = 16;
+    /// There is no such session any more.
+    pub const ENODEV: u32 = 19;
     /// It is there already.
     pub const EEXIST: u32 = 17;
     /// The request makes no sense.

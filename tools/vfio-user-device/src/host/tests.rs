@@ -3,7 +3,12 @@
 //! What the serial card does not have: a region that can be mapped in parts.
 
 use super::*;
-use crate::device::{Counts, Region};
+use crate::device::{errno, Counts, Region};
+use crate::instance::model;
+use migration::model::Type;
+use migration::session::machine::Migratable;
+use migration::session::{self, Emit, Failure, Phase, SavedSize};
+use migration::stream::Refusal;
 use rustix::fs::{fstat, ftruncate, memfd_create, MemfdFlags};
 use std::os::fd::AsFd;
 use vfio_user_protocol::Area;
@@ -23,6 +28,54 @@ const AREAS: [Area; 2] = [
 struct Probe {
     file: OwnedFd,
     accesses: Vec<(u32, u64, Vec<u8>)>,
+}
+
+impl session::Device for Probe {
+    type Error = u32;
+    type Incoming = ();
+
+    fn error(failure: Failure) -> u32 {
+        errno(failure)
+    }
+
+    fn saved_size(&self) -> SavedSize {
+        SavedSize {
+            bytes: 1,
+            sections: 1,
+        }
+    }
+
+    fn save(&self, emit: &mut Emit<'_, u32>) -> Result<(), u32> {
+        emit(0, &[7])
+    }
+
+    fn section_len(&self, id: u16) -> Option<usize> {
+        (id == 0).then_some(1)
+    }
+
+    fn load(
+        _: &mut (),
+        _: Phase,
+        _: u16,
+        _: &[u8],
+        _: &mut dyn std::fmt::Write,
+    ) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn is_complete(_: &()) -> bool {
+        true
+    }
+
+    fn commit(&mut self, _: &mut (), _: &mut dyn std::fmt::Write) -> Result<(), u32> {
+        Ok(())
+    }
+}
+
+impl Migratable for Probe {
+    fn incoming(&self) -> Result<(), u32> {
+        Ok(())
+    }
 }
 
 impl Device for Probe {
@@ -71,13 +124,19 @@ impl Device for Probe {
 
 const CONFIG: u32 = crate::device::CONFIG_REGION;
 
-fn host() -> Host<Probe> {
+fn host() -> Host<'static, Probe> {
     let file = memfd_create("region", MemfdFlags::CLOEXEC).expect("a file");
     ftruncate(&file, 0x7000).expect("its size");
-    let mut host = Host::new(Probe {
+    let probe = Probe {
         file,
         accesses: Vec::new(),
-    });
+    };
+    let ty: &'static Type<'static> = Box::leak(Box::new(Type {
+        model: model(),
+        narrowed: &[],
+        init_version: None,
+    }));
+    let mut host = Host::new(probe, Values::new(ty));
     host.connected(0);
     let version = Request::Version(Proposal::bare(0, 0));
     assert!(ask(&mut host, &version).0.is_some());
@@ -85,7 +144,10 @@ fn host() -> Host<Probe> {
 }
 
 /// The reply's body, if it is one of success, and the descriptor that goes with it.
-fn ask(host: &mut Host<Probe>, request: &Request<'_>) -> (Option<Vec<u8>>, Option<OwnedFd>) {
+fn ask(
+    host: &mut Host<'static, Probe>,
+    request: &Request<'_>,
+) -> (Option<Vec<u8>>, Option<OwnedFd>) {
     let mut bytes = Vec::new();
     request.encode(1, false, &mut bytes);
     let (first, body) = bytes.split_first_chunk().expect("a header");
@@ -170,4 +232,52 @@ fn accesses_are_taken_apart_as_a_bus_does() {
     let found = &host.device.accesses[4..];
     let wanted = [(CONFIG, 4, b"abcd".to_vec()), (CONFIG, 8, b"efgh".to_vec())];
     assert_eq!(found, wanted);
+}
+
+#[test]
+fn k32_a_device_that_has_failed_says_so_until_it_is_reset() {
+    let mut host = host();
+    let go = |host: &mut Host<'static, Probe>, state: u32| {
+        let data = [state.to_ne_bytes(), [0; 4]].concat();
+        let feature = Feature {
+            argsz: 16,
+            number: number::MIG_DEVICE_STATE,
+            operation: vfio_user_protocol::feature::Operation::Set,
+            data: &data,
+        };
+        let mut out = Vec::new();
+        Request::Feature(feature).encode(1, false, &mut out);
+        let (first, body) = out.split_first_chunk().expect("a header");
+        let mut out = Outgoing::default();
+        host.message(
+            &Header::parse(first),
+            body,
+            Descriptors::default(),
+            0,
+            &mut out,
+        );
+        let first = out.bytes.first_chunk().expect("a reply");
+        Header::parse(first).error()
+    };
+    // No client can bring it about.
+    assert_eq!(go(&mut host, 0), Some(EINVAL));
+    assert_eq!(go(&mut host, 6), None);
+    host.migration.machine.fail(&mut host.device);
+    for state in (0..9).chain([u32::MAX]) {
+        assert_eq!(go(&mut host, state), Some(5), "EIO for {state}");
+        let reason = host.take_refusal().map(str::to_string);
+        assert_eq!(
+            reason.as_deref(),
+            Some("the device has failed and must be reset")
+        );
+    }
+    for request in [
+        Request::MigDataRead { size: 8 },
+        Request::MigDataWrite(b"data"),
+        Request::PrecopyInfo,
+    ] {
+        assert_eq!(ask(&mut host, &request).0, None);
+    }
+    assert!(ask(&mut host, &Request::Reset).0.is_some());
+    assert_eq!(go(&mut host, 3), None);
 }

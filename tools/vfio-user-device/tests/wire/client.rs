@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -32,7 +33,10 @@ pub const MIG_DATA_WRITE: u16 = 18;
 pub const PRECOPY_INFO: u16 = 19;
 
 pub const ENOENT: u32 = 2;
+pub const ENOMEM: u32 = 12;
+pub const EBUSY: u32 = 16;
 pub const EEXIST: u32 = 17;
+pub const ENODEV: u32 = 19;
 pub const EINVAL: u32 = 22;
 pub const ENOTTY: u32 = 25;
 pub const ENOSYS: u32 = 38;
@@ -243,6 +247,14 @@ impl Client {
         let body = [&words(&[argsz, flags, index, start, count]), data].concat();
         let result = self.ask_with(SET_IRQS, &body, fds).result;
         result.map(|body| assert!(body.is_empty()))
+    }
+}
+
+/// The connection ends here. Dropping the socket may not do that at once: another test may be starting a program, which has a copy
+/// of every descriptor for a moment.
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 

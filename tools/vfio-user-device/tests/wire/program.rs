@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{kill_process, Pid, Signal};
@@ -30,11 +30,16 @@ pub struct Program {
 impl Program {
     /// Starts it with these arguments.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::with_stderr(arguments, Stdio::inherit())
+    }
+
+    /// Starts it with these arguments and this standard error.
+    pub fn with_stderr(arguments: &[&str], stderr: Stdio) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("device.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let mut command = command();
-        command.args(["--fd", "3"]).args(arguments);
+        command.args(["--fd", "3"]).args(arguments).stderr(stderr);
         Self {
             child: with_fd(command, listener.into()),
             socket,
@@ -57,6 +62,11 @@ impl Program {
         let mut client = self.connect();
         client.agree();
         client
+    }
+
+    /// What it says on standard error, which is a pipe.
+    pub fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("a pipe")
     }
 
     /// Descriptors that the program has open. It has done all that was asked of it before: call it after a reply.

@@ -236,26 +236,90 @@ fn k13_descriptors_where_none_belong_are_closed() {
 }
 
 #[test]
-fn k14_a_second_client_waits_and_is_never_mixed_with_the_first() {
+fn k14_a_second_client_is_told_that_the_device_is_busy_and_never_mixed_with_the_first() {
+    let program = Program::start(&[]);
+    let mut first = program.client();
+    let before = program.descriptors();
+    for bytes in [
+        sound(77, VERSION, &version(0, 0, QEMU)),
+        sound(77, RESET, &[]),
+    ] {
+        let mut second = program.connect();
+        second.raw(&bytes);
+        let answer = second.answer().expect("a reply");
+        assert_eq!((answer.id, answer.result), (77, Err(EBUSY)));
+        second.is_closed();
+    }
+    // Who wants no reply gets none; what is no message at all ends it.
+    for bytes in [
+        message(77, VERSION, 20, NO_REPLY, &[0; 4]),
+        message(77, VERSION, 15, 0, &[]),
+    ] {
+        let mut second = program.connect();
+        second.raw(&bytes);
+        second.is_closed();
+    }
+    first.write(0, 7, &[0x11]).expect("a write");
+    first.in_step();
+    assert_eq!(program.descriptors(), before);
+}
+
+#[test]
+fn k14_who_has_said_nothing_is_the_next_client() {
     let program = Program::start(&[]);
     let mut first = program.client();
     let mut second = program.connect();
-    second.raw(&sound(77, VERSION, &version(0, 0, QEMU)));
+    let half = sound(77, VERSION, &version(0, 0, QEMU));
+    second.raw(&half[..9]);
     first.write(0, 7, &[0x11]).expect("a write");
-    first.in_step();
-    second.socket.set_nonblocking(true).expect("a socket");
-    let early = std::io::Read::read(&mut second.socket, &mut [0]);
-    assert!(early.is_err(), "two clients at a time");
-    second.socket.set_nonblocking(false).expect("a socket");
     drop(first);
-    assert_eq!(second.answer().expect("a reply").id, 77);
+    second.raw(&half[9..]);
+    assert_eq!(second.answer().map(|answer| answer.id), Some(77));
     // The device is as the first one left it.
     assert_eq!(second.read(0, 7, 1), Ok(vec![0x11]));
+    let mut third = program.connect();
     for _ in 0..100 {
         drop(program.connect());
     }
+    second.in_step();
     drop(second);
-    program.client().in_step();
+    third.agree();
+    third.in_step();
+}
+
+#[test]
+fn k14_no_crowd_keeps_anybody_out_or_descriptors_in() {
+    let program = Program::start(&[]);
+    let mut first = program.client();
+    let before = program.descriptors();
+    let mut silent: Vec<Client> = (0..40).map(|_| program.connect()).collect();
+    // Those that have waited longest make room, so somebody who speaks is answered.
+    let mut second = program.connect();
+    second.raw(&sound(5, VERSION, &version(0, 0, QEMU)));
+    let answer = second.answer().expect("a reply");
+    assert_eq!(answer.result, Err(EBUSY));
+    silent[0].is_closed();
+    first.in_step();
+    assert!(program.descriptors() <= before + 17);
+    drop((silent, second));
+    drop(first);
+    let mut client = program.client();
+    client.in_step();
+    assert_eq!(program.descriptors(), before);
+}
+
+#[test]
+fn k14_a_client_that_is_gone_is_in_nobody_s_way_though_it_said_a_lot() {
+    let program = Program::start(&[]);
+    for _ in 0..200 {
+        let mut client = program.client();
+        // More than is carried out before others are looked at, and nobody wants to know what became of it.
+        let write = [access(0, 7, 1), vec![0x22]].concat();
+        let one = message(1, REGION_WRITE, 16 + 17, NO_REPLY, &write);
+        client.raw(&one.repeat(200));
+    }
+    let mut client = program.client();
+    assert_eq!(client.read(0, 7, 1), Ok(vec![0x22]));
 }
 
 #[test]

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Features, saved state, and the log of what the device writes.
+//!
+//! The state machine, the session and the stream are the driver's. What is refused there with a number is refused here with the
+//! same one, and what the driver would keep as the reason in sysfs is told to whoever started the program, and to a client that
+//! asks for it.
+
+use migration::fsm::{State, Support};
+use migration::log::{Log, LogError, Range};
+use migration::model::Values;
+use migration::reason::Reason;
+use migration::session::machine::{Machine, Refused, Session};
+use migration::session::Chunk;
+use migration::stream::ErrorClass;
+use vfio_user_protocol::feature::{
+    device_state, number, Feature, Logged, LoggingReport, LoggingStart, Operation,
+};
+use vfio_user_protocol::refusal::errno::{EINVAL, EIO, ENODEV, ENOMEM, ENOTTY};
+use vfio_user_protocol::Limits;
+
+use crate::device::Device;
+
+/// Every device has pre-copy and the states for several devices, as those of the driver.
+pub(super) const SUPPORT: Support = Support {
+    precopy: true,
+    p2p: true,
+};
+
+/// There is no descriptor that state goes through: clients take any other number for one.
+const NO_DATA_FD: u32 = u32::MAX;
+
+/// Whether a feature can be read, and whether it can be written.
+fn operations(feature: u16) -> Option<(bool, bool)> {
+    match feature {
+        number::MIGRATION
+        | number::DMA_LOGGING_REPORT
+        | number::MIG_DATA_SIZE
+        | number::REFUSAL => Some((true, false)),
+        number::DMA_LOGGING_START | number::DMA_LOGGING_STOP => Some((false, true)),
+        number::MIG_DEVICE_STATE => Some((true, true)),
+        _ => None,
+    }
+}
+
+/// What is to be done with a feature that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Nothing: the client wanted to know whether it exists.
+    Nothing,
+    /// It is read.
+    Get,
+    /// It is written.
+    Set,
+}
+
+/// Whether the request is one for this feature.
+///
+/// `ENOTTY` for a feature that there is not, `EINVAL` for one that cannot be read or written as is asked.
+pub(super) fn action(feature: &Feature<'_>) -> Result<Action, u32> {
+    let (get, set) = operations(feature.number).ok_or(ENOTTY)?;
+    let (wants_get, wants_set, action) = match feature.operation {
+        Operation::Get => (true, false, Action::Get),
+        Operation::Set => (false, true, Action::Set),
+        Operation::Probe { get, set } => (get, set, Action::Nothing),
+    };
+    match (wants_get && !get) || (wants_set && !set) {
+        true => Err(EINVAL),
+        false => Ok(action),
+    }
+}
+
+/// The migration side of a device.
+#[derive(Debug)]
+pub(super) struct Migration<I> {
+    pub(super) machine: Machine<Vec<u8>, I>,
+    /// Bytes of the saving session that were not read yet.
+    chunk: Chunk<Vec<u8>>,
+    log: Option<Log<Vec<Range>>>,
+    /// Why migrating was refused last.
+    pub(super) reason: Reason,
+    /// Whether nobody has been told of that yet.
+    is_news: bool,
+}
+
+impl<I> Default for Migration<I> {
+    fn default() -> Self {
+        Self {
+            machine: Machine::default(),
+            chunk: Chunk::new(),
+            log: None,
+            reason: Reason::none(),
+            is_news: false,
+        }
+    }
+}
+
+impl<I> Migration<I> {
+    /// Whether the device has effects.
+    pub(super) fn is_running(&self) -> bool {
+        self.machine.state().is_running()
+    }
+
+    /// The reason of a refusal that was not told yet.
+    pub(super) fn take_news(&mut self) -> Option<&str> {
+        std::mem::take(&mut self.is_news).then(|| self.reason.as_str())
+    }
+
+    fn refuse(&mut self, reason: std::fmt::Arguments<'_>, errno: u32) -> u32 {
+        self.reason.set(reason);
+        self.is_news = true;
+        errno
+    }
+
+    /// The device was reset: running, without a session. The log is the client's and stays.
+    pub(super) fn reset<D: Device<Incoming = I>>(&mut self, device: &mut D) {
+        self.machine.reset(device);
+        self.chunk = Chunk::new();
+    }
+
+    /// The client is gone. A device that had stopped for it works again for the next one.
+    pub(super) fn close<D: Device<Incoming = I>>(&mut self, device: &mut D) {
+        let was_running = self.is_running();
+        self.reset(device);
+        self.log = None;
+        if !was_running {
+            device.resume();
+        }
+    }
+
+    /// The data of a feature that is read.
+    pub(super) fn get<D: Device<Incoming = I>>(
+        &self,
+        feature: &Feature<'_>,
+        values: &Values<'_>,
+        device: &D,
+        limits: &Limits,
+    ) -> Result<Vec<u8>, u32> {
+        let data = match feature.number {
+            number::MIGRATION => SUPPORT.flags().to_ne_bytes().to_vec(),
+            number::MIG_DEVICE_STATE => state_data(self.machine.state()),
+            number::MIG_DATA_SIZE => {
+                let size = self.machine.data_size(values, device) as u64;
+                size.to_ne_bytes().to_vec()
+            }
+            number::DMA_LOGGING_REPORT => self.report(feature, limits)?,
+            number::REFUSAL => self.reason.as_str().as_bytes().to_vec(),
+            _ => return Err(ENOTTY),
+        };
+        feature.has_room(data.len()).map_err(|e| e.errno())?;
+        Ok(data)
+    }
+
+    /// What the device wrote of a range: nothing, as it does no DMA.
+    fn report(&self, feature: &Feature<'_>, limits: &Limits) -> Result<Vec<u8>, u32> {
+        let most = limits.max_data_xfer_size as usize;
+        let report = LoggingReport::decode(feature.data, most).map_err(|e| e.errno())?;
+        migration::log::check_page_size(report.page_size).map_err(|_| EINVAL)?;
+        let log = self.log.as_ref().ok_or(EINVAL)?;
+        let range = Range::new(report.iova, report.length).map_err(|_| EINVAL)?;
+        log.covers(range).map_err(|_| EINVAL)?;
+        let len = LoggingReport::LEN + report.bitmap_len();
+        // Before anything of that length is made.
+        feature.has_room(len).map_err(|e| e.errno())?;
+        let mut data = feature.data.to_vec();
+        data.truncate(LoggingReport::LEN);
+        data.resize(len, 0);
+        Ok(data)
+    }
+
+    /// Starts a log.
+    pub(super) fn start_log(&mut self, data: &[u8]) -> Result<(), u32> {
+        let start = LoggingStart::decode(data).map_err(|e| e.errno())?;
+        let log = match start.logged {
+            Logged::Everything => Log::of_everything(start.page_size),
+            logged => ranges(&logged, start.page_size)
+                .and_then(|ranges| Log::new(start.page_size, ranges)),
+        };
+        let log = log.map_err(|error| self.refuse(format_args!("{error}"), EINVAL))?;
+        if self.log.is_some() {
+            return Err(self.refuse(format_args!("a log is on already"), EINVAL));
+        }
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// Ends the log, if there is one.
+    pub(super) fn stop_log(&mut self) {
+        self.log = None;
+    }
+
+    /// The next arc on the way to a state; `None` when it is reached.
+    pub(super) fn next(&mut self, target: State) -> Result<Option<migration::fsm::Arc>, u32> {
+        let next = self.machine.next(target, SUPPORT, &mut self.reason);
+        next.map_err(|refused| self.not_reached(refused))
+    }
+
+    /// The state with this number.
+    pub(super) fn target(&mut self, number: u32) -> Result<State, u32> {
+        let target = self.machine.target(number, &mut self.reason);
+        target.map_err(|refused| self.not_reached(refused))
+    }
+
+    /// Takes an arc.
+    pub(super) fn take<D: Device<Incoming = I>>(
+        &mut self,
+        arc: migration::fsm::Arc,
+        values: &Values<'_>,
+        device: &mut D,
+    ) -> Result<(), u32> {
+        let (reason, mut begins) = (&mut self.reason, false);
+        let open = |_, _| {
+            begins = true;
+            Ok(())
+        };
+        let taken = self.machine.take(arc, values, device, reason, open);
+        if begins {
+            self.chunk = Chunk::new();
+        }
+        taken.map_err(|refused| self.not_reached(refused))
+    }
+
+    fn not_reached(&mut self, refused: Refused<u32>) -> u32 {
+        self.is_news = true;
+        match refused {
+            Refused::Failed => EIO,
+            Refused::NoPath | Refused::Incomplete => EINVAL,
+            Refused::Device(errno) => errno,
+        }
+    }
+
+    /// The next bytes of the stream: as many as there are, up to `most`. None at the end, and while nothing more has come of a
+    /// device that still runs: an error would end the client's migration.
+    pub(super) fn read<D: Device<Incoming = I>>(
+        &mut self,
+        device: &mut D,
+        most: usize,
+    ) -> Result<Vec<u8>, u32> {
+        let Some(Session::Saving(saving)) = self.machine.session_mut() else {
+            return Err(self.refuse(format_args!("no state is being saved"), EINVAL));
+        };
+        let mut data = Vec::new();
+        while data.len() < most {
+            match saving.fill(&mut self.chunk, device) {
+                // What came before is not to be lost.
+                Err(_) if !data.is_empty() => break,
+                result => result?,
+            }
+            let part = self.chunk.bytes();
+            let part = part.get(..part.len().min(most - data.len()));
+            let part = part.unwrap_or_default();
+            if part.is_empty() {
+                break;
+            }
+            data.extend_from_slice(part);
+            let count = part.len();
+            saving.hand_out(count);
+            self.chunk.consume(count);
+        }
+        Ok(data)
+    }
+
+    /// Takes the next bytes of a stream.
+    ///
+    /// `EINVAL` for bytes that are no stream that this device takes, `ENOMEM` for records longer than it reads, `ENODEV` after an
+    /// earlier error.
+    pub(super) fn write<D: Device<Incoming = I>>(
+        &mut self,
+        values: &Values<'_>,
+        device: &D,
+        bytes: &[u8],
+    ) -> Result<(), u32> {
+        let reason = &mut self.reason;
+        match self.machine.session_mut() {
+            Some(Session::Resuming(resuming)) => {
+                let pushed = resuming.push(values, device, bytes, reason);
+                pushed.map_err(|class| {
+                    self.is_news |= class != ErrorClass::Poisoned;
+                    match class {
+                        ErrorClass::Invalid | ErrorClass::Unsupported => EINVAL,
+                        ErrorClass::TooBig => ENOMEM,
+                        ErrorClass::Poisoned => ENODEV,
+                    }
+                })
+            }
+            _ => Err(self.refuse(format_args!("no state is being loaded"), EINVAL)),
+        }
+    }
+
+    /// Bytes that are left of pre-copy: from its beginning, and changed since.
+    pub(super) fn precopy_left<D: Device<Incoming = I>>(
+        &self,
+        device: &D,
+    ) -> Result<(u64, u64), u32> {
+        match (self.machine.state(), self.machine.saving()) {
+            (State::PreCopy | State::PreCopyP2p, Some(saving)) => {
+                let left = saving.left(device);
+                Ok((left.initial as u64, left.dirty as u64))
+            }
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+/// Ranges in ascending order, of whole pages.
+fn ranges(logged: &Logged<'_>, page_size: u64) -> Result<Vec<Range>, LogError> {
+    let range = |(first, length): (u64, u64)| match (first | length) & (page_size - 1) {
+        0 => Range::new(first, length),
+        _ => Err(LogError::Range),
+    };
+    let mut ranges = logged.ranges().map(range).collect::<Result<Vec<_>, _>>()?;
+    ranges.sort_unstable();
+    Ok(ranges)
+}
+
+/// The data of a device's state.
+pub(super) fn state_data(state: State) -> Vec<u8> {
+    let words = [state.as_u32(), NO_DATA_FD];
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// The state that a client wants.
+pub(super) fn wanted_state(feature: &Feature<'_>) -> Result<u32, u32> {
+    let state = device_state(feature.data).map_err(|e| e.errno())?;
+    feature.has_room(8).map_err(|e| e.errno())?;
+    Ok(state)
+}
