@@ -9,6 +9,9 @@
 struct mutex;
 
 int rust_vfio_mutex_lock_killable(struct mutex *lock);
+void rust_vfio_smp_mb(void);
+void rust_vfio_smp_rmb(void);
+void rust_vfio_smp_wmb(void);
 bool rust_vfio_fatal_signal_pending(void);
 
 #endif

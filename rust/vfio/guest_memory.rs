@@ -17,8 +17,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::barrier::smp_mb;
-use kernel::sync::{barrier, Mutex};
+use kernel::sync::Mutex;
 use vfio_bindings::vfio_device;
 
 /// The most that is copied at once, in bytes. The user's mappings cannot change meanwhile.
@@ -96,11 +95,15 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// Orders accesses before against those after.
+    #[inline(never)]
     pub fn barrier(&mut self, barrier: Barrier) {
-        match barrier {
-            Barrier::Read => smp_mb(barrier::Read),
-            Barrier::Write => smp_mb(barrier::Write),
-            Barrier::Full => smp_mb(barrier::Full),
+        // SAFETY: They may be called from any context.
+        unsafe {
+            match barrier {
+                Barrier::Read => vfio_bindings::rust_vfio_smp_rmb(),
+                Barrier::Write => vfio_bindings::rust_vfio_smp_wmb(),
+                Barrier::Full => vfio_bindings::rust_vfio_smp_mb(),
+            }
         }
     }
 
