@@ -25,6 +25,7 @@ use crate::table::Type;
 use crate::timer::{self, HasTimer, Timer};
 use crate::token::Token;
 use ::migration::clock::Clock;
+use ::migration::fsm::State as FsmState;
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
 use core::ptr::NonNull;
@@ -272,6 +273,10 @@ impl<T: Device> Instance<T> {
             return;
         }
         state.irqs.deliver(&mut state.device);
+        if let Some(failure) = state.device.failure() {
+            self.fail(state, failure);
+            return;
+        }
         if state.migration.take_news(&mut state.device) {
             self.progress.notify_all();
         }
@@ -283,6 +288,18 @@ impl<T: Device> Instance<T> {
                 Timer::<Self, WAKE>::start(self.pinned(), delay_ns);
             }
         }
+    }
+
+    /// The device cannot go on: it is in the error state, without a session.
+    #[cold]
+    fn fail(&self, state: &mut State<T>, failure: &str) {
+        state
+            .reason
+            .set(format_args!("the device has failed: {failure}"));
+        state.enter(FsmState::Error, timer::now_ns());
+        state.migration.end(&mut state.device);
+        state.notify_state();
+        self.progress.notify_all();
     }
 
     /// Bytes of the session's stream were read or written, or taken back: who polls `migration/` is told.

@@ -102,6 +102,12 @@ pub trait Device: Sized + Send + 'static {
         None
     }
 
+    /// Why the device cannot go on, if so: asked after each access and each job while it runs. It is in the error state then, which it leaves
+    /// by a reset only.
+    fn failure(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The most that [`Device::save`] emits, at any time with these parameters. Must not be empty. What it emits now, unless
     /// implemented: that will do where the size is always the same.
     fn saved_size(&self) -> SavedSize {
