@@ -22,7 +22,7 @@ use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 const FILE: &str = "/sys/kernel/debug/kcov";
 
 /// The modules of ours.
-const MODULES: [&str; 3] = ["rust_vfio", "mdev_serial", "mdev_scratch"];
+const MODULES: [&str; 4] = ["rust_vfio", "mdev_serial", "mdev_scratch", "mdev_copy"];
 
 /// Words of a record. What comes after it is full is lost, until it is read.
 const WORDS: usize = 1 << 21;

@@ -27,6 +27,26 @@ const DRIVERS: &str = "/sys/bus/mdev/drivers";
 /// Between two looks at whether a name is free: nothing tells when it is.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// A module that is loaded, without parameters; it is unloaded when this is dropped, and nothing of it may be in use then.
+#[derive(Debug)]
+pub struct Loaded(&'static str);
+
+impl Loaded {
+    /// Loads it.
+    pub fn new(module: &'static str) -> Result<Self> {
+        load(module, "")?;
+        Ok(Self(module))
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Err(error) = unload(self.0) {
+            crate::diag!("{} is not unloaded: {error}", self.0);
+        }
+    }
+}
+
 /// rmmod. A module with users is EWOULDBLOCK (delete_module(2)).
 pub fn unload(module: &str) -> Result<(), Errno> {
     let name = CString::new(module).map_err(|_| Errno::EINVAL)?;

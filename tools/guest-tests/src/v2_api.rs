@@ -45,8 +45,10 @@ mod accounting;
 mod clock;
 mod coming_and_going;
 mod config_space;
+pub mod copier;
 mod data_file;
 mod description;
+mod dma;
 mod hostile;
 mod instances;
 mod interrupts;
@@ -63,6 +65,8 @@ mod serial;
 mod states;
 mod udev;
 mod unmask_eventfd;
+
+pub use dma::in_another_process;
 
 /// All tests. Those that unload the driver come last.
 pub fn suite() -> Suite {
@@ -91,6 +95,7 @@ pub fn suite() -> Suite {
     accounting::add(&mut suite);
     udev::add(&mut suite);
     scratch::add(&mut suite);
+    dma::add(&mut suite);
     module::add(&mut suite);
     coming_and_going::add(&mut suite);
     suite

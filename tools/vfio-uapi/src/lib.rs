@@ -22,6 +22,7 @@ pub mod memory;
 pub mod migration;
 pub mod migration_v1;
 pub mod open;
+pub mod user_fault;
 
 pub use data_fd::DataFd;
 pub use device::Device;
@@ -31,6 +32,7 @@ pub use mapping::Mapping;
 pub use migration::State;
 pub use nix::errno::Errno;
 pub use open::Access;
+pub use user_fault::UserFault;
 
 /// The result of one system call.
 pub type Result<T> = nix::Result<T>;

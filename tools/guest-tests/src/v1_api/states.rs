@@ -4,8 +4,10 @@
 
 use super::bench::*;
 use super::region::*;
-use crate::ktap::{self, Suite};
+use crate::kernel;
+use crate::ktap::Suite;
 use crate::v2_api::check::{equal, refused, Named};
+use crate::v2_api::copier::{Copier, MEMORY, PAGE};
 use crate::vfio::Errno;
 
 /// From each state, where a user may go: what the text of the header draws, the ways back to running, saving and loading a
@@ -131,6 +133,21 @@ fn a_loaded_device_may_run() -> anyhow::Result<()> {
 }
 
 fn the_error_state_is_left_only_by_reset() -> anyhow::Result<()> {
-    // Only an internal fault leads there, and then only if the way back fails too.
-    ktap::skip("nothing that a user can do brings this card into the error state")
+    let copier = Copier::failed(kernel::usual_access())?;
+    let region = Region::find(copier.device())?;
+    equal("device_state", region.state(), Ok(ERROR))?;
+    for bits in 0..=u32::from(u8::MAX) {
+        refused(
+            format!("device_state {bits:#b}"),
+            region.set_state(bits),
+            Errno::EIO,
+        )?;
+    }
+    // It answers, and does nothing with memory.
+    copier.fill(MEMORY, &[0x5a; 16]);
+    copier.copy(MEMORY, MEMORY + PAGE, 16)?;
+    equal("the memory", copier.at(MEMORY + PAGE, 16), vec![0; 16])?;
+    copier.reset().named("reset")?;
+    equal("device_state", region.state(), Ok(RUNNING))?;
+    copier.copies(MEMORY, MEMORY + PAGE, 16)
 }

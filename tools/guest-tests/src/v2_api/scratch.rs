@@ -6,7 +6,7 @@ use super::check::{equal, refused, Named};
 use crate::kernel;
 use crate::ktap::Suite;
 use crate::mdev::MdevType;
-use crate::module::{load, unload};
+use crate::module::Loaded;
 use crate::stream_forge::Stream;
 use crate::vfio::{abi, Access, Device, Errno, State};
 
@@ -18,24 +18,6 @@ const BAR0: u32 = abi::VFIO_PCI_BAR0_REGION_INDEX;
 pub(super) fn add(suite: &mut Suite) {
     tests_both_ways!(suite, the_smallest_driver_migrates_its_register);
     tests!(suite, the_smallest_driver_says_why_it_refuses_a_state);
-}
-
-/// The loaded driver; it is unloaded when dropped, and nothing may be in use then.
-struct Loaded;
-
-impl Loaded {
-    fn new() -> anyhow::Result<Self> {
-        load(DRIVER, "")?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        if let Err(error) = unload(DRIVER) {
-            crate::diag!("{DRIVER} is not unloaded: {error}");
-        }
-    }
 }
 
 fn register(device: &Device) -> anyhow::Result<u32> {
@@ -54,7 +36,7 @@ fn set_register(device: &Device, value: u32) -> anyhow::Result<()> {
 }
 
 fn the_smallest_driver_migrates_its_register(access: Access) -> anyhow::Result<()> {
-    let _driver = Loaded::new()?;
+    let _driver = Loaded::new(DRIVER)?;
     let kind = MdevType::find("mdev_scratch-1")?;
     equal(
         "available_instances",
@@ -96,7 +78,7 @@ fn the_smallest_driver_migrates_its_register(access: Access) -> anyhow::Result<(
 }
 
 fn the_smallest_driver_says_why_it_refuses_a_state() -> anyhow::Result<()> {
-    let _driver = Loaded::new()?;
+    let _driver = Loaded::new(DRIVER)?;
     let instance = MdevType::find("mdev_scratch-1")?.create()?;
     let device = kernel::usual_access().open(&instance)?;
     set_register(&device, 7)?;

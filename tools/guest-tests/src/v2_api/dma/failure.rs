@@ -33,7 +33,7 @@ fn hostile_24_every_request_in_the_error_state_is_refused(access: Access) -> any
     equal(
         "the reason",
         copier.instance.migration_error()?,
-        "the device has failed; only a reset leads on".into(),
+        "the device has failed and must be reset".into(),
     )
 }
 

@@ -12,7 +12,7 @@ use super::super::check::{equal, refused, same_bytes, Named};
 use super::super::uart::*;
 use super::{recover, stopped_with_content, works};
 use crate::kernel;
-use crate::ktap::{self, Suite};
+use crate::ktap::Suite;
 use crate::vfio::event_fd::{readable, DEADLINE};
 use crate::vfio::interrupt::{INTX, MASK, TRIGGER, UNMASK};
 use crate::vfio::migration_v1::Region;
@@ -33,7 +33,6 @@ pub(super) fn add(suite: &mut Suite) {
         hostile_41_only_one_session_is_alive,
         hostile_49_registers_are_answered_while_the_card_stands_still,
         hostile_49_interrupts_wait_while_the_card_stands_still,
-        hostile_50_unmapping_during_dma,
     );
 }
 
@@ -379,8 +378,4 @@ fn hostile_49_interrupts_wait_while_the_card_stands_still() -> anyhow::Result<()
     data.write_all(&stream, 100).named("write")?;
     card.switch(State::Stop).named("to STOP")?;
     same_bytes("the state", &card.save()?, &stream)
-}
-
-fn hostile_50_unmapping_during_dma() -> anyhow::Result<()> {
-    ktap::skip("this card does no DMA")
 }
