@@ -339,7 +339,7 @@ impl<T: Device> Instance<T> {
             let could = state.may_access_memory();
             state.irqs.clear(&mut state.device);
             state.migration.close(&mut state.device);
-            state.device.reset();
+            state.device.clear();
             state.notify_state();
             state.told = Progress::new();
             state.staging = None;

@@ -42,8 +42,14 @@ pub trait Device: Sized + Send + 'static {
         let _ = values;
         1
     }
-    /// Back to power-on state.
+    /// A reset, as a function-level reset of a device does it: by its user, and before a user gets it. Registers and what is going on are
+    /// as after power-on.
     fn reset(&mut self);
+    /// The last user has closed the device, and nothing of his may be left to the next. What a reset leaves, unless implemented: a device
+    /// with a medium, which keeps it over a reset, loses it here.
+    fn clear(&mut self) {
+        self.reset();
+    }
 
     /// Size of a region in bytes; 0 where the device has none. Changes only with the parameters.
     fn region_size(&self, region: Region) -> u64;
