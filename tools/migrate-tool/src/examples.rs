@@ -16,6 +16,7 @@ use serde_json::Value as Json;
 use vfio_uapi::mdev::Mdev;
 
 use crate::host::{any, name, run, tool, Ran, Scratch};
+use crate::programs::Program;
 
 const SCHEMA: &str = include_str!("../../../Documentation/vfio-migrate.schema.json");
 
@@ -35,6 +36,8 @@ struct Stage {
     scratch: Scratch,
     /// By the names that the examples have for them.
     instances: Vec<(&'static str, Mdev)>,
+    /// Listens at card.sock.
+    _program: Program,
 }
 
 impl Stage {
@@ -45,7 +48,12 @@ impl Stage {
         for word in ["SOURCE-UUID", "UUID1", "UUID2", "UUID"] {
             instances.push((word, any()?));
         }
-        let stage = Self { scratch, instances };
+        let program = Program::start(&scratch.file("card.sock"), &[])?;
+        let stage = Self {
+            scratch,
+            instances,
+            _program: program,
+        };
         // The other host is this one.
         fs::create_dir(stage.path("bin"))?;
         let ssh = stage

@@ -30,6 +30,7 @@ mod mdevctl;
 mod old_parent;
 mod outputs;
 mod plain_files;
+mod programs;
 mod protocols;
 mod refusals;
 mod set_up;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     tool::add(&mut suite);
     outputs::add(&mut suite);
     protocols::add(&mut suite);
+    programs::add(&mut suite);
     set_up::add(&mut suite);
     watching::add(&mut suite);
     any_list::add(&mut suite);

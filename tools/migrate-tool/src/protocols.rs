@@ -9,7 +9,7 @@ use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::{equal, same_bytes};
 use vfio_migrate::error::{Error, Kind};
-use vfio_migrate::state::{Opened, Protocol};
+use vfio_migrate::state::{Card, Opened, Protocol};
 use vfio_migrate::sysfs::Sysfs;
 use vfio_uapi::mdev::Mdev;
 use vfio_uapi::migration_v1::{Region, PRE_COPY, RUNNING};

@@ -100,29 +100,33 @@ Examples:
   vfio-migrate prepare --dry-run SOURCE-UUID UUID   only print the writes";
 
 const SAVE_HELP: &str = "\
-Device state lives while the device is open: a device that nobody has open is in power-on state,
-and that is what is saved. --exercise puts content into a serial card first. The stream is the same
-by either protocol.
+The state of an instance lives while the device is open: one that nobody has open is in power-on
+state, and that is what is saved. --exercise puts content into a serial card first. The stream is the
+same by either protocol, and from a device program that listens at SOCKET, which keeps its state.
 
 A file is for its owner only, and takes its name when it is complete.
 
 Examples:
   vfio-migrate save --exercise UUID state
   vfio-migrate save --protocol v1 --pre-copy UUID state   as QEMU 5.2 to 7.2
-  vfio-migrate save UUID | vfio-migrate inspect";
+  vfio-migrate save UUID | vfio-migrate inspect
+  vfio-migrate save --exercise vfio-user:card.sock state";
 
 const LOAD_HELP: &str = "\
-Verifies that the device accepts the state. What was loaded is gone when the device is closed at the end.
+Verifies that the device accepts the state. What was loaded into an instance is gone when it is closed
+at the end; a device program keeps it.
 
 Examples:
   vfio-migrate load UUID state
   vfio-migrate load --protocol v1 UUID state
+  vfio-migrate load vfio-user:card.sock state
   vfio-migrate save UUID1 | ssh host vfio-migrate load UUID2";
 
 const COPY_HELP: &str = "\
 Examples:
   vfio-migrate copy --exercise UUID1 UUID2
-  vfio-migrate copy --from v1 --to v2 UUID1 UUID2   saved by one protocol, loaded by the other";
+  vfio-migrate copy --from v1 --to v2 UUID1 UUID2   saved by one protocol, loaded by the other
+  vfio-migrate copy --exercise UUID vfio-user:card.sock   from the driver into a program";
 
 const INSPECT_HELP: &str = "\
 Examples:
@@ -222,7 +226,7 @@ pub enum Command {
     /// Save the state of a device that nobody uses
     #[command(after_help = SAVE_HELP)]
     Save {
-        /// The instance
+        /// UUID of an instance, or vfio-user:SOCKET
         uuid: String,
         /// Where to: a file, or - for standard output
         #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
@@ -240,7 +244,7 @@ pub enum Command {
     /// Load a state into a device that nobody uses, to see whether it is accepted
     #[command(after_help = LOAD_HELP)]
     Load {
-        /// The instance
+        /// UUID of an instance, or vfio-user:SOCKET
         uuid: String,
         /// The saved state, or - for standard input
         #[arg(default_value = "-", value_hint = ValueHint::AnyPath)]
@@ -252,9 +256,9 @@ pub enum Command {
     /// Save one device and load it into another, both open
     #[command(after_help = COPY_HELP)]
     Copy {
-        /// The instance to save
+        /// The device to save: UUID of an instance, or vfio-user:SOCKET
         source: String,
-        /// The instance to load it into
+        /// The device to load it into
         destination: String,
         /// Put content into the source first, and look for it in the destination
         #[arg(long)]

@@ -5,12 +5,11 @@
 //! A card in power-on state saves and loads whatever happens to its registers on the way. Source for the registers: National
 //! Semiconductor PC16550D data sheet, section 8.
 
-use vfio_uapi::{abi, Device, Errno};
+use vfio_uapi::abi;
 
 use crate::error::{Error, Result};
 use crate::inspect::SERIAL_MODEL;
-use crate::state::Opened;
-use crate::sysfs::Parameters;
+use crate::state::Card;
 
 /// Bytes of registers that a port has.
 const PORT_BYTES: u64 = 8;
@@ -76,8 +75,8 @@ impl Contents {
 }
 
 /// Puts content into every port of the card.
-pub fn fill(card: &Opened) -> Result<Contents> {
-    let model = card.instance.read("device_model")?;
+pub fn fill(card: &dyn Card) -> Result<Contents> {
+    let model = card.model()?;
     if model != SERIAL_MODEL {
         return Err(Error::failed(format!(
             "--exercise knows how to use a {SERIAL_MODEL}, and this is a {model}: leave it out"
@@ -85,11 +84,8 @@ pub fn fill(card: &Opened) -> Result<Contents> {
     }
     let ports = Ports::of(card)?;
     let content = |number| {
-        let port = Port {
-            device: &card.device,
-            number,
-        };
-        port.fill().map_err(|error| access(card, error))
+        let port = Port { card, number };
+        port.fill()
     };
     (0..ports.0)
         .map(content)
@@ -98,82 +94,58 @@ pub fn fill(card: &Opened) -> Result<Contents> {
 }
 
 /// Fails unless the card has this content. Takes the characters out of it.
-pub fn verify(card: &Opened, contents: &Contents) -> Result<()> {
+pub fn verify(card: &dyn Card, contents: &Contents) -> Result<()> {
     let Ports(ports) = Ports::of(card)?;
     for (number, expected) in (0..ports).zip(&contents.0) {
-        let port = Port {
-            device: &card.device,
-            number,
-        };
-        let found = port
-            .take(expected.characters.len())
-            .map_err(|error| access(card, error))?;
+        let port = Port { card, number };
+        let found = port.take(expected.characters.len())?;
         if found != *expected {
             return Err(Error::refused(format!(
                 "{}: port {number} has not what was put into it: {found:x?} instead of {expected:x?}",
-                card.instance.uuid
+                card.name()
             )));
         }
     }
     Ok(())
 }
 
-fn access(card: &Opened, error: Errno) -> Error {
-    let uuid = card.instance.uuid;
-    Error::failed(format!(
-        "{uuid}: a register cannot be accessed: {} ({error:?})",
-        error.desc()
-    ))
-}
-
 /// How many ports a card has. Its registers answer from here on.
 struct Ports(u64);
 
 impl Ports {
-    fn of(card: &Opened) -> Result<Self> {
+    fn of(card: &dyn Card) -> Result<Self> {
         let (offset, io) = COMMAND;
         let config = abi::VFIO_PCI_CONFIG_REGION_INDEX;
-        let ports = || -> std::result::Result<u64, Errno> {
-            let mut command = [0; 2];
-            card.device.read(config, offset, &mut command)?;
-            let command = u16::from_le_bytes(command) | io;
-            card.device.write(config, offset, &command.to_le_bytes())?;
-            Ok(card.device.region(abi::VFIO_PCI_BAR0_REGION_INDEX)?.size / PORT_BYTES)
-        };
-        ports().map(Self).map_err(|error| access(card, error))
+        let mut command = [0; 2];
+        card.read(config, offset, &mut command)?;
+        let command = u16::from_le_bytes(command) | io;
+        card.write(config, offset, &command.to_le_bytes())?;
+        let bytes = card.region_size(abi::VFIO_PCI_BAR0_REGION_INDEX)?;
+        Ok(Self(bytes / PORT_BYTES))
     }
 }
 
 struct Port<'d> {
-    device: &'d Device,
+    card: &'d dyn Card,
     number: u64,
 }
 
 impl Port<'_> {
-    fn get(&self, register: u64) -> std::result::Result<u8, Errno> {
+    fn get(&self, register: u64) -> Result<u8> {
         let mut value = [0];
         let place = self.number * PORT_BYTES + register;
-        match self
-            .device
-            .read(abi::VFIO_PCI_BAR0_REGION_INDEX, place, &mut value)?
-        {
-            1 => Ok(value[0]),
-            _ => Err(Errno::EIO),
-        }
+        let region = abi::VFIO_PCI_BAR0_REGION_INDEX;
+        self.card.read(region, place, &mut value)?;
+        Ok(value[0])
     }
 
-    fn set(&self, register: u64, value: u8) -> std::result::Result<(), Errno> {
+    fn set(&self, register: u64, value: u8) -> Result<()> {
         let place = self.number * PORT_BYTES + register;
-        match self
-            .device
-            .write(abi::VFIO_PCI_BAR0_REGION_INDEX, place, &[value])?
-        {
-            1 => Ok(()),
-            _ => Err(Errno::EIO),
-        }
+        let region = abi::VFIO_PCI_BAR0_REGION_INDEX;
+        self.card.write(region, place, &[value])
     }
 
-    fn set_divisor(&self, divisor: u16) -> std::result::Result<(), Errno> {
+    fn set_divisor(&self, divisor: u16) -> Result<()> {
         let [low, high] = divisor.to_le_bytes();
         self.set(LINE_CONTROL, EIGHT_BITS | DIVISOR)?;
         self.set(DATA, low)?;
@@ -183,18 +155,21 @@ impl Port<'_> {
 
     /// Waits until the receiver says that its characters have waited for long: a third of a millisecond. From then on the
     /// port does not change by itself, and what is saved does not depend on when.
-    fn await_time_out(&self) -> std::result::Result<(), Errno> {
+    fn await_time_out(&self) -> Result<()> {
         self.set(INTERRUPT_ENABLE, RECEIVED)?;
         for _ in 0..TIME_OUT_READS {
             if self.get(INTERRUPT_ID)? & CAUSE == TIME_OUT {
                 return self.set(INTERRUPT_ENABLE, 0);
             }
         }
-        Err(Errno::ETIMEDOUT)
+        let (name, number) = (self.card.name(), self.number);
+        Err(Error::failed(format!(
+            "{name}: port {number} does not say that its characters wait"
+        )))
     }
 
     /// Values that differ from port to port and from those of a card that was switched on.
-    fn fill(&self) -> std::result::Result<Content, Errno> {
+    fn fill(&self) -> Result<Content> {
         let number = self.number as u8;
         self.set_divisor(FASTEST)?;
         self.set(INTERRUPT_ENABLE, 0)?;
@@ -224,7 +199,7 @@ impl Port<'_> {
     }
 
     /// What there is now; of characters at most one more than `count`.
-    fn take(&self, count: usize) -> std::result::Result<Content, Errno> {
+    fn take(&self, count: usize) -> Result<Content> {
         let line_control = self.get(LINE_CONTROL)?;
         self.set(LINE_CONTROL, line_control | DIVISOR)?;
         let divisor = u16::from_le_bytes([self.get(DATA)?, self.get(INTERRUPT_ENABLE)?]);

@@ -2,11 +2,11 @@
 
 //! What the words on the command line name.
 //!
-//! A UUID is an instance. `-` is standard input. What exists as a file is that file, which as a destination may be a device
+//! A UUID is an instance. `vfio-user:SOCKET` is the device of a program that listens there. `-` is standard input. What exists as a file is that file, which as a destination may be a device
 //! program. Anything else is the name of a type, `TYPE` or `PARENT/TYPE`.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use migration::model::Type;
 use migration::stream::{SetupRecord, MAGIC, MAX_SETUP_LEN};
@@ -22,11 +22,62 @@ use crate::sysfs::{read_bounded, Instance, Sysfs};
 /// The word for standard input and standard output.
 pub const STANDARD: &str = "-";
 
+/// How a word begins that names the socket of a device program.
+const VFIO_USER: &str = "vfio-user:";
+
 /// The instance of this name.
 pub fn instance(sysfs: &Sysfs, word: &str) -> Result<Instance> {
-    let uuid = Uuid::try_parse(word)
-        .map_err(|_| Error::failed(format!("{word}: not the UUID of an mdev instance")))?;
+    let uuid = Uuid::try_parse(word).map_err(|_| match word.starts_with(VFIO_USER) {
+        true => Error::failed(format!(
+            "{word}: the device of a program can be saved, loaded and copied, and nothing else here"
+        )),
+        false => Error::failed(format!("{word}: not the UUID of an mdev instance")),
+    })?;
     sysfs.instance(uuid)
+}
+
+/// A device whose state can be moved.
+pub enum Device {
+    /// An instance.
+    Instance(Instance),
+    /// The device of a program.
+    Socket {
+        /// Where it listens.
+        path: PathBuf,
+        /// The word.
+        name: String,
+    },
+}
+
+impl Device {
+    /// Whether both are the same device.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Instance(one), Self::Instance(other)) => one.uuid == other.uuid,
+            (Self::Socket { path: one, .. }, Self::Socket { path: other, .. }) => {
+                let file = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+                file(one) == file(other)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The device that the word names: an instance, or what listens at a socket.
+pub fn device(sysfs: &Sysfs, word: &str) -> Result<Device> {
+    match word.strip_prefix(VFIO_USER) {
+        None => instance(sysfs, word).map(Device::Instance),
+        Some("") => Err(Error::failed(format!("{word}: give the path of a socket"))),
+        Some(path) => Ok(Device::Socket {
+            path: PathBuf::from(path),
+            name: word.to_string(),
+        }),
+    }
+}
+
+/// Whether the word names a socket of a device program.
+pub fn is_socket(word: &str) -> bool {
+    word.starts_with(VFIO_USER)
 }
 
 /// Opens a file, or standard input.

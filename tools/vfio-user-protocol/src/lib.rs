@@ -3,7 +3,8 @@
 //! The messages of the vfio-user protocol: bytes in, requests out, replies out.
 //!
 //! vfio-user is VFIO over a socket: a monitor (the client) uses a device that another program (the server) emulates. This crate
-//! is the server's half of the language, and nothing else: it does no I/O and knows no device.
+//! is the language, and nothing else: it does no I/O and knows no device. The server's half of it is whole; of the client's there
+//! is what it takes to migrate a device.
 //!
 //! ```
 //! use vfio_user_protocol::{Framer, Header, Limits, Reply, Request};
@@ -31,6 +32,7 @@
 //! | [`request`] | what a client asks for, with every field that it has |
 //! | [`feature`] | the data of `DEVICE_FEATURE`: migration states, DMA logging |
 //! | [`reply`] | what a server answers |
+//! | [`answer`] | what a client finds in it |
 //! | [`refusal`] | why it does not |
 //!
 //! What comes from a client is untrusted. Nothing here panics on it, no length that it names is allocated before as many bytes
@@ -48,6 +50,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod answer;
 pub mod feature;
 pub mod frame;
 pub mod header;

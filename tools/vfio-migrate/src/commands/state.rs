@@ -14,7 +14,7 @@ use vfio_migrate::error::{Error, Result};
 use vfio_migrate::exercise;
 use vfio_migrate::inspect::{inspect as take_apart, Contents, OwnedParam, Record};
 use vfio_migrate::operand::{self, STANDARD};
-use vfio_migrate::state::{Opened, Protocol, Saved};
+use vfio_migrate::state::{self, Protocol, Saved};
 use vfio_migrate::text::{size, Table};
 
 use super::{count, Context};
@@ -74,7 +74,7 @@ impl Drop for Bar {
 /// `save`
 pub fn save(
     context: &mut Context<'_>,
-    uuid: &str,
+    device: &str,
     file: &str,
     protocol: Protocol,
     exercise: bool,
@@ -86,15 +86,15 @@ pub fn save(
             "the state is not for terminals: give a file, or redirect standard output",
         ));
     }
-    let instance = operand::instance(&context.sysfs, uuid)?;
+    let device = operand::device(&context.sysfs, device)?;
     // Before the device is opened: that may be kept waiting for the reader of a FIFO.
     let target = match to_standard {
         true => None,
         false => Some(Target::open(Path::new(file))?),
     };
-    let opened = Opened::open(&context.sysfs, instance)?;
+    let opened = state::open(&context.sysfs, device)?;
     if exercise {
-        exercise::fill(&opened)?;
+        exercise::fill(&*opened)?;
     }
     let mut bar = Bar::new();
     let mut progress = |bytes, total| bar.at(bytes, total);
@@ -140,20 +140,30 @@ fn describe(saved: &Saved) -> String {
 /// What to do about a destination that refuses a state.
 fn advice(error: Error, source: &str, destination: &str) -> Error {
     use vfio_migrate::error::Kind;
-    match error.kind {
-        Kind::Refused => error.and(&format!(
-            "; `vfio-migrate check {} {}` tells whether it can be prepared",
-            source, destination
+    // The parameters of a program's device are in the state that it saves.
+    let (save, source) = match operand::is_socket(source) {
+        true => (
+            format!("with what `vfio-migrate save {source} STATE` saves, "),
+            "STATE",
+        ),
+        false => (String::new(), source),
+    };
+    match (error.kind, operand::is_socket(destination)) {
+        (Kind::Refused, true) => error.and(&format!(
+            "; {save}`vfio-migrate command-line {source} PROGRAM` tells how a program is started that takes it"
         )),
-        Kind::Failed => error,
+        (Kind::Refused, false) => error.and(&format!(
+            "; {save}`vfio-migrate check {source} {destination}` tells whether it can be prepared"
+        )),
+        (Kind::Failed, _) => error,
     }
 }
 
 /// `load`
-pub fn load(context: &mut Context<'_>, uuid: &str, file: &str, protocol: Protocol) -> Result<bool> {
-    let instance = operand::instance(&context.sysfs, uuid)?;
+pub fn load(context: &mut Context<'_>, word: &str, file: &str, protocol: Protocol) -> Result<bool> {
+    let device = operand::device(&context.sysfs, word)?;
     let mut input = operand::open(file)?;
-    let opened = Opened::open(&context.sysfs, instance)?;
+    let opened = state::open(&context.sysfs, device)?;
     let mut bar = Bar::new();
     let total = match file {
         STANDARD => None,
@@ -166,7 +176,7 @@ pub fn load(context: &mut Context<'_>, uuid: &str, file: &str, protocol: Protoco
     drop(bar);
     let bytes = pushed
         .and_then(|()| loading.finish())
-        .map_err(|error| advice(error, file, uuid))?;
+        .map_err(|error| advice(error, file, word))?;
     if context.json {
         context.document(&json!({"accepted": true, "bytes": bytes}));
     } else {
@@ -186,16 +196,20 @@ pub fn copy(
     (by_from, by_to): (Protocol, Protocol),
     exercise: bool,
 ) -> Result<bool> {
-    let from = operand::instance(&context.sysfs, source)?;
-    let to = operand::instance(&context.sysfs, destination)?;
-    if from.uuid == to.uuid {
-        return Err(Error::failed(
-            "source and destination are the same instance: give two",
-        ));
+    let from = operand::device(&context.sysfs, source)?;
+    let to = operand::device(&context.sysfs, destination)?;
+    if from.is(&to) {
+        let kind = match from {
+            operand::Device::Instance(_) => "instance",
+            operand::Device::Socket { .. } => "device",
+        };
+        return Err(Error::failed(format!(
+            "source and destination are the same {kind}: give two"
+        )));
     }
-    let from = Opened::open(&context.sysfs, from)?;
-    let to = Opened::open(&context.sysfs, to)?;
-    let contents = exercise.then(|| exercise::fill(&from)).transpose()?;
+    let from = state::open(&context.sysfs, from)?;
+    let to = state::open(&context.sysfs, to)?;
+    let contents = exercise.then(|| exercise::fill(&*from)).transpose()?;
     let started = Instant::now();
     let mut bar = Bar::new();
     let mut loading = to.load(by_to)?;
@@ -211,7 +225,7 @@ pub fn copy(
     let took = started.elapsed();
     let found = match &contents {
         Some(contents) => {
-            exercise::verify(&to, contents)?;
+            exercise::verify(&*to, contents)?;
             let (ports, characters) = contents.count();
             format!(
                 "; found again: {} and {}",

@@ -17,6 +17,7 @@ mod json;
 mod output;
 mod programs;
 mod select;
+mod vfio_user;
 
 #[test]
 fn what_is_here_is_shown() {
