@@ -21,6 +21,9 @@ pub const MAX_QUEUES: usize = 16;
 /// The most vectors: one a queue, and one for changes of the configuration.
 pub const MAX_VECTORS: usize = MAX_QUEUES + 1;
 
+/// The most blocks.
+pub const MAX_BLOCKS: u32 = Capacity(MAX_CAPACITY_MIB).blocks();
+
 const MIB: u64 = 1 << 20;
 
 /// Size of a medium: 1 to [`MAX_CAPACITY_MIB`] MiB.

@@ -39,6 +39,9 @@ pub trait Medium {
     /// How many blocks there are.
     fn blocks(&self) -> u32;
 
+    /// How many of them exist.
+    fn allocated(&self) -> u32;
+
     /// Whether a block exists.
     fn is_allocated(&self, block: u32) -> bool;
 
@@ -85,10 +88,11 @@ impl<M: Medium, W: AsRef<[u64]> + AsMut<[u64]>> Disk<M, W> {
         &self.medium
     }
 
-    /// Another medium takes its place: one that was loaded. Nothing is being sent afterwards. `Err`: it has not as
-    /// many blocks, and is given back.
+    /// Another medium takes its place, of whatever size, and nothing is being sent afterwards. `Err`: there is not a bit for each
+    /// of its blocks, and it is given back.
     pub fn replace(&mut self, medium: M) -> Result<M, M> {
-        if medium.blocks() != self.medium.blocks() {
+        let room = self.first.capacity().min(self.dirty.capacity());
+        if u64::from(medium.blocks()) > room {
             return Err(medium);
         }
         self.stop_sending();
@@ -112,6 +116,15 @@ impl<M: Medium, W: AsRef<[u64]> + AsMut<[u64]>> Disk<M, W> {
         self.sending = false;
         self.first.clear();
         self.dirty.clear();
+    }
+
+    /// How many blocks that existed when sending began are still to be handed out, and how many that were written since. While
+    /// nothing is being sent: what it would be if sending began now.
+    pub fn left(&self) -> (u32, u32) {
+        match self.sending {
+            true => (self.first.count(), self.dirty.count()),
+            false => (self.medium.allocated(), 0),
+        }
     }
 
     /// Whether the medium is being sent.

@@ -25,6 +25,7 @@
 //! # struct Blocks(Vec<Option<Vec<u8>>>);
 //! # impl Medium for Blocks {
 //! #     fn blocks(&self) -> u32 { self.0.len() as u32 }
+//! #     fn allocated(&self) -> u32 { self.0.iter().flatten().count() as u32 }
 //! #     fn is_allocated(&self, block: u32) -> bool { self.0[block as usize].is_some() }
 //! #     fn read(&self, block: u32, at: usize, into: &mut [u8]) {
 //! #         match &self.0[block as usize] {
@@ -111,8 +112,8 @@ mod serve;
 mod state;
 
 pub use config::{
-    Capacity, Config, ConfigError, QueueCount, QueueSize, Serial, MAX_CAPACITY_MIB, MAX_QUEUES,
-    MAX_VECTORS, SECTOR_BYTES,
+    Capacity, Config, ConfigError, QueueCount, QueueSize, Serial, MAX_BLOCKS, MAX_CAPACITY_MIB,
+    MAX_QUEUES, MAX_VECTORS, SECTOR_BYTES,
 };
 pub use device::{Device, Function};
 pub use disk::{words_for, Disk, Medium, NoSpace, BLOCK_BYTES};

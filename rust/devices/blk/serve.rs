@@ -8,20 +8,27 @@ use crate::virtio::{Chain, GuestMemory, Outcome, RingError, Turn, Work};
 /// How much data is moved at once, in bytes: a whole number of sectors.
 pub const SCRATCH_BYTES: usize = 4096;
 
-/// What serving needs room for, some 6 KiB: build it where it is to live, one for each queue that is to be
-/// served at once.
+/// What serving needs room for, one for each queue that is to be served at once: 2 KiB, and memory for data. Unless it is elsewhere
+/// ([`Scratch::with`]), that is in it, and it has 6 KiB: build it where it is to live.
 #[derive(Clone, Debug)]
-pub struct Scratch {
+pub struct Scratch<D = [u8; SCRATCH_BYTES]> {
     chain: Chain,
-    data: [u8; SCRATCH_BYTES],
+    data: D,
 }
 
 impl Scratch {
     /// Room.
     pub const fn new() -> Scratch {
+        Scratch::with([0; SCRATCH_BYTES])
+    }
+}
+
+impl<D> Scratch<D> {
+    /// Room, with this memory for data: a whole number of sectors, such as [`SCRATCH_BYTES`].
+    pub const fn with(data: D) -> Scratch<D> {
         Scratch {
             chain: Chain::new(),
-            data: [0; SCRATCH_BYTES],
+            data,
         }
     }
 }
@@ -37,16 +44,17 @@ impl Default for Scratch {
 ///
 /// Takes as long as guest memory and medium let it, for that many requests of at most
 /// [`MAX_REQUEST_BYTES`](super::MAX_REQUEST_BYTES) each. No lock is held here.
-pub fn serve<M, B>(
+pub fn serve<M, B, D>(
     work: &mut Work,
     geometry: &Geometry,
     memory: &mut M,
     backend: &mut B,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<D>,
 ) -> Outcome
 where
     M: GuestMemory + ?Sized,
     B: Backend + ?Sized,
+    D: AsMut<[u8]>,
 {
     let mut served = 0;
     let result = run(work, geometry, memory, backend, scratch, &mut served);
@@ -64,17 +72,18 @@ where
 }
 
 /// Returns whether the driver may have been silent about what is in the ring now.
-fn run<M, B>(
+fn run<M, B, D>(
     work: &mut Work,
     geometry: &Geometry,
     memory: &mut M,
     backend: &mut B,
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<D>,
     served: &mut u16,
 ) -> Result<bool, RingError>
 where
     M: GuestMemory + ?Sized,
     B: Backend + ?Sized,
+    D: AsMut<[u8]>,
 {
     let features = work.features();
     let mut quiet = false;
@@ -89,7 +98,7 @@ where
             geometry,
             memory,
             backend,
-            &mut scratch.data,
+            scratch.data.as_mut(),
         )?;
         work.ring.push(memory, &scratch.chain, written)?;
         *served += 1;

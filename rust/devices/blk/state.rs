@@ -103,6 +103,11 @@ impl SectionId {
         }
     }
 
+    /// Whether it tells of the medium.
+    pub const fn is_of_medium(self) -> bool {
+        matches!(self, Self::BLOCK | Self::ZERO)
+    }
+
     /// The queue whose section it is.
     fn queue_index(self) -> Option<usize> {
         let index = usize::from(self.0.checked_sub(FIRST_QUEUE)?);
@@ -166,11 +171,16 @@ fn vectors_bytes(config: &Config) -> usize {
 }
 
 impl Device {
+    /// How many sections [`Device::save`] hands out.
+    pub fn saved_sections(config: &Config) -> usize {
+        2 + usize::from(config.queues.get())
+    }
+
     /// How many bytes [`Device::save`] hands out, with `framing` around each section.
     pub fn saved_bytes(config: &Config, framing: usize) -> usize {
         let queues = usize::from(config.queues.get());
         let payload = DEVICE_SECTION_BYTES + vectors_bytes(config) + queues * QUEUE_SECTION_BYTES;
-        payload.saturating_add(framing.saturating_mul(2 + queues))
+        payload.saturating_add(framing.saturating_mul(Device::saved_sections(config)))
     }
 
     /// Saves the registers: hands out one section after the other, and stops at the first error. The medium is not

@@ -164,15 +164,21 @@ impl ConfigSpace {
         &self.bytes
     }
 
-    /// Takes over what another function of the same layout stored. `Err`: at this offset it differs in
-    /// a bit that no guest can write, so it is another layout; nothing was taken over.
-    pub fn restore(&mut self, stored: &[u8; BYTES]) -> Result<(), u8> {
+    /// Whether another function of the same layout stored this. `Err`: at this offset it differs in a bit that no guest can write, so
+    /// it is another layout.
+    pub fn check(&self, stored: &[u8; BYTES]) -> Result<(), u8> {
         let bytes = self.bytes.iter().zip(stored).zip(&self.writable);
         for (at, ((own, other), mask)) in (0u8..=u8::MAX).zip(bytes) {
             if (own ^ other) & !mask != 0 {
                 return Err(at);
             }
         }
+        Ok(())
+    }
+
+    /// Takes over what another function of the same layout stored. `Err`: as in [`ConfigSpace::check`], and nothing was taken over.
+    pub fn restore(&mut self, stored: &[u8; BYTES]) -> Result<(), u8> {
+        self.check(stored)?;
         self.bytes = *stored;
         Ok(())
     }

@@ -326,15 +326,18 @@ impl<const Q: usize, const V: usize> Function<Q, V> {
         if !self.is_quiesced() {
             return Err(RestoreError::Busy);
         }
-        let transport = self
-            .transport
-            .restored(&state.transport)
+        // Whatever can be refused is looked at first, and nothing is copied: a kernel's stack is small.
+        self.transport
+            .check(&state.transport)
             .map_err(RestoreError::Transport)?;
-        let mut space = self.space.clone();
-        space.restore(&state.space).map_err(RestoreError::Layout)?;
+        self.space
+            .check(&state.space)
+            .map_err(RestoreError::Layout)?;
         self.msix.restore(&state.msix).map_err(RestoreError::Msix)?;
-        self.space = space;
-        self.transport = transport;
+        self.space
+            .restore(&state.space)
+            .map_err(RestoreError::Layout)?;
+        self.transport.restore(&state.transport);
         self.transport.set_master(self.space.bus_master());
         Ok(())
     }

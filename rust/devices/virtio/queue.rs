@@ -54,8 +54,8 @@ pub(super) struct Queue {
     pub(super) descriptors: u64,
     pub(super) driver: u64,
     pub(super) device: u64,
-    /// The ring, once the driver has enabled it.
-    pub(super) ring: Option<RingPlace>,
+    /// The driver has enabled it, and where it is makes sense.
+    pub(super) enabled: bool,
     pub(super) next: Cursor,
     /// What it is to be handed out for: there may be something in the ring.
     pub(super) due: Option<Turn>,
@@ -73,7 +73,7 @@ impl Queue {
             descriptors: 0,
             driver: 0,
             device: 0,
-            ring: None,
+            enabled: false,
             next: Cursor::START,
             due: None,
             out: None,
@@ -83,16 +83,28 @@ impl Queue {
 
     /// Enables it, if where it is makes sense.
     pub(super) fn enable(&mut self) -> Result<(), &'static str> {
-        let place = RingPlace::new(self.size, self.descriptors, self.driver, self.device)?;
-        self.ring = Some(place);
+        self.place()?;
+        self.enabled = true;
         self.next = Cursor::START;
         Ok(())
+    }
+
+    fn place(&self) -> Result<RingPlace, &'static str> {
+        RingPlace::new(self.size, self.descriptors, self.driver, self.device)
+    }
+
+    /// The ring, if it is enabled.
+    pub(super) fn ring(&self) -> Option<RingPlace> {
+        match self.enabled {
+            true => self.place().ok(),
+            false => None,
+        }
     }
 
     pub(super) fn state(&self) -> QueueState {
         QueueState {
             size: self.size,
-            enabled: self.ring.is_some(),
+            enabled: self.enabled,
             vector: self.vector,
             descriptors: self.descriptors,
             driver: self.driver,

@@ -165,7 +165,7 @@ impl<const Q: usize> Transport<Q> {
             },
             offset::QUEUE_ENABLE => match selected {
                 // What is to be added to the notification offset is the queue's own number.
-                Some(queue) => pair(queue.ring.is_some().into(), self.queue_select),
+                Some(queue) => pair(queue.enabled.into(), self.queue_select),
                 None => 0,
             },
             offset::QUEUE_DESCRIPTORS => part(|queue| queue.descriptors, false),
@@ -222,7 +222,7 @@ impl<const Q: usize> Transport<Q> {
         let Some(queue) = self.queue_mut(self.queue_select) else {
             return;
         };
-        if queue.ring.is_some() {
+        if queue.enabled {
             return;
         }
         let low = |old: u64| (old & !0xffff_ffff) | u64::from(value);
@@ -282,17 +282,25 @@ impl<const Q: usize> Transport<Q> {
             self.reset_wanted = true;
             return;
         }
-        let (running, master) = (self.running, self.master);
-        *self = Transport {
-            running,
-            master,
-            ..Transport::new(
-                self.offered,
-                self.queue_count,
-                self.max_queue_size,
-                self.vectors,
-            )
-        };
+        self.clear();
+    }
+
+    /// All registers as after power-on, in place.
+    fn clear(&mut self) {
+        self.device_feature_select = 0;
+        self.driver_feature_select = 0;
+        self.driver_features = 0;
+        self.config_vector = NO_VECTOR;
+        self.status = 0;
+        self.generation = 0;
+        self.isr = 0;
+        self.queue_select = 0;
+        for queue in &mut self.queues {
+            *queue = Queue::new(self.max_queue_size);
+        }
+        self.reset_wanted = false;
+        self.search_from = 0;
+        self.fired = 0;
     }
 
     fn enable_queue(&mut self) {
@@ -302,7 +310,7 @@ impl<const Q: usize> Transport<Q> {
         let Some(queue) = self.queue_mut(self.queue_select) else {
             return;
         };
-        if queue.ring.is_none() && queue.out.is_none() && queue.enable().is_err() {
+        if !queue.enabled && queue.out.is_none() && queue.enable().is_err() {
             self.needs_reset();
         }
     }
@@ -375,7 +383,7 @@ impl<const Q: usize> Transport<Q> {
     /// All enabled queues may have something in them.
     fn notify_all(&mut self) {
         for queue in &mut self.queues {
-            if queue.ring.is_some() {
+            if queue.enabled {
                 queue.due = Some(Turn::First);
             }
         }
@@ -396,7 +404,7 @@ impl<const Q: usize> Transport<Q> {
         if running && !self.running {
             self.notify_all();
             for index in 0..self.queue_count {
-                if let Some(queue) = self.queue(index).filter(|queue| queue.ring.is_some()) {
+                if let Some(queue) = self.queue(index).filter(|queue| queue.enabled) {
                     let vector = queue.vector;
                     self.isr |= isr::QUEUE;
                     self.fire(vector);
@@ -432,7 +440,7 @@ impl<const Q: usize> Transport<Q> {
             let Some(queue) = self.queue_mut(index) else {
                 continue;
             };
-            match (queue.ring, queue.due) {
+            match (queue.ring(), queue.due) {
                 (Some(place), Some(turn)) if queue.out.is_none() => {
                     queue.due = None;
                     queue.out = Some(turn);
@@ -450,7 +458,7 @@ impl<const Q: usize> Transport<Q> {
     pub(super) fn has_work(&self) -> bool {
         let has_work = |queue: &Queue| match queue.out {
             Some(turn) => queue.due.is_some() || turn == Turn::First,
-            None => queue.due.is_some() && queue.ring.is_some(),
+            None => queue.due.is_some() && queue.enabled,
         };
         self.serves() && self.queues.iter().any(has_work)
     }

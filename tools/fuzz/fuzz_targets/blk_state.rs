@@ -59,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
-    let mut incoming = Incoming::new(&config).expect("a device");
+    let mut incoming = Incoming::new(&config);
     let mut blocks = Blocks::new(config.capacity.blocks());
     let mut refused = None;
     for (id, payload) in &sections {

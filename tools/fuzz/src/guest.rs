@@ -70,6 +70,10 @@ impl Medium for Blocks {
         self.blocks
     }
 
+    fn allocated(&self) -> u32 {
+        self.map.len() as u32
+    }
+
     fn is_allocated(&self, block: u32) -> bool {
         assert!(block < self.blocks);
         self.map.contains_key(&block)

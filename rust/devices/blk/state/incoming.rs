@@ -8,17 +8,17 @@ use super::{
     Reader, SectionId, State, TransportState, Writer, BLOCK_HEAD_BYTES, DEVICE_SECTION_BYTES,
     KIND_BYTES, MAX_QUEUES, MAX_VECTORS, QUEUE_SECTION_BYTES,
 };
-use crate::pci::{BuildError, MsixState};
+use crate::pci::MsixState;
 use crate::virtio::NO_VECTOR;
 
 /// A device that is being loaded: takes its sections, in any order, and touches no live device until all of them were
 /// good. The medium goes to another one than that of the device, which takes its place at the end.
 ///
-/// Some 5 KiB: build it where it is to live.
+/// Some 1 KiB.
 #[derive(Clone, Debug)]
 pub struct Incoming {
-    /// A device of the kind that is expected. It takes the registers once all came, to see whether they are good.
-    device: Device,
+    /// The kind that is expected.
+    config: Config,
     state: State,
     /// Bit 0: the device's section came; bit 1: the vectors'; bit 2 + i: queue i's.
     seen: u32,
@@ -26,24 +26,23 @@ pub struct Incoming {
 
 impl Incoming {
     /// Expects a device of this kind.
-    pub fn new(config: &Config) -> Result<Incoming, BuildError> {
-        Ok(Incoming {
-            device: Device::new(config)?,
+    pub fn new(config: &Config) -> Incoming {
+        Incoming {
+            config: *config,
             state: reset_state(config),
             seen: 0,
-        })
+        }
     }
 
     /// Forgets what came.
     pub fn restart(&mut self) {
-        self.device.function_mut().reset();
-        self.state = reset_state(self.device.config());
+        self.state = reset_state(&self.config);
         self.seen = 0;
     }
 
     /// The kind that is expected.
     pub fn config(&self) -> &Config {
-        self.device.config()
+        &self.config
     }
 
     /// Takes a section; what it says of the medium goes to `medium`. `Ok(false)`: this is no section of a block
@@ -97,12 +96,18 @@ impl Incoming {
             }
         }
         if self.missing(self.seen | bit).is_none() {
-            let function = self.device.function_mut();
-            function.restore(&state).map_err(LoadError::Registers)?;
+            self.check_all(&state)?;
         }
         self.state = state;
         self.seen |= bit;
         Ok(())
+    }
+
+    /// Whether a device of the kind that is expected can have these registers.
+    fn check_all(&self, state: &State) -> Result<(), LoadError> {
+        let mut device = Device::new(&self.config).map_err(|_| LoadError::Kind)?;
+        let function = device.function_mut();
+        function.restore(state).map_err(LoadError::Registers)
     }
 
     /// The first section of the registers that is not among those that came.

@@ -26,7 +26,7 @@ pub fn save(device: &Device) -> Sections {
 
 /// Sends up to so many sections of the medium.
 pub fn send(disk: &mut Disk<Blocks, Vec<u64>>, to: &mut Blocks, most: usize) -> usize {
-    let mut incoming = Incoming::new(&Config::new((to.blocks / 32) as u16)).unwrap();
+    let mut incoming = Incoming::new(&Config::new((to.blocks / 32) as u16));
     let mut payload = Box::new([0; BLOCK_SECTION_BYTES]);
     for sent in 0..most {
         let before = disk.initial_bytes(12) + disk.dirty_bytes(12);
@@ -55,7 +55,7 @@ pub fn migrate(mut machine: Machine, mut already: Blocks) -> Machine {
     );
 
     let config = *machine.device.config();
-    let mut incoming = Incoming::new(&config).unwrap();
+    let mut incoming = Incoming::new(&config);
     for (id, payload) in save(&machine.device) {
         assert_eq!(incoming.section(id, &payload, &mut already), Ok(true));
     }
@@ -128,7 +128,7 @@ fn requests_that_were_not_taken_are_found_in_guest_memory() {
 fn loading_looks_at_no_guest_memory_and_signals_nothing() {
     let machine = used();
     let sections = save(&machine.device);
-    let mut incoming = Incoming::new(&config()).unwrap();
+    let mut incoming = Incoming::new(&config());
     let mut blocks = Blocks::new(32);
     for (id, payload) in &sections {
         incoming.section(*id, payload, &mut blocks).unwrap();
@@ -152,7 +152,7 @@ fn a_device_that_is_being_served_is_not_saved_or_replaced() {
     let work = machine.device.function_mut().begin().expect("a queue");
     let busy = machine.device.save::<()>(&mut |_, _| Ok(()));
     assert_eq!(busy, Err(SaveError::Busy));
-    let mut incoming = Incoming::new(&config()).unwrap();
+    let mut incoming = Incoming::new(&config());
     for (id, payload) in &sections {
         incoming
             .section(*id, payload, &mut Blocks::new(32))
@@ -193,7 +193,7 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
     let sections = save(&used().device);
     let mut blocks = Blocks::new(32);
     for left_out in 0..sections.len() {
-        let mut incoming = Incoming::new(&config()).unwrap();
+        let mut incoming = Incoming::new(&config());
         for (at, (id, payload)) in sections.iter().enumerate() {
             if at != left_out {
                 incoming.section(*id, payload, &mut blocks).unwrap();
@@ -206,7 +206,7 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
             Err(missing)
         );
     }
-    let mut incoming = Incoming::new(&config()).unwrap();
+    let mut incoming = Incoming::new(&config());
     let (id, payload) = &sections[1];
     incoming.section(*id, payload, &mut blocks).unwrap();
     let twice = incoming.section(*id, payload, &mut blocks);
@@ -224,16 +224,13 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
     ));
     let mut other = config();
     other.read_only = true;
-    let refused =
-        Incoming::new(&other)
-            .unwrap()
-            .section(sections[0].0, &sections[0].1, &mut blocks);
+    let refused = Incoming::new(&other).section(sections[0].0, &sections[0].1, &mut blocks);
     assert_eq!(refused, Err(LoadError::Kind));
 }
 
 #[test]
 fn blocks_that_there_are_not_are_refused() {
-    let mut incoming = Incoming::new(&config()).unwrap();
+    let mut incoming = Incoming::new(&config());
     let mut blocks = Blocks::new(32);
     let mut payload = vec![0; BLOCK_SECTION_BYTES];
     payload[0] = 32;
@@ -277,8 +274,10 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
         (machine.disk.initial_bytes(12), machine.disk.dirty_bytes(12)),
         (0, 0)
     );
-    machine.disk.start_sending();
     // Blocks 0, 1 and 31.
+    assert_eq!(machine.disk.left(), (3, 0));
+    machine.disk.start_sending();
+    assert_eq!(machine.disk.left(), (3, 0));
     assert_eq!(
         (machine.disk.initial_bytes(12), machine.disk.dirty_bytes(12)),
         (3 * section, 0)
@@ -305,9 +304,12 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
         (machine.disk.initial_bytes(12), machine.disk.dirty_bytes(12)),
         (2 * section, 2 * section)
     );
+    assert_eq!(machine.disk.left(), (2, 2));
     assert_eq!(send(&mut machine.disk, &mut to, 100), 4);
+    assert_eq!(machine.disk.left(), (0, 0));
     assert_eq!(&to, machine.disk.medium());
     machine.disk.stop_sending();
+    assert_eq!(machine.disk.left(), (4, 0));
     write(&mut machine, 0);
     assert_eq!(machine.disk.dirty_bytes(12), 0);
 }
@@ -336,8 +338,10 @@ fn a_disk_needs_a_bit_for_each_block() {
     assert!(Disk::new(Blocks::new(65), vec![0; 1], vec![0; 2]).is_none());
     assert!(Disk::new(Blocks::new(65), vec![0; 2], vec![0; 1]).is_none());
     assert!(Disk::new(Blocks::new(65), vec![0; 2], vec![0; 2]).is_some());
-    let mut disk = Disk::new(Blocks::new(65), vec![0; 2], vec![0; 2]).unwrap();
-    assert!(disk.replace(Blocks::new(64)).is_err());
+    let mut disk = Disk::new(Blocks::new(65), vec![0; 2], vec![0; 3]).unwrap();
+    assert_eq!(disk.replace(Blocks::new(129)), Err(Blocks::new(129)));
+    assert_eq!(disk.replace(Blocks::new(128)), Ok(Blocks::new(65)));
+    assert_eq!(disk.replace(Blocks::new(1)), Ok(Blocks::new(128)));
 }
 
 proptest! {
@@ -354,7 +358,7 @@ proptest! {
             let (_, payload) = section.get_mut(&mut sections);
             *byte.get_mut(payload) = value;
         }
-        let mut incoming = Incoming::new(&config()).unwrap();
+        let mut incoming = Incoming::new(&config());
         let mut blocks = Blocks::new(32);
         let mut result = Ok(());
         for (id, payload) in &sections {

@@ -85,11 +85,8 @@ impl<const Q: usize> Transport<Q> {
         })
     }
 
-    /// The same device with these registers, after checking them.
-    pub(in crate::virtio) fn restored(
-        &self,
-        state: &TransportState<Q>,
-    ) -> Result<Transport<Q>, StateError> {
+    /// Whether the device can have these registers.
+    pub(in crate::virtio) fn check(&self, state: &TransportState<Q>) -> Result<(), StateError> {
         if state.status & !status::MASK != 0 {
             return Err(StateError::ReservedBits("the device status"));
         }
@@ -113,35 +110,35 @@ impl<const Q: usize> Transport<Q> {
                 "the configuration vector is one that there is not",
             ));
         }
-        let mut queues = core::array::from_fn(|_| Queue::new(self.max_queue_size));
-        for (index, (queue, saved)) in (0u16..).zip(queues.iter_mut().zip(&state.queues)) {
+        for (index, saved) in (0u16..).zip(&state.queues) {
             if index >= self.queue_count && *saved != QueueState::reset(self.max_queue_size) {
                 return Err(StateError::Queue(index, "there is no such queue"));
             }
             if saved.enabled && !features_ok {
                 return Err(StateError::Queue(index, "enabled before the features were"));
             }
-            *queue = Queue::of(saved, self.max_queue_size, self.vectors)
+            Queue::of(saved, self.max_queue_size, self.vectors)
                 .map_err(|rule| StateError::Queue(index, rule))?;
         }
-        Ok(Transport {
-            device_feature_select: state.device_feature_select,
-            driver_feature_select: state.driver_feature_select,
-            driver_features: state.driver_features,
-            config_vector: state.config_vector,
-            status: state.status,
-            generation: state.generation,
-            isr: state.isr,
-            queue_select: state.queue_select,
-            queues,
-            running: self.running,
-            master: self.master,
-            ..Transport::new(
-                self.offered,
-                self.queue_count,
-                self.max_queue_size,
-                self.vectors,
-            )
-        })
+        Ok(())
+    }
+
+    /// Takes these registers over, which [`Transport::check`] has found good; no queue is out. Whether it runs, and is a bus
+    /// master, stays.
+    pub(in crate::virtio) fn restore(&mut self, state: &TransportState<Q>) {
+        self.clear();
+        self.device_feature_select = state.device_feature_select;
+        self.driver_feature_select = state.driver_feature_select;
+        self.driver_features = state.driver_features;
+        self.config_vector = state.config_vector;
+        self.status = state.status;
+        self.generation = state.generation;
+        self.isr = state.isr;
+        self.queue_select = state.queue_select;
+        for (queue, saved) in self.queues.iter_mut().zip(&state.queues) {
+            if let Ok(restored) = Queue::of(saved, self.max_queue_size, self.vectors) {
+                *queue = restored;
+            }
+        }
     }
 }
