@@ -22,7 +22,13 @@ use nix::sys::mman::{mmap, munmap, MapFlags, ProtFlags};
 const FILE: &str = "/sys/kernel/debug/kcov";
 
 /// The modules of ours.
-const MODULES: [&str; 4] = ["rust_vfio", "mdev_serial", "mdev_scratch", "mdev_copy"];
+const MODULES: [&str; 5] = [
+    "rust_vfio",
+    "mdev_serial",
+    "mdev_blk",
+    "mdev_scratch",
+    "mdev_copy",
+];
 
 /// Words of a record. What comes after it is full is lost, until it is read.
 const WORDS: usize = 1 << 21;
