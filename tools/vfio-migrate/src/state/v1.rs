@@ -112,7 +112,7 @@ impl<'o> Carrier<'o> {
         }
     }
 
-    /// What [`Opened::save`] does.
+    /// What [`super::Card::save`] does.
     pub(super) fn save(
         &self,
         pre_copy: bool,

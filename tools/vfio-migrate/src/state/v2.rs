@@ -43,7 +43,7 @@ fn start(opened: &Opened, target: State) -> Result<DataFd> {
     result.map_err(|error| refused(opened, target, error))
 }
 
-/// What [`Opened::save`] does.
+/// What [`super::Card::save`] does.
 pub(super) fn save(
     opened: &Opened,
     pre_copy: bool,
