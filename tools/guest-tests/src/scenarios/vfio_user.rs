@@ -199,6 +199,18 @@ fn offers(shell: &Shell) -> Result<()> {
     Ok(())
 }
 
+/// A state goes from the driver's card to the program's and back, by `vfio-migrate`: as the same bytes.
+fn moves_states(shell: &Shell) -> Result<()> {
+    for command in commands("state")? {
+        let (out, _) = shell.run(&command)?;
+        diag!("$ {command}\n{out}");
+    }
+    let read = |name| std::fs::read(shell.directory.join(name)).context(name);
+    let (saved, again) = (read("state")?, read("again")?);
+    ensure!(!saved.is_empty() && saved == again, "the bytes differ");
+    Ok(())
+}
+
 /// A guest drives the program's card as it drives the driver's: records come back whole and in order, by interrupts. Then another
 /// guest does, as the program outlives the first one's QEMU.
 pub fn drives(version: Version) -> Outcome {
@@ -210,6 +222,7 @@ pub fn drives(version: Version) -> Outcome {
 
     let start = commands("start")?.pop().context("no command")?;
     let device = Device::start(&shell, &start)?;
+    moves_states(&shell)?;
     let monitor = block("monitor")?;
     let view = View {
         ports: PORTS,
@@ -242,6 +255,9 @@ mod tests {
         let start = commands("start").unwrap();
         assert_eq!(start.len(), 1);
         assert!(start[0].ends_with(SOCKET));
+        let state = commands("state").unwrap();
+        let card = format!("vfio-user:{SOCKET}");
+        assert!(state.iter().any(|command| command.contains(&card)));
         let monitor = block("monitor").unwrap();
         assert!(monitor.contains(&format!("\"path\":\"{SOCKET}\"")));
         assert!(monitor.starts_with("qemu-system-x86_64 ") && !monitor.ends_with('\\'));
