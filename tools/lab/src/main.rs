@@ -311,7 +311,7 @@ fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
     boot(env, load, ONLY_MACHINE, |_| true)
 }
 
-/// Starts a machine of this name, with the further QEMUs that are wanted, and loads modules. What earlier machines left in the
+/// Starts a machine of this name, with the QEMUs that are wanted, and loads modules. What earlier machines left in the
 /// results stays.
 fn boot(
     env: &Environment,
@@ -529,7 +529,9 @@ fn boot_counting(env: &Environment) -> Result<Session> {
         load: bench::LOAD.map(str::to_owned).to_vec(),
         bare: false,
     };
-    boot(&env.counting(), &load, COUNTING, |_| false)
+    boot(&env.counting(), &load, COUNTING, |version| {
+        version == image::qemu::INSTALLED
+    })
 }
 
 /// Shows where the instructions of an operation go.

@@ -5,6 +5,7 @@
 use crate::environment::Environment;
 use crate::image::Image;
 use crate::machine::{Event, Machine, Monitor, Sender};
+use crate::plan;
 use crate::report::kernel_log::KernelLog;
 use anyhow::{bail, Context, Result};
 use lab_protocol::{Command, Ending, Frame, ModuleAction, Program, Report};
@@ -19,6 +20,10 @@ const REFERENCE_BOOT: Duration = Duration::from_secs(4);
 
 /// For a boot, on the reference machine. It fails only if something is broken, so it is ample.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The same for a kernel that checks what it does, which executes ten times as many instructions: half a minute of a processor's time,
+/// which a busy host may not have at once.
+const CHECKED_BOOT_DEADLINE: Duration = Duration::from_secs(480);
 
 /// For loading or unloading a module with all its KUnit suites.
 const MODULE_DEADLINE: Duration = Duration::from_secs(60);
@@ -111,12 +116,28 @@ impl Session {
             troubles: vec![],
             lost: None,
         };
-        match session.await_report(BOOT_DEADLINE) {
+        let deadline = if env.kernel_is_configured(plan::CHECKED) {
+            CHECKED_BOOT_DEADLINE
+        } else {
+            BOOT_DEADLINE
+        };
+        match session.await_report(deadline) {
             Some(Report::Ready { kernel }) => session.kernel = kernel,
-            _ => bail!(
-                "the machine did not come up: see console.log and qemu.log in {}",
-                directory.display()
-            ),
+            _ => {
+                let why = session.lost.as_deref().map_or_else(
+                    || {
+                        format!(
+                            "it was not ready after {:.0} s",
+                            started.elapsed().as_secs_f64()
+                        )
+                    },
+                    str::to_owned,
+                );
+                bail!(
+                    "the machine did not come up ({why}): see console.log and qemu.log in {}",
+                    directory.display()
+                )
+            }
         }
         session.boot_time = started.elapsed();
         session.scale *= (session.boot_time.as_secs_f64() / REFERENCE_BOOT.as_secs_f64()).max(1.0);

@@ -2,9 +2,8 @@
 
 //! The machine's root file system: several cpio archives in one file.
 //!
-//! The first hold what comes from packages: BusyBox, mdevctl, udev and the tool's own QEMU, and each further QEMU in an archive of its own.
-//! They are kept in the cache under names made from their content's sizes and times. The last holds what is being tested and is
-//! written anew for every run.
+//! The first hold what comes from packages: BusyBox, mdevctl and udev, and each QEMU in an archive of its own. They are kept in the
+//! cache under names made from their content's sizes and times. The last holds what is being tested and is written anew for every run.
 
 pub mod cpio;
 mod mdevctl;
@@ -25,7 +24,7 @@ use std::process::Command;
 use tempfile::NamedTempFile;
 
 /// Raised when the layout of the kept archives changes.
-const LAYOUT: &str = "2";
+const LAYOUT: &str = "3";
 
 /// The first process of the machine, among the guest programs.
 pub const INIT: &str = "l1-init";
@@ -39,8 +38,8 @@ pub struct Image {
 }
 
 impl Image {
-    /// Assembles the archives. Of the further QEMUs only those go in that `wanted` accepts: what a machine does not use costs
-    /// it memory and a second or two when it boots.
+    /// Assembles the archives. Of the QEMUs only those go in that `wanted` accepts: what a machine does not use costs it memory and a
+    /// second or two when it boots, and several with a kernel that checks every access to memory.
     pub fn build(
         env: &Environment,
         modules: &[Module],
@@ -74,11 +73,13 @@ pub struct Kept {
     pub file: File,
 }
 
-/// The archives of what comes from packages, with the further QEMUs that `wanted` accepts. Those that are not in the cache are
-/// made.
+/// The archives of what comes from packages, with the QEMUs that `wanted` accepts. Those that are not in the cache are made.
 pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>> {
     let cache = env.cache()?;
     let mut archives = vec![base_archive(&cache)?];
+    if wanted(qemu::INSTALLED) {
+        archives.push(installed_qemu(&cache)?);
+    }
     for tree in env
         .qemu_trees
         .0
@@ -96,15 +97,14 @@ pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result
 /// The first archive.
 fn base_archive(cache: &Path) -> Result<Kept> {
     let busybox = busybox()?;
-    let mut files = qemu::files()?;
-    files.extend(mdevctl::files()?);
+    let mut files = mdevctl::files()?;
     files.extend(udev::files()?);
     files.push(HostFile {
         source: busybox.clone(),
         place: "bin/busybox".to_owned(),
         mode: 0o755,
     });
-    let wrappers = [qemu::wrapper(), mdevctl::wrapper(), udev::wrapper()].concat();
+    let wrappers = [mdevctl::wrapper(), udev::wrapper()].concat();
     keep(cache, "base", &wrappers, &files, |archive| {
         for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
             archive.directory(directory)?;
@@ -113,11 +113,6 @@ fn base_archive(cache: &Path) -> Result<Kept> {
         archive.character_device("dev/console", 0o600, 5, 1)?;
         archive.character_device("dev/null", 0o666, 1, 3)?;
         add_files(archive, &files)?;
-        archive.text(
-            &format!("{}/bin/qemu-system-x86_64", qemu::HOME),
-            0o755,
-            &qemu::wrapper(),
-        )?;
         for directory in mdevctl::DIRECTORIES {
             archive.directory(directory)?;
         }
@@ -133,6 +128,17 @@ fn base_archive(cache: &Path) -> Result<Kept> {
                 archive.symlink(&applet, "/bin/busybox")?;
             }
         }
+        Ok(())
+    })
+}
+
+/// That of the installed QEMU.
+fn installed_qemu(cache: &Path) -> Result<Kept> {
+    let files = qemu::files()?;
+    let (name, wrapper) = (format!("qemu-{}", qemu::INSTALLED), qemu::wrapper());
+    keep(cache, &name, &wrapper, &files, |archive| {
+        add_files(archive, &files)?;
+        archive.text(qemu::STARTER, 0o755, &wrapper)?;
         Ok(())
     })
 }

@@ -11,8 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-/// Where the installed one goes in the machine.
-pub const HOME: &str = "opt/qemu-10.0";
+/// The version of the installed one, by which tests ask for it.
+pub const INSTALLED: &str = "10.0";
+
+/// Where it goes in the machine.
+const HOME: &str = "opt/qemu-10.0";
+
+/// The script that starts it.
+pub const STARTER: &str = "opt/qemu-10.0/bin/qemu-system-x86_64";
 
 const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
 
