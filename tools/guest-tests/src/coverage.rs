@@ -4,7 +4,7 @@
 //! main thread of a test program has the kernel do. Interrupts, the kernel's own threads and other threads of a test are not in it.
 //!
 //! At its end the program prints what there is to standard error, a line for each module: `coverage: MODULE OFFSET…`, in hexadecimal,
-//! from the start of the module's code.
+//! from the start of the module's code. A line of its own ends them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,12 +171,12 @@ pub fn unloading<T>(unload: impl FnOnce() -> T) -> T {
 /// Prints what was recorded.
 pub fn print() {
     file();
-    for (module, offsets) in RECORD
-        .take()
-        .map(|mut record| std::mem::take(&mut record.seen))
-        .unwrap_or_default()
-    {
+    let Some(record) = RECORD.take() else {
+        return;
+    };
+    for (module, offsets) in &record.seen {
         let offsets: Vec<String> = offsets.iter().map(|offset| format!("{offset:x}")).collect();
         eprintln!("{LINE}{module} {}", offsets.join(" "));
     }
+    eprintln!("{}", lab_protocol::COVERAGE_END);
 }

@@ -225,7 +225,8 @@ fn test(
         }
         suites.push(counted);
     }
-    let coverage = coverage::answer(env, &all).unwrap_or_else(|error| {
+    let earlier: Vec<_> = with.iter().map(Earlier::results).collect();
+    let coverage = coverage::answer(env, &all, &earlier).unwrap_or_else(|error| {
         suites.push(Suite {
             name: coverage::SUITE.to_owned(),
             cases: vec![verdict::failed("unsafe blocks", format!("{error:#}"))],

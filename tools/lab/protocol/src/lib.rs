@@ -40,6 +40,9 @@ pub const EXPECT: &str = "lab: expect ";
 /// Prefix of the lines on a program's standard error that tell which code of a module ran: the module's name follows, and offsets.
 pub const COVERAGE: &str = "coverage: ";
 
+/// The line that follows those: without it the program ended before it told.
+pub const COVERAGE_END: &str = "coverage ends";
+
 /// As [`EXPECT`] for a line that may or may not follow.
 pub const ALLOW: &str = "lab: allow ";
 

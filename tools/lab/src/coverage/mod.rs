@@ -10,10 +10,11 @@ mod code;
 
 use crate::environment::Environment;
 use crate::modules::Module;
+use crate::plan;
 use anyhow::{Context, Result};
 use blocks::Block;
 use code::Code;
-use lab_protocol::COVERAGE;
+use lab_protocol::{COVERAGE, COVERAGE_END};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
@@ -24,6 +25,9 @@ const RECORDS: &str = "CONFIG_KCOV=y";
 
 /// Name of the suite that has a failure if there is no answer.
 pub const SUITE: &str = "coverage";
+
+/// Where the logs of programs are in a directory of results.
+const LOGS: &str = "logs";
 
 /// Name of the file with the answer in the directory of results.
 const FILE: &str = "unsafe-blocks.txt";
@@ -36,6 +40,17 @@ pub struct Answer {
     unseen: Vec<String>,
     /// Those that made no code of their own.
     without_code: usize,
+    /// Programs that ended before they told what they had run.
+    silent: Vec<String>,
+}
+
+/// What programs told.
+#[derive(Debug, Default)]
+struct Told {
+    /// By module: offsets in its code.
+    seen: BTreeMap<String, BTreeSet<u64>>,
+    /// Programs that did not come to it.
+    silent: Vec<String>,
 }
 
 impl fmt::Display for Answer {
@@ -44,12 +59,20 @@ impl fmt::Display for Answer {
             executed,
             unseen,
             without_code,
+            silent,
         } = self;
         write!(
             f,
             "{executed} of {} unsafe blocks were seen to run ({without_code} more are no code of their own)",
             executed + unseen.len()
         )?;
+        if !silent.is_empty() {
+            write!(
+                f,
+                "; not counted is what {} ran: ended before telling",
+                silent.join(", ")
+            )?;
+        }
         match unseen.as_slice() {
             [] => Ok(()),
             unseen => write!(f, "; not seen: {}", unseen.join(" ")),
@@ -57,56 +80,72 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What the programs of a run recorded, looked up in the sources; `None` where the kernel does not record or the sources are not known.
-/// The answer is filed with the results as well.
-pub fn answer(env: &Environment, modules: &[Module]) -> Result<Option<Answer>> {
+/// What the programs of a run recorded, and those of earlier runs with these directories of results, looked up in the sources; `None`
+/// where the kernel does not record or the sources are not known. The answer is filed with the results as well.
+pub fn answer(env: &Environment, modules: &[Module], earlier: &[&Path]) -> Result<Option<Answer>> {
     let (Some(sources), true) = (&env.sources, env.kernel_is_configured(RECORDS)) else {
         return Ok(None);
     };
-    let mut seen = BTreeMap::new();
-    collect(&env.results.join("logs"), &mut seen)?;
+    let mut told = Told::default();
+    for results in earlier.iter().copied().chain([env.results.as_path()]) {
+        collect(&results.join(LOGS), &mut told)?;
+    }
+    // What nothing is told of is there all the same.
+    for name in plan::MODULES {
+        told.seen.entry(name.to_owned()).or_default();
+    }
     let blocks = blocks::of_crate(sources)?;
     let mut code = BTreeMap::new();
-    for (name, offsets) in seen {
+    for (name, offsets) in told.seen {
         let module = modules.iter().find(|module| module.name == name);
         let module = module
             .with_context(|| format!("a program names the module {name}, which is not there"))?;
         code.insert(name, Code::read(&module.path, &env.linker, &offsets)?);
     }
-    let answer = judge(&blocks, code.values());
+    let answer = Answer {
+        silent: told.silent,
+        ..judge(&blocks, code.values())
+    };
     let path = env.results.join(FILE);
     fs::write(&path, format!("{answer}\n"))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Some(answer))
 }
 
-/// Reads what programs printed, in every log below a directory.
-fn collect(directory: &Path, seen: &mut BTreeMap<String, BTreeSet<u64>>) -> Result<()> {
+/// Reads what programs printed, in every log below a directory, which has the name of its program.
+fn collect(directory: &Path, told: &mut Told) -> Result<()> {
     let entries =
         fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    for entry in entries {
-        let path = entry?.path();
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    for path in paths {
         if path.is_dir() {
-            collect(&path, seen)?;
+            collect(&path, told)?;
         } else if path.ends_with("stderr.log") {
             let text =
                 fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            parse(&String::from_utf8_lossy(&text), seen)
+            let program = directory.file_name().unwrap_or_default().to_string_lossy();
+            parse(&program, &String::from_utf8_lossy(&text), told)
                 .with_context(|| format!("in {}", path.display()))?;
         }
     }
     Ok(())
 }
 
-fn parse(text: &str, seen: &mut BTreeMap<String, BTreeSet<u64>>) -> Result<()> {
+fn parse(program: &str, text: &str, told: &mut Told) -> Result<()> {
     for line in text.lines().filter_map(|line| line.strip_prefix(COVERAGE)) {
         let (module, offsets) = line.split_once(' ').unwrap_or((line, ""));
-        let of_module = seen.entry(module.to_owned()).or_default();
+        let of_module = told.seen.entry(module.to_owned()).or_default();
         for offset in offsets.split_whitespace() {
             let offset = u64::from_str_radix(offset, 16)
                 .with_context(|| format!("{offset:?} is no offset"))?;
             of_module.insert(offset);
         }
+    }
+    if !text.lines().any(|line| line == COVERAGE_END) {
+        told.silent.push(program.to_owned());
     }
     Ok(())
 }
@@ -116,6 +155,7 @@ fn judge<'a>(blocks: &[Block], code: impl Iterator<Item = &'a Code> + Clone) -> 
         executed: 0,
         unseen: vec![],
         without_code: 0,
+        silent: vec![],
     };
     for block in blocks {
         let mut there = false;
@@ -166,6 +206,7 @@ mod tests {
             executed: 1,
             unseen: vec!["rust/vfio/a.rs:3".to_owned()],
             without_code: 1,
+            silent: vec![],
         };
         assert_eq!(answer, wanted);
         let text = answer.to_string();
@@ -178,11 +219,43 @@ mod tests {
 
     #[test]
     fn what_programs_print_is_put_together_by_module() {
-        let mut seen = BTreeMap::new();
-        parse("coverage: a 10 2f\nelse\n", &mut seen).unwrap();
-        parse("coverage: a 30\ncoverage: b 1\n", &mut seen).unwrap();
-        assert_eq!(seen["a"], BTreeSet::from([0x10, 0x2f, 0x30]));
-        assert_eq!(seen["b"], BTreeSet::from([1]));
-        assert!(parse("coverage: a xyz\n", &mut seen).is_err());
+        let mut told = Told::default();
+        parse("x", "coverage: a 10 2f\nelse\ncoverage ends\n", &mut told).unwrap();
+        parse(
+            "y",
+            "coverage: a 30\ncoverage: b 1\ncoverage ends\n",
+            &mut told,
+        )
+        .unwrap();
+        assert_eq!(told.seen["a"], BTreeSet::from([0x10, 0x2f, 0x30]));
+        assert_eq!(told.seen["b"], BTreeSet::from([1]));
+        assert!(told.silent.is_empty());
+        assert!(parse("z", "coverage: a xyz\n", &mut told).is_err());
+    }
+
+    #[test]
+    fn a_program_that_was_killed_is_named_and_its_blocks_are_there_all_the_same() {
+        let logs = tempfile::tempdir().unwrap();
+        for (program, log) in [("killed", "thread 'main'\n"), ("well", "coverage ends\n")] {
+            let directory = logs.path().join("machine-1/tests").join(program);
+            fs::create_dir_all(&directory).unwrap();
+            fs::write(directory.join("stderr.log"), log).unwrap();
+        }
+        let mut told = Told::default();
+        collect(logs.path(), &mut told).unwrap();
+        assert_eq!(told.silent, ["killed"]);
+        let blocks = blocks::of_text("rust/vfio/a.rs", "fn f() { unsafe { g() } }").unwrap();
+        let code = Code {
+            places: vec![place(1, 19, false)],
+        };
+        let answer = Answer {
+            silent: told.silent,
+            ..judge(&blocks, std::iter::once(&code))
+        };
+        assert_eq!(
+            answer.to_string(),
+            "0 of 1 unsafe blocks were seen to run (0 more are no code of their own); \
+             not counted is what killed ran: ended before telling; not seen: rust/vfio/a.rs:1"
+        );
     }
 }

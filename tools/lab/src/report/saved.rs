@@ -33,6 +33,11 @@ impl FromStr for Earlier {
 }
 
 impl Earlier {
+    /// The directory of that run's results.
+    pub fn results(&self) -> &Path {
+        self.file.parent().unwrap_or(Path::new(""))
+    }
+
     /// Reads the suites, none of which may be missing: a run without results counts nothing and is an error.
     pub fn read(&self) -> Result<Vec<Suite>> {
         let place = self.file.display();
