@@ -6,6 +6,7 @@
 pub mod by_hand;
 pub mod card;
 pub mod config_space;
+pub mod disk;
 pub mod line;
 pub mod port;
 pub mod record;

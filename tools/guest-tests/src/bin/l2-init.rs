@@ -5,7 +5,8 @@
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
 //! [`WINDOW`]); `lab.flow-control=1`, that the ports use RTS and CTS; `lab.by-hand=1`, that it sets up the ports itself as 16550A
-//! ([`guest_tests::l2::by_hand`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
+//! ([`guest_tests::l2::by_hand`]); `lab.files=1`, that the last disk gets a file system. If the guest has disks, it writes and
+//! verifies them at the same time ([`guest_tests::l2::disk`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use guest_tests::l2::by_hand;
 use guest_tests::l2::card::{self, lines_of, Card};
+use guest_tests::l2::disk::{BusyMemory, Disk};
 use guest_tests::l2::line::{CardReport, Command, Interrupt, Line};
 use guest_tests::l2::port::{Port, Use};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -60,6 +62,8 @@ fn run() -> Result<std::convert::Infallible> {
         next_by_hand: None,
     };
     cards.take_up()?;
+    let files = option("lab.files")?.is_some_and(|value| value != 0);
+    let mut disks = Disk::take_up(files)?;
     println!(
         "{}",
         Line::Ready {
@@ -67,12 +71,14 @@ fn run() -> Result<std::convert::Infallible> {
             cards: cards.list.len(),
             interrupt: cards.interrupt()?,
             uart: cards.list[0].ports[0].uart()?,
+            disks: disks.len(),
         }
     );
 
     // What was asked for, and since when it waits for the ports to be drained, or held.
     let mut asked: Option<(Command, Instant)> = None;
     let mut next_count = Instant::now();
+    let mut busy: Option<BusyMemory> = None;
     loop {
         let now = Instant::now();
         if now >= next_count {
@@ -80,6 +86,7 @@ fn run() -> Result<std::convert::Infallible> {
                 "{}",
                 Line::Count(cards.ports().map(Port::verified).collect())
             );
+            tell_of_disks(&mut disks);
             next_count = now + COUNT_EVERY;
         }
         let held = cards.ports().all(Port::is_held);
@@ -95,6 +102,11 @@ fn run() -> Result<std::convert::Infallible> {
                 }
                 _ => {
                     cards.obey(command)?;
+                    if command == Command::Report {
+                        for disk in &disks {
+                            println!("{}", Line::DiskReport(disk.report()?));
+                        }
+                    }
                     true
                 }
             };
@@ -129,6 +141,21 @@ fn run() -> Result<std::convert::Infallible> {
                     println!("{}", Line::Rebooting);
                     reboot(RebootCommand::Restart).context("reboot")?;
                 }
+                Some(command @ Command::Rest) => {
+                    disks.iter_mut().for_each(Disk::rest);
+                    busy.get_or_insert_with(BusyMemory::new);
+                    println!("{}", Line::Done(command));
+                }
+                Some(command @ Command::Fetch) => {
+                    disks.iter_mut().try_for_each(Disk::fetch)?;
+                    println!("{}", Line::Done(command));
+                }
+                Some(Command::Verify) => {
+                    drop(busy.take());
+                    disks
+                        .iter_mut()
+                        .for_each(|disk| println!("{}", disk.look()));
+                }
                 Some(Command::Read) => cards.ports_mut().for_each(|port| port.hold(false)),
                 Some(command) => asked = Some((command, Instant::now())),
                 None => {}
@@ -143,6 +170,23 @@ fn run() -> Result<std::convert::Infallible> {
             if flags.contains(PollFlags::OUT) {
                 port.send(draining)?;
             }
+        }
+    }
+}
+
+/// Prints how far the disks' writers are, and what they stopped for.
+fn tell_of_disks(disks: &mut [Disk]) {
+    if disks.is_empty() {
+        return;
+    }
+    println!(
+        "{}",
+        Line::Disks(disks.iter().map(Disk::verified).collect())
+    );
+    for disk in disks {
+        if let Some(what) = disk.new_fault() {
+            let disk = disk.number();
+            println!("{}", Line::DiskFault { disk, what });
         }
     }
 }

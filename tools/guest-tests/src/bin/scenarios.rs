@@ -17,8 +17,8 @@ use std::time::Duration;
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
 use guest_tests::scenarios::{
-    bench, broken, contract, dirty_rate, guest_driver, hotplug, kvm_intx, plain, removal, smooth,
-    snapshot, story, two_cards, v1, vfio_user,
+    bench, broken, contract, dirty_rate, disk, guest_driver, hotplug, kvm_intx, plain, removal,
+    smooth, snapshot, story, two_cards, v1, vfio_user,
 };
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
@@ -238,6 +238,48 @@ const SCENARIOS: &[Scenario] = &[
         seconds: ONE,
         versions: BOTH,
         body: guest_driver::rebinds,
+    },
+    Scenario {
+        title: "x_disk_goes_along_and_loses_no_block",
+        seconds: ONE,
+        versions: ALL,
+        body: disk::live,
+    },
+    Scenario {
+        title: "x_file_system_goes_along_through_iommufd",
+        seconds: ONE,
+        versions: V2,
+        body: disk::files,
+    },
+    Scenario {
+        title: "x_disk_goes_there_and_back_five_times",
+        seconds: TWENTY,
+        versions: USUAL,
+        body: disk::there_and_back,
+    },
+    Scenario {
+        title: "x_memory_that_a_disk_writes_in_pre_copy_arrives",
+        seconds: ONE,
+        versions: V2,
+        body: disk::log_is_needed,
+    },
+    Scenario {
+        title: "x_memory_that_a_disk_writes_is_missed_if_its_log_forgets",
+        seconds: ONE,
+        versions: USUAL,
+        body: disk::log_is_broken,
+    },
+    Scenario {
+        title: "x_disk_of_another_capacity_refuses_in_pre_copy",
+        seconds: ONE,
+        versions: USUAL,
+        body: disk::other_capacity,
+    },
+    Scenario {
+        title: "x_disk_goes_along_after_a_cancelled_attempt",
+        seconds: ONE,
+        versions: BOTH,
+        body: disk::cancelled,
     },
     Scenario {
         title: "plain_commands_of_the_readme_on_q35",

@@ -139,6 +139,23 @@ pub struct HeldReport {
     pub fifo: u32,
 }
 
+/// What the guest knows about one disk since it booted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskReport {
+    /// Number of the disk, in the order of its name.
+    pub disk: u8,
+    /// Steps of its slowest writer, each verified: a run of blocks written and one read, or a file replaced and one read.
+    pub steps: u32,
+    /// Blocks, or files, that were read for this report and are what was written last.
+    pub verified: u32,
+    /// Those of them that hold something.
+    pub written: u32,
+    /// Writers that found something else, or could not go on.
+    pub faults: u32,
+    /// Interrupts of the disk's queues that the guest's kernel handled.
+    pub interrupts: u64,
+}
+
 /// A line of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -152,9 +169,20 @@ pub enum Line {
         interrupt: Interrupt,
         /// The type that the guest's driver detected, e.g. `16550A`.
         uart: String,
+        /// Number of disks.
+        disks: usize,
     },
     /// Records verified so far, port by port.
     Count(Vec<u32>),
+    /// Steps done so far, disk by disk.
+    Disks(Vec<u32>),
+    /// A disk did not hold what it should, or could not be used.
+    DiskFault {
+        /// Which.
+        disk: u8,
+        /// What.
+        what: String,
+    },
     /// Something came back wrong.
     Fault {
         /// On which port.
@@ -164,6 +192,19 @@ pub enum Line {
     },
     /// The answer to [`Command::Report`], one line a port.
     Report(PortReport),
+    /// The answer to [`Command::Report`], one line a disk, after the ports.
+    DiskReport(DiskReport),
+    /// The answer to [`Command::Rest`] and [`Command::Fetch`].
+    Done(Command),
+    /// The answer to [`Command::Verify`], one line a disk.
+    Fetched {
+        /// Which disk.
+        disk: u8,
+        /// How many of the blocks that were read are what was written last.
+        good: u32,
+        /// What is wrong with the first of the others; nothing if there is none.
+        bad: String,
+    },
     /// The answer to [`Command::Look`], one line a card.
     Card(CardReport),
     /// Which cards the program uses from now on, and how they interrupt: the answer to [`Command::Rebind`],
@@ -188,14 +229,19 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(PREFIX)?;
         match self {
-            Line::Ready { ports, cards, interrupt, uart } => {
-                write!(f, "ready ports={ports} cards={cards} interrupt={interrupt} uart={uart}")
+            Line::Ready { ports, cards, interrupt, uart, disks } => {
+                write!(f, "ready ports={ports} cards={cards} interrupt={interrupt} uart={uart} disks={disks}")
             }
             Line::Count(counts) => {
                 f.write_str("count")?;
                 counts.iter().try_for_each(|count| write!(f, " {count}"))
             }
+            Line::Disks(counts) => {
+                f.write_str("disks")?;
+                counts.iter().try_for_each(|count| write!(f, " {count}"))
+            }
             Line::Fault { port, what } => write!(f, "fault port={port} {what}"),
+            Line::DiskFault { disk, what } => write!(f, "disk-fault disk={disk} {what}"),
             Line::Report(report) => write!(
                 f,
                 "report port={} sent={} verified={} faults={} outstanding={} uart_errors={} interrupts={}",
@@ -207,6 +253,18 @@ impl fmt::Display for Line {
                 report.uart_errors,
                 report.interrupts
             ),
+            Line::DiskReport(report) => write!(
+                f,
+                "disk-report disk={} steps={} verified={} written={} faults={} interrupts={}",
+                report.disk,
+                report.steps,
+                report.verified,
+                report.written,
+                report.faults,
+                report.interrupts
+            ),
+            Line::Done(command) => write!(f, "done {command}"),
+            Line::Fetched { disk, good, bad } => write!(f, "fetched disk={disk} good={good} {bad}"),
             Line::Card(report) => write!(f, "card {report}"),
             Line::Using { ports, cards, interrupt } => {
                 write!(f, "using ports={ports} cards={cards} interrupt={interrupt}")
@@ -242,6 +300,12 @@ fn field<T: FromStr>(fields: &str, key: &str) -> Result<T, NotALine> {
     value.and_then(|value| value.parse().ok()).ok_or(NotALine)
 }
 
+/// Numbers with a space between them; there may be none.
+fn numbers(fields: &str) -> Result<Vec<u32>, NotALine> {
+    let words = fields.split_ascii_whitespace().map(str::parse);
+    words.collect::<Result<_, _>>().map_err(|_| NotALine)
+}
+
 impl FromStr for Line {
     type Err = NotALine;
 
@@ -256,10 +320,31 @@ impl FromStr for Line {
                 cards: field(fields, "cards")?,
                 interrupt: field(fields, "interrupt")?,
                 uart: field(fields, "uart")?,
+                disks: field(fields, "disks")?,
             }),
-            "count" => {
-                let counts: Result<Vec<u32>, _> = fields.split(' ').map(str::parse).collect();
-                Ok(Line::Count(counts.map_err(|_| NotALine)?))
+            "count" => numbers(fields).map(Line::Count),
+            "disks" => numbers(fields).map(Line::Disks),
+            "disk-fault" => Ok(Line::DiskFault {
+                disk: field(fields, "disk")?,
+                what: fields.split_once(' ').ok_or(NotALine)?.1.to_string(),
+            }),
+            "disk-report" => Ok(Line::DiskReport(DiskReport {
+                disk: field(fields, "disk")?,
+                steps: field(fields, "steps")?,
+                verified: field(fields, "verified")?,
+                written: field(fields, "written")?,
+                faults: field(fields, "faults")?,
+                interrupts: field(fields, "interrupts")?,
+            })),
+            "done" => fields.parse().map(Line::Done),
+            "fetched" => {
+                // What is wrong stands behind the fields, and may be nothing.
+                let bad = fields.splitn(3, ' ').nth(2).unwrap_or_default();
+                Ok(Line::Fetched {
+                    disk: field(fields, "disk")?,
+                    good: field(fields, "good")?,
+                    bad: bad.to_string(),
+                })
             }
             "fault" => {
                 let port = field(fields, "port")?;
@@ -316,13 +401,21 @@ pub enum Command {
     Hold,
     /// End [`Command::Hold`].
     Read,
+    /// Write to no disk and read none until [`Command::Verify`], and other memory all the time; make room for [`Command::Fetch`], and
+    /// print [`Line::Done`].
+    Rest,
+    /// Read blocks of each disk that has no file system, do not look at them, and print [`Line::Done`]. The processor does not
+    /// touch what is read.
+    Fetch,
+    /// Look at the blocks that were read, print [`Line::Fetched`], and use the disks again.
+    Verify,
     /// Reboot at once, with records in flight.
     Reboot,
 }
 
 impl Command {
     /// All of them.
-    const ALL: [Command; 8] = [
+    const ALL: [Command; 11] = [
         Command::Report,
         Command::Look,
         Command::Rebind,
@@ -330,6 +423,9 @@ impl Command {
         Command::TakeUp,
         Command::Hold,
         Command::Read,
+        Command::Rest,
+        Command::Fetch,
+        Command::Verify,
         Command::Reboot,
     ];
 }
@@ -344,6 +440,9 @@ impl fmt::Display for Command {
             Command::TakeUp => "take-up",
             Command::Hold => "hold",
             Command::Read => "read",
+            Command::Rest => "rest",
+            Command::Fetch => "fetch",
+            Command::Verify => "verify",
             Command::Reboot => "reboot",
         })
     }
@@ -371,8 +470,34 @@ mod tests {
                 cards: 1,
                 interrupt: Interrupt::Msi,
                 uart: "16550A".into(),
+                disks: 1,
             },
             Line::Count(vec![0, 17, 4_000_000_000]),
+            Line::Disks(vec![]),
+            Line::Disks(vec![5, 6]),
+            Line::DiskFault {
+                disk: 1,
+                what: "block 3 is zeroed".into(),
+            },
+            Line::DiskReport(DiskReport {
+                disk: 1,
+                steps: 2,
+                verified: 3,
+                written: 4,
+                faults: 5,
+                interrupts: 6,
+            }),
+            Line::Done(Command::Fetch),
+            Line::Fetched {
+                disk: 0,
+                good: 12,
+                bad: String::new(),
+            },
+            Line::Fetched {
+                disk: 1,
+                good: 0,
+                bad: "block 3 is zeroed".into(),
+            },
             Line::Fault {
                 port: 3,
                 what: "lost records 4 to 5".into(),

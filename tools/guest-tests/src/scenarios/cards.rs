@@ -2,6 +2,8 @@
 
 //! The cards that are migrated.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 
 use super::command_line::{Backend, Card, Spec};
@@ -11,6 +13,7 @@ use crate::kernel;
 use crate::l2::line::Interrupt;
 use crate::l2::{by_hand, MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::mdev::{Mdev, MdevType};
+use crate::module::Loaded;
 
 /// What QEMU says of a card that does not let an eventfd unmask INTx, before it takes the interrupt itself.
 pub const UNMASK_REFUSED: &str = "Failed to set up UNMASK eventfd signaling";
@@ -57,6 +60,10 @@ impl Driver {
 /// The cards of one machine: instances of the driver under test, and how they are plugged in.
 pub struct Cards {
     instances: Vec<Mdev>,
+    /// Behind them.
+    disks: Vec<Mdev>,
+    /// Their driver, which is not unloaded before they are gone.
+    _disk_driver: Option<Arc<Loaded>>,
     ports: usize,
     version: Version,
     backend: Backend,
@@ -95,6 +102,8 @@ impl Cards {
     fn from_instances(driver: Driver, instances: Vec<Mdev>, ports: usize) -> Self {
         Self {
             instances,
+            disks: Vec::new(),
+            _disk_driver: None,
             ports,
             version: Version::V10_0,
             backend: Backend::Type1,
@@ -173,6 +182,24 @@ impl Cards {
         self
     }
 
+    /// And with these disks, behind the cards. The guest has two processors, which use a disk at the same time.
+    pub fn with_disks(mut self, driver: &Arc<Loaded>, disks: Vec<Mdev>) -> Self {
+        self.disks = disks;
+        self._disk_driver = Some(driver.clone());
+        self
+    }
+
+    /// The last disk gets a file system.
+    pub fn with_files(mut self) -> Self {
+        self.append = " lab.files=1";
+        self
+    }
+
+    /// The disks.
+    pub fn disks(&self) -> &[Mdev] {
+        &self.disks
+    }
+
     /// The instances.
     pub fn instances(&self) -> &[Mdev] {
         &self.instances
@@ -183,6 +210,7 @@ impl Cards {
         let mut cards: Vec<Card> = self
             .instances
             .iter()
+            .chain(&self.disks)
             .map(|mdev| Card {
                 path: mdev.path(),
                 properties: self.properties.clone(),
@@ -200,6 +228,7 @@ impl Cards {
             incoming: false,
             paused: false,
             pluggable: false,
+            processors: if self.disks.is_empty() { 1 } else { 2 },
             append: self.append,
             window: self.window,
             allowed: self.complaints,
@@ -225,6 +254,7 @@ impl Cards {
             ports: self.ports,
             cards: self.instances.len(),
             interrupt: self.interrupt,
+            disks: self.disks.len(),
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Spec {
     pub paused: bool,
     /// Use a machine whose slots a card can be pulled out of.
     pub pluggable: bool,
+    /// Processors of the guest.
+    pub processors: u8,
     /// More words on the guest's kernel command line, with a space in front.
     pub append: &'static str,
     /// Bytes that the guest may have under way on a port, if not its own choice.
@@ -95,6 +97,9 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
         "-m",
         memory,
     ]);
+    if spec.processors > 1 {
+        add(&["-smp", &spec.processors.to_string()]);
+    }
     let window = spec
         .window
         .map_or(String::new(), |bytes| format!(" lab.window={bytes}"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail, ensure, Result};
 
 use super::timeline::{Look, Timeline, What};
-use crate::l2::line::{CardReport, Command, HeldReport, Interrupt, Line, PortReport};
+use crate::l2::line::{CardReport, Command, DiskReport, HeldReport, Interrupt, Line, PortReport};
 
 /// How long a guest may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
@@ -47,6 +47,8 @@ pub struct View {
     pub cards: usize,
     /// How they interrupt.
     pub interrupt: Interrupt,
+    /// Disks.
+    pub disks: usize,
 }
 
 /// A guest since its last boot. A copy is its account at one time, to be held against a guest that is taken back to it.
@@ -60,6 +62,10 @@ pub struct Guest {
     interrupts: Vec<u64>,
     /// Cards.
     cards: usize,
+    /// Steps done on each disk.
+    disks: Vec<u32>,
+    /// Interrupts of each disk at the last report.
+    disk_interrupts: Vec<u64>,
 }
 
 impl Guest {
@@ -74,11 +80,13 @@ impl Guest {
                     ports,
                     cards,
                     interrupt,
+                    disks,
                     ..
                 }) => Look::Found(View {
                     ports: *ports,
                     cards: *cards,
                     interrupt: *interrupt,
+                    disks: *disks,
                 }),
                 _ => Look::Wait,
             },
@@ -93,12 +101,19 @@ impl Guest {
             counts: vec![0; seen.ports],
             interrupts: vec![0; seen.ports],
             cards: seen.cards,
+            disks: vec![0; seen.disks],
+            disk_interrupts: vec![0; seen.disks],
         })
     }
 
     /// Records verified on each port, as far as the guest was listened to.
     pub fn counts(&self) -> &[u32] {
         &self.counts
+    }
+
+    /// Steps done on each disk, as far as the guest was listened to.
+    pub fn disks(&self) -> &[u32] {
+        &self.disks
     }
 
     /// Listens from this position of the timeline on.
@@ -119,23 +134,22 @@ impl Guest {
         result
     }
 
-    /// Waits until the guest on `machine` has verified `more` records than known now on every port.
+    /// Waits until the guest on `machine` has verified `more` records than known now on every port, and done as many more steps on
+    /// every disk.
     pub fn count_on(&mut self, machine: &impl Host, more: u32) -> Result<()> {
-        let goal: Vec<u32> = self.counts.iter().map(|count| count + more).collect();
+        let goal = |counts: &[u32]| counts.iter().map(|count| count + more).collect::<Vec<_>>();
+        let (ports, disks) = (goal(&self.counts), goal(&self.disks));
         let purpose = format!(
-            "the guest to count to {goal:?} (it was at {:?})",
-            self.counts
+            "the guest to count to {ports:?} and {disks:?} (it was at {:?} and {:?})",
+            self.counts, self.disks
         );
+        let reached = |counts: &[u32], goal: &[u32]| {
+            counts.iter().zip(goal).all(|(count, goal)| count >= goal)
+        };
         let (position, ()) = machine.wait_for(self.position, COUNT, &purpose, |what| match self
             .take(what)
         {
-            Ok(true)
-                if self
-                    .counts
-                    .iter()
-                    .zip(&goal)
-                    .all(|(count, goal)| count >= goal) =>
-            {
+            Ok(true) if reached(&self.counts, &ports) && reached(&self.disks, &disks) => {
                 Look::Found(())
             }
             Ok(_) => Look::Wait,
@@ -148,16 +162,10 @@ impl Guest {
     /// Takes in one thing that the guest's machine said; true if it was a count.
     fn take(&mut self, what: &What) -> Result<bool> {
         match what {
-            What::Guest(Line::Count(counts)) => {
-                let back = counts.len() != self.counts.len()
-                    || counts.iter().zip(&self.counts).any(|(new, old)| new < old);
-                ensure!(
-                    !back,
-                    "the guest counted back, from {:?} to {counts:?}",
-                    self.counts
-                );
-                self.counts.clone_from(counts);
-                Ok(true)
+            What::Guest(Line::Count(counts)) => forward(&mut self.counts, counts),
+            What::Guest(Line::Disks(steps)) => forward(&mut self.disks, steps),
+            What::Guest(Line::DiskFault { disk, what }) => {
+                bail!("the guest reports a fault on disk {disk}: {what}")
             }
             What::Guest(Line::Fault { port, what }) => {
                 bail!("the guest reports a fault on port {port}: {what}")
@@ -168,11 +176,103 @@ impl Guest {
     }
 
     /// Has the guest wait for everything it sent, and checks its account: every record came back whole, once and in order,
-    /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report.
+    /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report. Everything that was ever
+    /// written to a disk is there.
     pub fn settle(&mut self, machine: &impl Host) -> Result<Vec<PortReport>> {
         let from = machine.timeline().position();
         machine.command(Command::Report)?;
-        self.reports(machine, from)
+        let ports = self.reports(machine, from)?;
+        self.disk_reports(machine, from)?;
+        Ok(ports)
+    }
+
+    /// Waits for reports on the disks that were asked for at `from`, and checks them.
+    fn disk_reports(&mut self, machine: &impl Host, from: usize) -> Result<()> {
+        if self.disks.is_empty() {
+            return Ok(());
+        }
+        let mut reports: Vec<DiskReport> = Vec::new();
+        let disks = self.disks.len();
+        machine.wait_for(from, REPORT, "the guest's report on every disk", |what| {
+            if let What::Guest(Line::DiskReport(report)) = what {
+                reports.push(report.clone());
+            }
+            match reports.len() == disks {
+                true => Look::Found(()),
+                false => Look::Wait,
+            }
+        })?;
+        for (report, (steps, interrupts)) in reports
+            .iter()
+            .zip(self.disks.iter().zip(&mut self.disk_interrupts))
+        {
+            ensure!(
+                report.faults == 0,
+                "a disk does not hold what was written: {report:?}"
+            );
+            ensure!(report.written > 0, "nothing was written: {report:?}");
+            ensure!(
+                report.steps >= *steps,
+                "counted {steps} steps, reported less: {report:?}"
+            );
+            let seen = std::mem::replace(interrupts, report.interrupts);
+            ensure!(
+                report.interrupts > seen,
+                "no interrupt came since the last report, when it was {seen}: {report:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Has the guest use no disk until [`Guest::look_at_fetched`].
+    pub fn rest(&self, machine: &impl Host) -> Result<()> {
+        self.done(machine, Command::Rest)
+    }
+
+    /// Has the guest read blocks, and not look at them.
+    pub fn fetch(&self, machine: &impl Host) -> Result<()> {
+        self.done(machine, Command::Fetch)
+    }
+
+    fn done(&self, machine: &impl Host, command: Command) -> Result<()> {
+        let from = machine.timeline().position();
+        machine.command(command)?;
+        machine.wait_for(
+            from,
+            REPORT,
+            &format!("the guest to {command}"),
+            |what| match what {
+                What::Guest(Line::Done(done)) if *done == command => Look::Found(()),
+                What::Guest(Line::DiskFault { disk, what }) => {
+                    Look::Never(anyhow!("a fault on disk {disk}: {what}"))
+                }
+                _ => Look::Wait,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Has the guest look at what it read, and use its disks again; the first block of each disk that is not what it should be,
+    /// if there is one.
+    pub fn look_at_fetched(&self, machine: &impl Host) -> Result<Vec<Option<String>>> {
+        let from = machine.timeline().position();
+        machine.command(Command::Verify)?;
+        let mut seen = Vec::new();
+        let disks = self.disks.len();
+        machine.wait_for(from, REPORT, "the guest's look at what it read", |what| {
+            if let What::Guest(Line::Fetched { good, bad, .. }) = what {
+                seen.push((*good, (!bad.is_empty()).then(|| bad.clone())));
+            }
+            match seen.len() == disks {
+                true => Look::Found(()),
+                false => Look::Wait,
+            }
+        })?;
+        ensure!(
+            seen.iter().all(|(good, bad)| *good > 0 || bad.is_some()),
+            "the guest read nothing"
+        );
+        Ok(seen.into_iter().map(|(_, bad)| bad).collect())
     }
 
     /// Waits for reports that were asked for at `from`, and checks them.
@@ -253,6 +353,8 @@ impl Guest {
         let from = machine.timeline().position();
         machine.command(command)?;
         let purpose = format!("the guest to use {expected:?}");
+        // They stay as they are.
+        let disks = self.disks.len();
         let (position, seen) = machine.wait_for(from, REPORT, &purpose, |what| match what {
             What::Guest(Line::Using {
                 ports,
@@ -262,6 +364,7 @@ impl Guest {
                 ports: *ports,
                 cards: *cards,
                 interrupt: *interrupt,
+                disks,
             }),
             _ => Look::Wait,
         })?;
@@ -321,4 +424,16 @@ impl Guest {
         })?;
         Ok(seen)
     }
+}
+
+/// Takes in new counts, each of which is as before or more; true.
+fn forward(known: &mut Vec<u32>, counts: &[u32]) -> Result<bool> {
+    let back =
+        counts.len() != known.len() || counts.iter().zip(&*known).any(|(new, old)| new < old);
+    ensure!(
+        !back,
+        "the guest counted back, from {known:?} to {counts:?}"
+    );
+    counts.clone_into(known);
+    Ok(true)
 }

@@ -6,8 +6,8 @@
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
 //! [`contract`] (cards that differ), [`two_cards`], [`hotplug`], [`guest_driver`] (what the guest does meanwhile), [`dirty_rate`],
-//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`], [`removal`] and [`vfio_user`] (the card is a program); [`plain`] types the commands of README.md
-//! into a [`terminal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
+//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`], [`removal`], [`vfio_user`] (the card is a program) and [`disk`] (a
+//! disk goes along); [`plain`] types the commands of README.md into a [`terminal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
 pub mod broken;
@@ -15,6 +15,7 @@ pub mod cards;
 pub mod command_line;
 pub mod contract;
 pub mod dirty_rate;
+pub mod disk;
 pub mod guest;
 pub mod guest_driver;
 pub mod hotplug;

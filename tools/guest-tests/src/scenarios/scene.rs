@@ -189,6 +189,8 @@ pub struct Options {
     pub capabilities: Vec<MigrationCapability>,
     /// In milliseconds.
     pub downtime_limit: u64,
+    /// The most bytes that the source sends in a second.
+    pub bandwidth: u64,
     /// Whether the migration stays in pre-copy.
     pub held: bool,
     /// Number of channels, with capability multifd.
@@ -200,6 +202,7 @@ impl Default for Options {
         Self {
             capabilities: Vec::new(),
             downtime_limit: DOWNTIME_LIMIT,
+            bandwidth: BANDWIDTH,
             held: false,
             multifd_channels: None,
         }
@@ -226,7 +229,7 @@ impl Options {
     /// downtime limit: memory has to hold it.
     fn limits(&self, protocol: Protocol) -> MigrateSetParameters {
         let (downtime, bandwidth) = match (self.held, protocol) {
-            (false, _) => (self.downtime_limit, BANDWIDTH),
+            (false, _) => (self.downtime_limit, self.bandwidth),
             (true, Protocol::V1) => (NEVER, TRICKLE),
             (true, Protocol::V2) => (NEVER, BANDWIDTH),
         };

@@ -319,23 +319,26 @@ pub fn never_ran(version: Version) -> Outcome {
 
 /// Scenario f: the same guest and the same two cards, twenty migrations.
 pub fn there_and_back(version: Version) -> Outcome {
-    const TRIPS: usize = 10;
-    let cards = <[Cards; 2]>::from(pair(version, &[2])?);
     let scene = Scene::with_qemu(version, "f")?;
+    trips(&scene, &<[Cards; 2]>::from(pair(version, &[2])?), 20)
+}
+
+/// A guest goes from one set of cards to the other and back, so many migrations in all.
+pub(super) fn trips(scene: &Scene, cards: &[Cards; 2], count: usize) -> Result<()> {
     let mut here = scene.start("0", &cards[0].boots())?;
     let mut there = scene.start("1", &cards[1].waits())?;
     let mut guest = Guest::boot(&here, 0, &cards[0].view())?;
     guest.count_on(&here, SOME)?;
-    for trip in 1..=2 * TRIPS {
+    for trip in 1..=count {
         let began = scene.migrate(&here, &there, &Options::default())?;
-        let measured = switch_over(&scene, &here, &there, began)?;
+        let measured = switch_over(scene, &here, &there, began)?;
         let left = here.name().to_string();
         here.quit()?;
         guest.moved(scene.timeline(), &left, began)?;
         // The card that was just left waits in a fresh QEMU for the way back, which starts while the guest goes on.
         let next = std::thread::scope(|scope| {
             let fresh = || scene.start(&format!("{}", trip + 1), &cards[(trip + 1) % 2].waits());
-            let next = (trip < 2 * TRIPS).then(|| scope.spawn(fresh));
+            let next = (trip < count).then(|| scope.spawn(fresh));
             guest.count_on(&there, SOME)?;
             guest.settle(&there)?;
             next.map(|next| {

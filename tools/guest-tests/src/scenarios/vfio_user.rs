@@ -228,6 +228,7 @@ pub fn drives(version: Version) -> Outcome {
         ports: PORTS,
         cards: 1,
         interrupt: Interrupt::Intx,
+        disks: 0,
     };
     for name in ["first", "second"] {
         let machine = Terminal::run(scene.place(), name, &monitor, &shell.variables())?;

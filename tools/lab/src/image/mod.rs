@@ -294,15 +294,17 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     Ok(())
 }
 
-/// The root file system of the guests in the machine: their first process and what it stands on.
+/// The root file system of the guests in the machine: their first process and what it stands on, and BusyBox, which makes file
+/// systems.
 fn guest_archive(init: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
-    for directory in ["proc", "sys", "dev", "tmp", "run"] {
+    for directory in ["proc", "sys", "dev", "tmp", "run", "bin"] {
         archive.directory(directory)?;
     }
     archive.character_device("dev/console", 0o600, 5, 1)?;
     archive.character_device("dev/null", 0o666, 1, 3)?;
     add_file(&mut archive, "init", init, 0o755)?;
+    add_file(&mut archive, "bin/busybox", &busybox()?, 0o755)?;
     Ok(archive.finish()?)
 }
 

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Disks of the guest, each with threads that write and verify it for ever.
+//!
+//! The guest keeps in its memory what every block should hold, so that a disk and a memory that do not belong together are
+//! found as surely as a block that is lost.
+
+mod area;
+mod block;
+mod busy;
+mod files;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{ensure, Context, Result};
+use rustix::fs::OFlags;
+
+use area::Area;
+use block::{Block, BLOCK};
+pub use busy::BusyMemory;
+use files::Files;
+
+use super::card::text;
+use super::line::{DiskReport, Line};
+
+/// Where the kernel shows disks.
+const DISKS: &str = "/sys/block";
+/// What the guest's driver calls them.
+const NAME: &str = "vd";
+/// Blocks that each writer of a disk has, if the disk is large enough.
+const AREA: u64 = 1024;
+/// Blocks that are read and not looked at.
+const FETCHED: usize = 128;
+
+/// A disk, and who writes it.
+pub struct Disk {
+    number: u8,
+    /// The name that the driver gave it.
+    name: String,
+    writers: Vec<Writer>,
+    /// Blocks that were read and not looked at.
+    fetched: Vec<Block>,
+}
+
+/// A thread, and what it works on.
+struct Writer {
+    shared: Arc<Shared>,
+    /// Somebody was told what it stopped for.
+    told: bool,
+}
+
+struct Shared {
+    work: Mutex<Kind>,
+    /// The thread is to stand still. Set before somebody else locks `work`, which the thread would not let go of for long
+    /// otherwise; cleared with it locked.
+    held: AtomicBool,
+    /// It need not stand still any more.
+    go_on: Condvar,
+    /// Why it stopped for good.
+    fault: Mutex<Option<String>>,
+    /// Steps done and verified.
+    steps: AtomicU32,
+}
+
+enum Kind {
+    Area(Area),
+    Files(Files),
+}
+
+impl Kind {
+    fn step(&mut self) -> Result<()> {
+        match self {
+            Kind::Area(area) => area.step(),
+            Kind::Files(files) => files.step(),
+        }
+    }
+
+    fn verify_all(&mut self) -> Result<u32> {
+        match self {
+            Kind::Area(area) => area.verify_all(),
+            Kind::Files(files) => files.verify_all(),
+        }
+    }
+
+    fn written(&self) -> u32 {
+        match self {
+            Kind::Area(area) => area.written(),
+            Kind::Files(files) => files.written(),
+        }
+    }
+}
+
+impl Disk {
+    /// Starts to work on every disk that there is. With `files`, the last one gets a file system.
+    pub fn take_up(files: bool) -> Result<Vec<Disk>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(DISKS).context(DISKS)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(NAME) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        let last = names.len().saturating_sub(1);
+        (0..)
+            .zip(names)
+            .map(|(number, name)| Self::start(number, name, files && usize::from(number) == last))
+            .collect()
+    }
+
+    fn start(number: u8, name: String, files: bool) -> Result<Self> {
+        let path = Path::new("/dev").join(&name);
+        let sectors: u64 = text(&Path::new(DISKS).join(&name).join("size"))?
+            .parse()
+            .context("size")?;
+        let blocks = sectors * 512 / BLOCK as u64;
+        let writers = if files {
+            let place = PathBuf::from("/run").join(&name);
+            vec![Writer::start(Kind::Files(Files::new(
+                &path,
+                place,
+                u32::from(number) << 8,
+            )?))]
+        } else {
+            // One for each processor, so that the disk's queues are used at once. Their parts are spread over the disk.
+            let count = thread::available_parallelism()?.get() as u64;
+            let area = AREA.min(blocks / count);
+            ensure!(area > 0, "{name} has {blocks} blocks");
+            let start = |n: u64| -> Result<Writer> {
+                let disk = open(&path)?;
+                let writer = (u32::from(number) << 8) | n as u32;
+                let first = u32::try_from(blocks / count * n)?;
+                Ok(Writer::start(Kind::Area(Area::new(
+                    disk,
+                    writer,
+                    first,
+                    area as u32,
+                ))))
+            };
+            (0..count).map(start).collect::<Result<_>>()?
+        };
+        Ok(Self {
+            number,
+            name,
+            writers,
+            fetched: Vec::new(),
+        })
+    }
+
+    /// Steps done and verified, of the slowest writer.
+    pub fn verified(&self) -> u32 {
+        let steps = self
+            .writers
+            .iter()
+            .map(|writer| writer.shared.steps.load(Ordering::Relaxed));
+        steps.min().unwrap_or(0)
+    }
+
+    /// Its number, in the order of names.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// What a writer stopped for, if one did since this was asked last.
+    pub fn new_fault(&mut self) -> Option<String> {
+        let writer = self
+            .writers
+            .iter_mut()
+            .find(|writer| !writer.told && writer.shared.fault().is_some())?;
+        writer.told = true;
+        writer.shared.fault()
+    }
+
+    /// Has the writers stand still, verifies everything that was ever written, and has them go on.
+    pub fn report(&self) -> Result<DiskReport> {
+        let mut report = DiskReport {
+            disk: self.number,
+            steps: self.verified(),
+            interrupts: self.interrupts()?,
+            ..DiskReport::default()
+        };
+        for writer in &self.writers {
+            let mut work = writer.shared.hold();
+            match work.verify_all() {
+                Ok(verified) => report.verified += verified,
+                Err(error) => writer.shared.fail(&error),
+            }
+            report.faults += u32::from(writer.shared.fault().is_some());
+            report.written += work.written();
+            writer.shared.release(work);
+        }
+        Ok(report)
+    }
+
+    /// Has the writers stand still until [`Disk::look`], and makes room for what [`Disk::fetch`] will read.
+    pub fn rest(&mut self) {
+        for writer in &self.writers {
+            drop(writer.shared.hold());
+        }
+        // Not zeroes, which a block may hold.
+        self.fetched = vec![Block([0xdb; BLOCK]); FETCHED];
+    }
+
+    /// Reads blocks, at which the processor does not look.
+    pub fn fetch(&mut self) -> Result<()> {
+        let Some(writer) = self.writers.first() else {
+            return Ok(());
+        };
+        match &mut *writer.shared.lock() {
+            Kind::Area(area) => area.fetch(&mut self.fetched),
+            Kind::Files(_) => Ok(()),
+        }
+    }
+
+    /// Looks at what was read; the writers go on.
+    pub fn look(&mut self) -> Line {
+        let (mut good, mut bad) = (0, None);
+        if let Some(writer) = self.writers.first() {
+            if let Kind::Area(area) = &*writer.shared.lock() {
+                (good, bad) = area.look(&self.fetched);
+            }
+        }
+        self.fetched = Vec::new();
+        for writer in &self.writers {
+            let work = writer.shared.lock();
+            writer.shared.release(work);
+        }
+        Line::Fetched {
+            disk: self.number,
+            good,
+            bad: bad.unwrap_or_default(),
+        }
+    }
+
+    /// Interrupts of the disk's queues that the guest's kernel handled.
+    fn interrupts(&self) -> Result<u64> {
+        let device = fs::canonicalize(Path::new(DISKS).join(&self.name).join("device"))?;
+        let device = device
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let mark = format!("{device}-req");
+        let table = fs::read_to_string("/proc/interrupts").context("/proc/interrupts")?;
+        let rows = table.lines().filter(|row| row.contains(&mark));
+        Ok(rows
+            .flat_map(|row| {
+                row.split_ascii_whitespace()
+                    .skip(1)
+                    .map_while(|word| word.parse::<u64>().ok())
+            })
+            .sum())
+    }
+}
+
+impl Writer {
+    fn start(kind: Kind) -> Self {
+        let shared = Arc::new(Shared {
+            work: Mutex::new(kind),
+            held: AtomicBool::new(false),
+            go_on: Condvar::new(),
+            fault: Mutex::new(None),
+            steps: AtomicU32::new(0),
+        });
+        let work = shared.clone();
+        thread::spawn(move || work.work_for_ever());
+        Self {
+            shared,
+            told: false,
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Kind> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The thread stops for good; the first reason counts.
+    fn fail(&self, error: &anyhow::Error) {
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.get_or_insert(format!("{error:#}"));
+    }
+
+    fn work_for_ever(&self) {
+        loop {
+            let work = self.lock();
+            let held = |_: &mut Kind| self.held.load(Ordering::Relaxed);
+            let mut work = self
+                .go_on
+                .wait_while(work, held)
+                .unwrap_or_else(PoisonError::into_inner);
+            match work.step() {
+                Ok(()) => drop(self.steps.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => return self.fail(&error),
+            }
+        }
+    }
+
+    /// Has the thread stand still.
+    fn hold(&self) -> MutexGuard<'_, Kind> {
+        self.held.store(true, Ordering::Relaxed);
+        self.lock()
+    }
+
+    /// Has the thread go on.
+    fn release(&self, work: MutexGuard<'_, Kind>) {
+        self.held.store(false, Ordering::Relaxed);
+        drop(work);
+        self.go_on.notify_all();
+    }
+}
+
+/// Opens a disk for access past the kernel's cache.
+fn open(path: &Path) -> Result<File> {
+    let flags = (OFlags::DIRECT | OFlags::CLOEXEC).bits() as i32;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(flags);
+    options
+        .open(path)
+        .with_context(|| path.display().to_string())
+}
+
+/// Has a disk hold zeroes: the kernel asks it to, if it can, and writes them otherwise.
+fn zero_out(disk: impl AsFd, offset: u64, bytes: u64) -> Result<()> {
+    use rustix::fs::{fallocate, FallocateFlags};
+    let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(disk, flags, offset, bytes)?)
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Blocks of a disk that say what they are: a block that was lost, swapped with another, written twice or torn is told apart.
+//!
+//! | offset | size | content |
+//! |---|---|---|
+//! | 0 | 8 | [`MAGIC`] |
+//! | 8 | 4 | which writer, little-endian |
+//! | 12 | 4 | number of the block, little-endian |
+//! | 16 | 4 | generation: how often it was written, little-endian, from 1 |
+//! | 20 | 4072 | what follows from these |
+//! | 4092 | 4 | CRC-32 (IEEE) of everything before, little-endian |
+//!
+//! A block that was never written, or was zeroed since, has generation 0 and holds zeroes.
+
+use anyhow::{ensure, Result};
+
+/// Bytes of a block.
+pub const BLOCK: usize = 4096;
+
+const MAGIC: &[u8; 8] = b"labblock";
+const CONTENT: usize = 20;
+const SUM: usize = BLOCK - 4;
+
+/// A block in memory, where a disk that is read and written past the cache wants it.
+#[derive(Clone)]
+#[repr(C, align(4096))]
+pub struct Block(pub [u8; BLOCK]);
+
+impl Block {
+    /// All zeroes.
+    pub const ZERO: Block = Block([0; BLOCK]);
+
+    /// Makes it block `number` of `writer`, in this generation.
+    pub fn fill(&mut self, writer: u32, number: u32, generation: u32) {
+        if generation == 0 {
+            self.0.fill(0);
+            return;
+        }
+        let (content, sum) = self.0.split_at_mut(SUM);
+        let (head, rest) = content.split_at_mut(CONTENT);
+        head[..8].copy_from_slice(MAGIC);
+        head[8..12].copy_from_slice(&writer.to_le_bytes());
+        head[12..16].copy_from_slice(&number.to_le_bytes());
+        head[16..].copy_from_slice(&generation.to_le_bytes());
+        // Every word differs from its neighbours, and from the same one of another block or generation.
+        let mut mix =
+            number.wrapping_mul(0x9e37_79b9) ^ generation.wrapping_mul(0x85eb_ca6b) ^ writer;
+        for word in rest.chunks_exact_mut(4) {
+            mix = mix.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            word.copy_from_slice(&mix.to_le_bytes());
+        }
+        let crc = crc32fast::hash(content);
+        sum.copy_from_slice(&crc.to_le_bytes());
+    }
+
+    /// Fails, with what it holds instead, unless it is block `number` of `writer` in this generation.
+    pub fn check(&self, writer: u32, number: u32, generation: u32) -> Result<()> {
+        let mut expected = Block::ZERO;
+        expected.fill(writer, number, generation);
+        ensure!(
+            self.0 == expected.0,
+            "block {number} of writer {writer} should be of generation {generation} and is {}",
+            self.describe()
+        );
+        Ok(())
+    }
+
+    /// What it holds, for people.
+    fn describe(&self) -> String {
+        let word = |at: usize| {
+            u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        };
+        if self.0 == Self::ZERO.0 {
+            return "zeroed".into();
+        }
+        if &self.0[..8] != MAGIC {
+            return format!("no block: it starts with {:02x?}", &self.0[..16]);
+        }
+        let whole = match crc32fast::hash(&self.0[..SUM]) == word(SUM) {
+            true => "whole",
+            false => "damaged",
+        };
+        format!(
+            "{whole}, block {} of writer {} in generation {}",
+            word(12),
+            word(8),
+            word(16)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_itself_and_no_other() {
+        let mut block = Block::ZERO;
+        block.fill(1, 2, 3);
+        block.check(1, 2, 3).unwrap();
+        for (writer, number, generation) in [(0, 2, 3), (1, 3, 3), (1, 2, 2), (1, 2, 0)] {
+            let error = block.check(writer, number, generation).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("whole, block 2 of writer 1 in generation 3"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_found() {
+        for at in 0..BLOCK {
+            let mut block = Block::ZERO;
+            block.fill(7, 70, 700);
+            block.0[at] ^= 0x10;
+            assert!(block.check(7, 70, 700).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn generation_0_is_zeroes() {
+        let mut block = Block([0xff; BLOCK]);
+        block.fill(1, 2, 0);
+        assert!(block.0.iter().all(|byte| *byte == 0));
+        block.check(9, 9, 0).unwrap();
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! Disks that go along with the guest: what is on them is device state, and they write the guest's memory by themselves.
+//!
+//! The guest has a serial card beside them, so cards of both kinds stand still together, and two processors, which use a disk's
+//! queues at the same time. It writes and verifies all the time ([`crate::l2::disk`]).
+
+use std::sync::Arc;
+
+use anyhow::{ensure, Context, Result};
+use qapi::qmp::{self, MigrationStatus};
+
+use super::broken::{gave_up, hold, never_stopped, works, DESTINATION_GONE, SOURCE_GONE};
+use super::cards::{Cards, Driver};
+use super::contract::{early, REFUSED};
+use super::machine::{Machine, ANSWER};
+use super::scene::{migration_ends, Options, Scene};
+use super::smooth::{see_through, trips, Pair};
+use super::timeline::What;
+use super::version::Version;
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::mdev::MdevType;
+use crate::module::Loaded;
+use crate::qmp::Message;
+
+/// The driver of disks, and the name of their parent.
+const PARENT: &str = "mdev_blk";
+/// A disk of any size, of 64 MiB if nothing else is said: large enough to matter and small enough for an emulated machine.
+const KIND: &str = "mdev_blk-any";
+
+/// A downtime limit, in milliseconds, and a bandwidth, in bytes a second, with which a guest stays in pre-copy that writes its memory
+/// all the time.
+const TOO_SHORT: u64 = 10;
+const TOO_SLOW: u64 = 4 << 20;
+
+/// A serial card and so many disks, for both sides.
+fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
+    let driver = Arc::new(Loaded::new(PARENT)?);
+    let kind = MdevType::of_parent(PARENT, KIND)?;
+    let side = || -> Result<Cards> {
+        let disks = (0..disks).map(|_| kind.create()).collect::<Result<_>>()?;
+        let cards = Cards::create(Driver::MdevSerial, &[1])?.in_qemu(version);
+        Ok(cards.with_disks(&driver, disks))
+    };
+    Ok((side()?, side()?))
+}
+
+/// A live migration in which no block is lost.
+pub fn live(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    told(
+        &Scene::with_qemu(version, "disk")?,
+        &here,
+        &there,
+        &Options::default(),
+    )
+}
+
+/// The same through iommufd, with a second disk that has a file system; the guest may be stopped only when the destination has
+/// acknowledged the first copy of both.
+pub fn files(version: Version) -> Outcome {
+    let (here, there) = pair(version, 2)?;
+    let scene = Scene::with_qemu(version, "disk-files")?;
+    let (here, there) = (
+        here.through_iommufd().with_files(),
+        there.through_iommufd().with_files(),
+    );
+    told(&scene, &here, &there, &early())
+}
+
+/// Ten migrations in a row.
+pub fn there_and_back(version: Version) -> Outcome {
+    let scene = Scene::with_qemu(version, "disk-there-and-back")?;
+    trips(&scene, &<[Cards; 2]>::from(pair(version, 1)?), 10)
+}
+
+fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<()> {
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(scene, here, there)?;
+    let began = scene.migrate(&source, &destination, options)?;
+    let measured = see_through(scene, source, &destination, &mut guest, began)?;
+    diag!("{measured}; the guest did {:?} steps", guest.disks());
+    destination.quit()
+}
+
+/// A disk writes memory that the guest does not touch, after that memory was sent: only the disk's log can tell. It is looked at
+/// after the migration.
+pub fn log_is_needed(version: Version) -> Outcome {
+    let wrong = fetched_before_the_switch(version, "disk-log")?;
+    ensure!(
+        wrong.iter().all(Option::is_none),
+        "what the disk wrote in pre-copy did not arrive: {wrong:?}"
+    );
+    Ok(())
+}
+
+/// The same with disks whose log forgets what they wrote: it is found, so the test above can find it.
+pub fn log_is_broken(version: Version) -> Outcome {
+    let _forgets = Forgetful::new()?;
+    let wrong = fetched_before_the_switch(version, "disk-log-broken")?;
+    ensure!(
+        wrong.iter().any(Option::is_some),
+        "a log that forgets everything went unnoticed"
+    );
+    diag!(
+        "as it should be: {}",
+        wrong.iter().flatten().next().context("nothing")?
+    );
+    Ok(())
+}
+
+/// Has the guest read blocks once all of its memory was sent, migrates it, and has it look at them.
+fn fetched_before_the_switch(version: Version, name: &str) -> Result<Vec<Option<String>>> {
+    let (here, there) = pair(version, 1)?;
+    let scene = Scene::with_qemu(version, name)?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    // The guest writes other memory all the time, faster than it is sent.
+    guest.rest(&source)?;
+    let options = Options {
+        downtime_limit: TOO_SHORT,
+        bandwidth: TOO_SLOW,
+        ..Options::default()
+    };
+    let began = scene.migrate(&source, &destination, &options)?;
+    let synced = all_sent(&source, began, 2)?;
+    guest.fetch(&source)?;
+    // What was written before is asked for by now, and what the guest's processor wrote near it is sent.
+    all_sent(&source, synced, 2)?;
+    super::scene::release(&source)?;
+    let name = source.name().to_owned();
+    scene.complete(&source, &destination, began)?;
+    source.quit()?;
+    guest.moved(scene.timeline(), &name, began)?;
+    let wrong = guest.look_at_fetched(&destination)?;
+    destination.quit()?;
+    Ok(wrong)
+}
+
+/// Waits until QEMU has asked so many more times what was written: all of the memory has been sent by then.
+fn all_sent(machine: &Machine, from: usize, times: usize) -> Result<usize> {
+    let mut seen = 0;
+    let (position, ()) = machine.wait_for(from, ANSWER, "the memory to be sent", |what| {
+        use super::timeline::Look;
+        if let What::Qmp(Message::Event(qmp::Event::MIGRATION_PASS { .. })) = what {
+            seen += 1;
+        }
+        match seen == times {
+            true => Look::Found(()),
+            false => Look::Wait,
+        }
+    })?;
+    Ok(position)
+}
+
+/// Disks whose log forgets what they wrote, until this is dropped.
+struct Forgetful;
+
+/// A switch of the library's, for tests.
+const DROPS: &str = "/sys/kernel/debug/rust_vfio/drop_dirty_bits";
+
+impl Forgetful {
+    fn new() -> Result<Self> {
+        std::fs::write(DROPS, "1").context(DROPS)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Forgetful {
+    fn drop(&mut self) {
+        let _ = std::fs::write(DROPS, "0");
+    }
+}
+
+/// A disk of another size refuses while the guest runs at the source; once it is told the size, it takes the guest.
+pub fn other_capacity(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let to = &there.disks()[0];
+    to.set_attribute("migration/capacity-mib", "32")?;
+    let scene = Scene::with_qemu(version, "disk-capacity")?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    source.provoke(&DESTINATION_GONE);
+    let began = scene.migrate(&source, &destination, &early())?;
+    migration_ends(&source, began, MigrationStatus::failed)?;
+    let reason = to.migration_error()?;
+    ensure!(
+        reason == "capacity-mib: source has 64, this device has 32",
+        "the reason is {reason:?}"
+    );
+    gave_up(destination, &REFUSED)?;
+    works(&source, &mut guest)?;
+
+    to.set_attribute("migration/capacity-mib", "64")?;
+    let destination = scene.start("again", &there.waits())?;
+    let began = scene.migrate(&source, &destination, &early())?;
+    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    diag!("{measured}; the guest did {:?} steps", guest.disks());
+    destination.quit()
+}
+
+/// Cancelled in pre-copy, when blocks have gone over; then migrated, to a disk that had some of them.
+pub fn cancelled(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let scene = Scene::with_qemu(version, "disk-cancelled")?;
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(&scene, &here, &there)?;
+    let began = hold(&scene, &source, &destination, Options::default())?;
+    source.execute(&qmp::migrate_cancel {})?;
+    migration_ends(&source, began, MigrationStatus::cancelled)?;
+    never_stopped(&scene, &source, began)?;
+    gave_up(destination, &SOURCE_GONE)?;
+    source.provoke(&DESTINATION_GONE);
+    works(&source, &mut guest)?;
+
+    let destination = scene.start("again", &there.waits())?;
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    diag!("{measured}; the guest did {:?} steps", guest.disks());
+    destination.quit()
+}
