@@ -72,9 +72,10 @@ impl<T: Device> Callbacks<T> {
     ) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        // SAFETY: The core passes its bitmap, which is valid during the call.
-        let reported = Range::new(iova as u64, length as u64)
-            .and_then(|asked| unsafe { take(&instance.log, asked, dirty) });
+        let reported = Range::new(iova as u64, length as u64).and_then(|asked| {
+            // SAFETY: The core passes its bitmap, which is valid during the call, and nothing is held here.
+            unsafe { take(&instance.log, asked, dirty) }
+        });
         reported.map_or_else(|error| error.to_errno(), |()| 0)
     }
 }
