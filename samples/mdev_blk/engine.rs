@@ -2,7 +2,7 @@
 
 //! Serving the disk's queues, with the guest's memory and the medium, and without the instance's mutex.
 
-use crate::medium::Store;
+use crate::store::Store;
 use crate::Disk;
 use devices::blk::{serve, Geometry, Scratch, SCRATCH_BYTES};
 use devices::virtio::{self, Fault, Outcome, Work};

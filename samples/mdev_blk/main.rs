@@ -47,11 +47,13 @@ module! {
 mod engine;
 mod medium;
 mod model;
+mod store;
 mod types;
 
 use engine::Server;
-use medium::{Blocks, Store};
+use medium::Blocks;
 use model::config;
+use store::Store;
 
 /// The disk as VFIO sees it.
 struct Disk {
