@@ -2,6 +2,7 @@
 
 //! What runs inside the test machine, and what its programs share.
 
+pub mod blk_api;
 pub mod checkers;
 pub mod coverage;
 pub mod fault_api;

@@ -29,10 +29,11 @@ pub const CHECKED: &str = "CONFIG_DEBUG_KMEMLEAK=y";
 const CHECKERS: (&str, Duration) = ("checkers", Duration::from_secs(120));
 
 /// Programs that try the user API, protocol by protocol and as other monitors use it, and the command line tool, without QEMU.
-const HARNESSES: [(&str, Duration); 4] = [
+const HARNESSES: [(&str, Duration); 5] = [
     ("v2-api", Duration::from_secs(300)),
     ("v1-api", Duration::from_secs(240)),
     ("vmm-api", Duration::from_secs(240)),
+    ("blk-api", Duration::from_secs(300)),
     ("migrate-tool", Duration::from_secs(240)),
 ];
 
