@@ -8,8 +8,8 @@
 //!
 //! Jobs of a device are served one after the other, in calls of its user: after a write to a region, and after what let the device
 //! run again. No thread of the kernel's serves one, so that a user who never serves a fault of its own memory keeps nobody but itself.
-//! A change of the migration state, a reset and the last close wait until no job is being served, and can be
-//! killed while they wait; while the device may not access memory, none begins.
+//! A change of the migration state and a reset wait until no job is being served, and can be killed while they wait; at the last
+//! close nobody is in such a call any longer. While the device may not access memory, no job begins.
 //!
 //! ```
 //! # use kernel::prelude::*;

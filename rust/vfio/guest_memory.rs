@@ -65,7 +65,7 @@ impl<'a> GuestMemory<'a> {
     /// Copies from the guest. `EINVAL` where nothing is mapped, or past the end of the address space; `EPERM` where it may not be
     /// read; `EFAULT` where there is no memory behind it. On an error `into` can hold anything.
     pub fn read(&mut self, iova: u64, into: &mut [u8]) -> Result {
-        self.each_piece(iova, into.len())?;
+        self.has_addresses(iova, into.len())?;
         let mut at = iova;
         for piece in into.chunks_mut(PIECE) {
             // SAFETY: By the type invariant, the device is open; the piece is memory of its length that is ours to write.
@@ -78,7 +78,7 @@ impl<'a> GuestMemory<'a> {
     /// Copies to the guest, and logs that. Fails as [`GuestMemory::read`] does, and where it may not be written. On an error any part
     /// can have been written; it counts as if all of it was.
     pub fn write(&mut self, iova: u64, from: &[u8]) -> Result {
-        self.each_piece(iova, from.len())?;
+        self.has_addresses(iova, from.len())?;
         let mut at = iova;
         for piece in from.chunks(PIECE) {
             // SAFETY: By the type invariant, the device is open; the function only reads what it writes to the guest.
@@ -108,7 +108,7 @@ impl<'a> GuestMemory<'a> {
     }
 
     /// Whether there are so many addresses from this one on. `EINVAL` if not.
-    fn each_piece(&self, iova: u64, len: usize) -> Result {
+    fn has_addresses(&self, iova: u64, len: usize) -> Result {
         match len {
             0 => Ok(()),
             _ => Range::new(iova, len as u64).map(drop),
