@@ -4,11 +4,17 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::ensure;
 
 use super::check::{equal, Named};
 use crate::kernel;
+use crate::ktap::scaled;
 use crate::mdev::{Mdev, MdevType};
 use crate::module::Loaded;
+use crate::vfio::event_fd::DEADLINE;
 use crate::vfio::interrupt::{MSIX, TRIGGER};
 use crate::vfio::{abi, Access, Device, Dma, Event, IrqSet, Mapping, State};
 
@@ -152,6 +158,26 @@ impl Copier {
     /// How many copies have ended.
     pub fn count(&self) -> anyhow::Result<u32> {
         self.word(offset::COUNT)
+    }
+
+    /// Waits until something is so, at most [`DEADLINE`]: a register's change is told to nobody.
+    pub fn await_that(
+        &self,
+        what: &str,
+        mut is_so: impl FnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let end = Instant::now() + scaled(DEADLINE);
+        while !is_so()? {
+            ensure!(Instant::now() < end, "{what} does not happen");
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Waits until so many more copies have ended, which others ask for.
+    pub fn await_copies(&self, more: u32) -> anyhow::Result<()> {
+        let wanted = self.count()? + more;
+        self.await_that("another copy", || Ok(self.count()? >= wanted))
     }
 
     /// Asks for a copy, and returns what became of it.

@@ -2,6 +2,9 @@
 
 //! Devices that access guest memory, by the one that does nothing else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
 use crate::ktap::Suite;
 
 mod access;
@@ -20,4 +23,26 @@ pub(super) fn add(suite: &mut Suite) {
     quiet::add(suite);
     waiting::add(suite);
     failure::add(suite);
+}
+
+/// Does something again and again on another thread until `act` has ended. The failure of either.
+fn again_until(
+    again: impl Fn() -> anyhow::Result<()> + Sync,
+    act: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| -> anyhow::Result<()> {
+            while !ended.load(Ordering::Relaxed) {
+                again()?;
+            }
+            Ok(())
+        });
+        let result = act();
+        ended.store(true, Ordering::Relaxed);
+        let other = other.join();
+        // What it failed with is why `act` waited for nothing, if it did.
+        other.map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        result
+    })
 }

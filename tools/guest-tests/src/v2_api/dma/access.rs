@@ -2,12 +2,11 @@
 
 //! What a device reads and writes of its user's memory, and what it cannot.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::thread;
 
 use super::super::check::{equal, same_bytes, Named};
 use super::super::copier::{driver, Copier, Status, LENGTH, MEMORY, MOST, PAGE};
+use super::again_until;
 use crate::ktap::Suite;
 use crate::vfio::migration_v1::Region;
 use crate::vfio::{Access, Dma, Mapping};
@@ -157,45 +156,24 @@ fn hostile_50_memory_is_unmapped_while_it_is_accessed(access: Access) -> anyhow:
     let memory = Arc::new(Mapping::of_memory(MOST as usize).named("memory")?);
     copier.fill(MEMORY, &vec![0xaa; MOST as usize]);
     copier.aim(MEMORY, at, MOST)?;
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let copies = scope.spawn(|| -> anyhow::Result<()> {
-            while !ended.load(Ordering::Relaxed) {
-                copier.ask()?;
+    let rounds = || {
+        for round in 0..ROUNDS {
+            copier
+                .map_dma(at, &memory, Dma::ReadWrite)
+                .named(format!("map {round}"))?;
+            copier.await_copies(2)?;
+            copier.unmap_dma(at).named(format!("unmap {round}"))?;
+            // Nobody writes there any longer, however many copies are asked for.
+            memory.put(0, &[0x55; 64]);
+            memory.put(MOST as usize - 64, &[0x55; 64]);
+            copier.await_copies(2)?;
+            for start in [0, MOST as usize - 64] {
+                same_bytes("unmapped memory", &memory.get(start, 64), &[0x55; 64])?;
             }
-            Ok(())
-        });
-        let unmaps = || -> anyhow::Result<()> {
-            for round in 0..ROUNDS {
-                copier
-                    .map_dma(at, &memory, Dma::ReadWrite)
-                    .named(format!("map {round}"))?;
-                // Until a copy was made since.
-                let before = copier.count()?;
-                while copier.count()? < before + 2 {
-                    thread::yield_now();
-                }
-                copier.unmap_dma(at).named(format!("unmap {round}"))?;
-                // Nobody writes there any longer, however many copies are asked for.
-                memory.put(0, &[0x55; 64]);
-                memory.put(MOST as usize - 64, &[0x55; 64]);
-                let before = copier.count()?;
-                while copier.count()? < before + 2 {
-                    thread::yield_now();
-                }
-                for start in [0, MOST as usize - 64] {
-                    same_bytes("unmapped memory", &memory.get(start, 64), &[0x55; 64])?;
-                }
-            }
-            Ok(())
-        };
-        let result = unmaps();
-        ended.store(true, Ordering::Relaxed);
-        copies
-            .join()
-            .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        result
-    })
+        }
+        Ok(())
+    };
+    again_until(|| copier.ask(), rounds)
 }
 
 /// The pages are this device's own, and a fault there is served by its driver while it copies.

@@ -2,12 +2,9 @@
 
 //! States in which a device must not access memory, and what becomes of what it was asked for there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-
 use super::super::check::{equal, same_bytes, Named};
 use super::super::copier::{driver, Copier, Status, MEMORY, MOST, PAGE};
-use crate::kernel;
+use super::again_until;
 use crate::ktap::Suite;
 use crate::vfio::{Access, State};
 
@@ -132,68 +129,40 @@ fn a_device_that_was_stopped_writes_nothing_from_then_on() -> anyhow::Result<()>
     let to = MEMORY + MOST as u64;
     let last = to + MOST as u64 - 8;
     copier.aim(MEMORY, to, MOST)?;
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let copies = scope.spawn(|| -> anyhow::Result<()> {
-            while !ended.load(Ordering::Relaxed) {
-                copier.ask()?;
+    let rounds = || {
+        for round in 0..ROUNDS {
+            let state = QUIET[round % QUIET.len()];
+            let file = copier.move_to(state).named(format!("to {state:?}"))?;
+            let count = copier.count()?;
+            // A copy that went on would write zeroes there.
+            for at in [to, last] {
+                copier.fill(at, &[0x55; 8]);
             }
-            Ok(())
-        });
-        let stops = || -> anyhow::Result<()> {
-            for round in 0..ROUNDS {
-                let state = QUIET[round % QUIET.len()];
-                let file = copier.move_to(state).named(format!("to {state:?}"))?;
-                let count = copier.count()?;
-                // A copy that went on would write zeroes there.
-                for at in [to, last] {
-                    copier.fill(at, &[0x55; 8]);
-                }
-                while copier.status()? != Status::Due {
-                    thread::yield_now();
-                }
-                for at in [to, last] {
-                    same_bytes("the memory", &copier.at(at, 8), &[0x55; 8])?;
-                }
-                equal("copies", copier.count()?, count)?;
-                drop(file);
-                copier.switch(State::Running).named("to RUNNING")?;
+            copier.await_that("a copy to be asked for", || {
+                Ok(copier.status()? == Status::Due)
+            })?;
+            for at in [to, last] {
+                same_bytes("the memory", &copier.at(at, 8), &[0x55; 8])?;
             }
-            Ok(())
-        };
-        let result = stops();
-        ended.store(true, Ordering::Relaxed);
-        let copied = copies.join();
-        copied.map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        result
-    })
+            equal("copies", copier.count()?, count)?;
+            drop(file);
+            copier.switch(State::Running).named("to RUNNING")?;
+        }
+        Ok(())
+    };
+    again_until(|| copier.ask(), rounds)
 }
 
 fn resets_while_a_device_writes_end_what_was_asked_for() -> anyhow::Result<()> {
-    kernel::needs_access(kernel::usual_access())?;
     let copier = Copier::new()?;
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let copies = scope.spawn(|| -> anyhow::Result<()> {
-            while !ended.load(Ordering::Relaxed) {
-                // Where to is forgotten by a reset, and the copy that is asked for then is of no bytes.
-                copier.aim(MEMORY, MEMORY + MOST as u64, MOST)?;
-                copier.ask()?;
-            }
-            Ok(())
-        });
-        let resets = || -> anyhow::Result<()> {
-            for round in 0..ROUNDS {
-                copier.reset().named(format!("reset {round}"))?;
-            }
-            Ok(())
-        };
-        let result = resets();
-        ended.store(true, Ordering::Relaxed);
-        let copied = copies.join();
-        copied.map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        result
-    })?;
+    let copies = || {
+        // Where to is forgotten by a reset, and the copy that is asked for then is of no bytes.
+        copier.aim(MEMORY, MEMORY + MOST as u64, MOST)?;
+        copier.ask()
+    };
+    let resets =
+        || (0..ROUNDS).try_for_each(|round| copier.reset().named(format!("reset {round}")));
+    again_until(copies, resets)?;
     copier.reset().named("the last reset")?;
     equal("the copy after a reset", copier.status()?, Status::None)?;
     equal("copies after a reset", copier.count()?, 0)?;

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context};
+use rustix::process::{pidfd_open, Pid, PidfdFlags};
 
 use super::super::check::{equal, Named};
 use super::super::copier::{Copier, Status, LENGTH, MEMORY, PAGE};
@@ -154,12 +155,10 @@ fn child(copier: &Copier, what: &str) -> anyhow::Result<Child> {
 fn killed(mut child: Child) -> anyhow::Result<()> {
     let ended = child.try_wait().context("the other process")?;
     ensure!(ended.is_none(), "it did not wait: {ended:?}");
+    let pid = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).context("pidfd_open")?;
     child.kill().context("kill")?;
-    let end = Instant::now() + scaled(DEADLINE);
-    while child.try_wait().context("the other process")?.is_none() {
-        ensure!(Instant::now() < end, "it cannot be killed");
-        thread::sleep(Duration::from_millis(5));
-    }
+    ensure!(readable(pid.as_fd(), DEADLINE)?, "it cannot be killed");
+    child.wait().context("the other process")?;
     Ok(())
 }
 
