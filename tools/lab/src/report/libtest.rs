@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Reads what `cargo test` prints, standard output and standard error together, as people see it: libtest's machine-readable
-//! form is not stable. Each test binary announces how many tests it runs and sums up at the end; a binary that did not come
-//! to its end, or a sum that is not what was read, is a failure.
+//! Reads what `cargo test` prints, Cargo's standard error and the tests' standard output together, as people see it: libtest's
+//! machine-readable form is not stable. Each test binary announces how many tests it runs and sums up at the end; a binary that
+//! did not come to its end, or a sum that is not what was read, is a failure.
 
 use super::{Case, Outcome, Suite};
 use std::collections::HashMap;
@@ -12,6 +12,8 @@ struct Section {
     name: String,
     announced: usize,
     cases: Vec<Case>,
+    /// Lines that begin as a result does and have none.
+    torn: Vec<String>,
     /// `(passed, failed, ignored)` from the closing line.
     sum: Option<(usize, usize, usize)>,
     /// Output of failed tests by name.
@@ -42,6 +44,7 @@ pub fn read(source: &str, text: &str) -> Vec<Suite> {
                 name,
                 announced,
                 cases: vec![],
+                torn: vec![],
                 sum: None,
                 output: HashMap::new(),
             });
@@ -60,7 +63,11 @@ pub fn read(source: &str, text: &str) -> Vec<Suite> {
                 at = At::Outside;
             }
             (At::Results, Some(section)) => {
-                section.cases.extend(result(line));
+                match result(line) {
+                    Some(case) => section.cases.push(case),
+                    None if line.starts_with("test ") => section.torn.push(line.to_owned()),
+                    None => (),
+                }
                 if line == "failures:" {
                     at = At::Failures(None);
                 } else if let Some(next) = binary_name(line) {
@@ -139,11 +146,17 @@ impl Section {
                 self.cases.len(),
                 self.announced
             )),
-            Some(_) if self.cases.len() != self.announced => Some(format!(
-                "{} of {} announced tests reported",
-                self.cases.len(),
-                self.announced
-            )),
+            Some(_) if self.cases.len() != self.announced => {
+                let torn = self.torn.first();
+                let torn =
+                    torn.map(|line| format!("; somebody wrote into the line of one: {line:?}"));
+                Some(format!(
+                    "{} of {} announced tests reported{}",
+                    self.cases.len(),
+                    self.announced,
+                    torn.unwrap_or_default()
+                ))
+            }
             Some(sum) if sum != read => Some(format!(
                 "the summary says {sum:?} passed, failed and ignored, the lines say {read:?}"
             )),
@@ -300,6 +313,18 @@ mod tests {
     fn a_missing_result_line_is_a_failure() {
         let text = "running 2 tests\ntest one ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
         assert_eq!(failures(&read("host", text)).len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_somebody_wrote_into_is_shown() {
+        let text = "running 2 tests\ntest one ... ok\ntest two ... program: the client is gone\nok\n\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
+        let found = failures(&read("host", text));
+        let [(name, why)] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert_eq!(name, "(report)");
+        assert!(why.contains("1 of 2"), "{why}");
+        assert!(why.contains("test two ... program"), "{why}");
     }
 
     #[test]
