@@ -20,6 +20,8 @@ pub const CONFIG_REGION: u32 = 7;
 pub struct Region<'a> {
     /// Bytes; 0 if the device has no such region.
     pub size: u64,
+    /// Whether it cannot be written.
+    pub read_only: bool,
     /// What the client can map of it, if there is something: the file, and where the region begins in it.
     pub file: Option<(BorrowedFd<'a>, u64)>,
     /// The parts that can be mapped, if not all of it can.

@@ -4,24 +4,17 @@
 
 use std::os::fd::OwnedFd;
 
-use migration::clock::Clock;
-use migration::fsm::Arc;
-use migration::model::Values;
-use vfio_user_protocol::feature::{number, Feature};
+use vfio_user_protocol::feature::Feature;
 use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL};
 use vfio_user_protocol::{
     Access, Capabilities, Header, Limits, Proposal, RegionInfo, Reply, Request,
 };
 
-use crate::device::{accesses, Device, NUM_REGIONS};
-use crate::irq::{self, Irqs, NUM_INDICES};
-use crate::memory::{Memory, MAX_MAPS};
+use crate::backend::Backend;
+use crate::memory::MAX_MAPS;
 
-mod features;
 #[cfg(test)]
 mod tests;
-
-use features::{action, state_data, wanted_state, Action, Migration};
 
 /// Most descriptors that are taken with one message.
 pub const MAX_MSG_FDS: usize = 16;
@@ -32,9 +25,6 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     max_data_xfer_size: Limits::DEFAULT.max_data_xfer_size,
     max_dma_maps: MAX_MAPS,
 };
-
-/// `GET_INFO`: it can be reset, and is a PCI device.
-const DEVICE_FLAGS: u32 = 3;
 
 /// A message that goes out.
 #[derive(Debug, Default)]
@@ -63,86 +53,57 @@ pub struct Descriptors {
     pub lost: bool,
 }
 
-/// A device, and what its client has set up.
-pub struct Host<'v, D: Device> {
-    device: D,
-    /// The values that its migration parameters have.
-    values: Values<'v>,
-    migration: Migration<D::Incoming>,
-    /// Stands still while there is no client, and while the device does not run.
-    clock: Clock,
-    /// The time last told to the device.
-    now_ns: u64,
-    irqs: Irqs,
-    memory: Memory,
+/// What is behind the socket, and what was agreed on with its client.
+pub struct Host<B: Backend> {
+    backend: B,
     /// What was agreed on with the client, once it was.
     agreed: Option<Limits>,
 }
 
-impl<'v, D: Device> Host<'v, D> {
-    /// A device with these parameters, without a client.
-    pub fn new(device: D, values: Values<'v>) -> Self {
+impl<B: Backend> Host<B> {
+    /// A device without a client.
+    pub fn new(backend: B) -> Self {
         Self {
-            device,
-            values,
-            migration: Migration::default(),
-            clock: Clock::new(),
-            now_ns: 0,
-            irqs: Irqs::default(),
-            memory: Memory::default(),
+            backend,
             agreed: None,
         }
     }
 
-    /// A client has come. The device is as the last one left it, and runs.
+    /// A client has come.
     pub fn connected(&mut self, system_ns: u64) {
-        self.migration.reason.clear();
-        self.clock.start(system_ns);
+        self.backend.connected(system_ns);
     }
 
-    /// The client is gone, and what it set up with it: a session is over, and what was being loaded forgotten. The device keeps its
-    /// registers.
+    /// The client is gone, and what it set up with it.
     pub fn disconnected(&mut self, system_ns: u64) {
-        self.tell_time(system_ns);
-        self.clock.stop(system_ns);
-        self.migration.close(&mut self.device);
-        self.irqs = Irqs::default();
-        self.memory.clear();
+        self.backend.disconnected(system_ns);
         self.agreed = None;
     }
 
     /// Time has passed: lets happen what is due.
     pub fn tick(&mut self, system_ns: u64) {
-        self.tell_time(system_ns);
-        self.settle();
+        self.backend.tell_time(system_ns);
+        self.backend.settle();
     }
 
     /// Nanoseconds until the device wants [`Host::tick`], if it does.
     pub fn wake_after_ns(&self, system_ns: u64) -> Option<u64> {
-        if !self.clock.is_running() {
-            return None;
-        }
-        let due = self.now_ns.saturating_add(self.device.wake_after_ns()?);
-        Some(due.saturating_sub(self.clock.at(system_ns)))
-    }
-
-    fn tell_time(&mut self, system_ns: u64) {
-        if self.clock.is_running() {
-            self.now_ns = self.clock.at(system_ns);
-            self.device.set_time(self.now_ns);
-        }
-    }
-
-    /// Brings what the device asserts to the client. A device that is not running has no effects.
-    fn settle(&mut self) {
-        if self.migration.is_running() {
-            self.irqs.deliver(&mut self.device);
-        }
+        self.backend.wake_after_ns(system_ns)
     }
 
     /// The reason of the last message's refusal, if it was one that has to do with migration.
     pub fn take_refusal(&mut self) -> Option<&str> {
-        self.migration.take_news()
+        self.backend.take_refusal()
+    }
+
+    /// What is behind the socket.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// What is behind the socket, to do something with it that no client asked for.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
     }
 
     /// Answers a length that no message has.
@@ -168,7 +129,7 @@ impl<'v, D: Device> Host<'v, D> {
         system_ns: u64,
         out: &mut Outgoing,
     ) -> Next {
-        self.tell_time(system_ns);
+        self.backend.tell_time(system_ns);
         let limits = self.agreed.unwrap_or(Limits::DEFAULT);
         let request = match Request::decode(header, body, &limits) {
             _ if descriptors.lost => Err(EINVAL),
@@ -181,7 +142,7 @@ impl<'v, D: Device> Host<'v, D> {
             let fds = descriptors.fds;
             self.request(request, fds, header, system_ns, &mut file, &mut out.bytes)
         });
-        self.settle();
+        self.backend.settle();
         if let Err(errno) = result {
             out.bytes.clear();
             header.put_error(&mut out.bytes, errno);
@@ -229,37 +190,41 @@ impl<'v, D: Device> Host<'v, D> {
                 }
             }
             Request::DmaMap(map) => {
-                self.memory.map(&map, fds.pop())?;
+                self.backend.dma_map(&map, fds.pop())?;
                 Reply::Done
             }
             Request::DmaUnmap(unmap) => {
-                self.memory.unmap(&unmap)?;
+                self.backend.dma_unmap(&unmap)?;
                 Reply::Unmapped(unmap)
             }
-            Request::Info { .. } => Reply::Info {
-                flags: DEVICE_FLAGS,
-                regions: NUM_REGIONS,
-                irqs: NUM_INDICES,
-            },
+            Request::Info { .. } => {
+                let info = self.backend.info();
+                Reply::Info {
+                    flags: info.flags,
+                    regions: info.regions,
+                    irqs: info.irqs,
+                }
+            }
             Request::RegionInfo { argsz, index } => {
                 let reply = Reply::RegionInfo(self.region_info(argsz, index, file)?);
                 // It borrows the device's areas.
                 reply.encode(header, out);
                 return Ok(());
             }
-            Request::RegionIoFds { index, .. } if index < NUM_REGIONS => Reply::NoIoFds { index },
+            Request::RegionIoFds { index, .. } if index < self.backend.info().regions => {
+                Reply::NoIoFds { index }
+            }
             Request::RegionIoFds { .. } => return Err(EINVAL),
             Request::IrqInfo { index, .. } => {
-                let (count, flags) = irq::info(&self.device.irqs(), index).ok_or(EINVAL)?;
+                let irq = self.backend.irq(index).ok_or(EINVAL)?;
                 Reply::IrqInfo {
-                    flags,
+                    flags: irq.flags,
                     index,
-                    count,
+                    count: irq.count,
                 }
             }
             Request::SetIrqs(irqs) => {
-                let counts = self.device.irqs();
-                self.irqs.apply(&irqs, fds, &counts)?;
+                self.backend.set_irqs(&irqs, fds)?;
                 Reply::Done
             }
             Request::Read(access) => {
@@ -283,80 +248,32 @@ impl<'v, D: Device> Host<'v, D> {
                 Reply::MultiWritten(done)
             }
             Request::Reset => {
-                self.migration.reset(&mut self.device);
-                self.device.reset();
-                self.run_clock(system_ns);
+                self.backend.reset(system_ns)?;
                 Reply::Done
             }
             Request::Feature(feature) => {
-                data_of_feature = self.feature(&feature, system_ns)?;
+                let limits = self.agreed.unwrap_or(Limits::DEFAULT);
+                data_of_feature = self.backend.feature(&feature, &limits, system_ns)?;
                 Reply::Feature(Feature {
                     data: data_of_feature.as_deref().unwrap_or(feature.data),
                     ..feature
                 })
             }
             Request::MigDataRead { size } => {
-                saved = self.migration.read(&mut self.device, size as usize)?;
+                saved = self.backend.saved(size as usize)?;
                 Reply::MigData(&saved)
             }
             Request::MigDataWrite(bytes) => {
-                let (values, device) = (&self.values, &self.device);
-                self.migration.write(values, device, bytes)?;
+                self.backend.load(bytes)?;
                 Reply::Done
             }
             Request::PrecopyInfo => {
-                let (initial, dirty) = self.migration.precopy_left(&self.device)?;
+                let (initial, dirty) = self.backend.precopy_left()?;
                 Reply::PrecopyInfo { initial, dirty }
             }
         };
         reply.encode(header, out);
         Ok(())
-    }
-
-    /// Carries out what is asked of a feature, and gives the data that the reply has in the place of the request's.
-    fn feature(&mut self, feature: &Feature<'_>, system_ns: u64) -> Result<Option<Vec<u8>>, u32> {
-        match (action(feature)?, feature.number) {
-            (Action::Nothing, _) => Ok(None),
-            (Action::Get, _) => {
-                let limits = self.agreed.unwrap_or(Limits::DEFAULT);
-                let (values, device) = (&self.values, &self.device);
-                let data = self.migration.get(feature, values, device, &limits);
-                data.map(Some)
-            }
-            (Action::Set, number::MIG_DEVICE_STATE) => {
-                self.set_state(wanted_state(feature)?, system_ns)?;
-                Ok(Some(state_data(self.migration.machine.state())))
-            }
-            (Action::Set, number::DMA_LOGGING_START) => {
-                self.migration.start_log(feature.data).map(|()| None)
-            }
-            (Action::Set, _) => {
-                self.migration.stop_log();
-                Ok(None)
-            }
-        }
-    }
-
-    /// Goes to a state, through those that lie between. An error leaves the device in the last one that it reached.
-    fn set_state(&mut self, target: u32, system_ns: u64) -> Result<(), u32> {
-        let target = self.migration.target(target)?;
-        while let Some(arc) = self.migration.next(target)? {
-            let (values, device) = (&self.values, &mut self.device);
-            self.migration.take(arc, values, device)?;
-            if arc == Arc::ResumingToStop {
-                self.irqs.device_was_loaded();
-            }
-            self.run_clock(system_ns);
-        }
-        Ok(())
-    }
-
-    /// The device's clock goes while it runs.
-    fn run_clock(&mut self, system_ns: u64) {
-        match self.migration.is_running() {
-            true => self.clock.start(system_ns),
-            false => self.clock.stop(system_ns),
-        }
     }
 
     fn agree(&mut self, proposal: &Proposal) -> Result<String, u32> {
@@ -366,6 +283,7 @@ impl<'v, D: Device> Host<'v, D> {
         if proposal.major != vfio_user_protocol::version::MAJOR {
             return Err(EINVAL);
         }
+        self.backend.claim()?;
         self.agreed = Some(CAPABILITIES.limits(proposal));
         Ok(CAPABILITIES.answer(proposal))
     }
@@ -376,13 +294,14 @@ impl<'v, D: Device> Host<'v, D> {
         index: u32,
         file: &mut Option<OwnedFd>,
     ) -> Result<RegionInfo<'_>, u32> {
-        if index >= NUM_REGIONS {
+        if index >= self.backend.info().regions {
             return Err(EINVAL);
         }
-        let region = self.device.region(index);
-        let mut flags = match region.size {
-            0 => 0,
-            _ => RegionInfo::READ | RegionInfo::WRITE,
+        let region = self.backend.region(index);
+        let mut flags = match (region.size, region.read_only) {
+            (0, _) => 0,
+            (_, true) => RegionInfo::READ,
+            (_, false) => RegionInfo::READ | RegionInfo::WRITE,
         };
         let mut offset = 0;
         if let Some((fd, from)) = region.file {
@@ -403,7 +322,7 @@ impl<'v, D: Device> Host<'v, D> {
     /// Whether the registers are there.
     fn reach(&self, access: &Access) -> Result<(), u32> {
         let size = match access.region {
-            index if index < NUM_REGIONS => self.device.region(index).size,
+            index if index < self.backend.info().regions => self.backend.region(index).size,
             _ => 0,
         };
         let end = access.offset.checked_add(access.count.into());
@@ -416,28 +335,12 @@ impl<'v, D: Device> Host<'v, D> {
     fn read(&mut self, access: &Access) -> Result<Vec<u8>, u32> {
         self.reach(access)?;
         let mut data = vec![0; access.count as usize];
-        for part in accesses(access.region, access.offset, data.len()) {
-            let at = access.offset + part.start as u64;
-            if let Some(bytes) = data.get_mut(part) {
-                self.device.read(access.region, at, bytes);
-            }
-        }
+        self.backend.read(access, &mut data)?;
         Ok(data)
     }
 
     fn write(&mut self, access: &Access, data: &[u8]) -> Result<(), u32> {
         self.reach(access)?;
-        for part in accesses(access.region, access.offset, data.len()) {
-            let at = access.offset + part.start as u64;
-            if let Some(bytes) = data.get(part) {
-                self.device.write(access.region, at, bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// The guest's memory.
-    pub fn memory(&self) -> &Memory {
-        &self.memory
+        self.backend.write(access, data)
     }
 }

@@ -8,6 +8,8 @@
 //! | [`serial`] | the serial card as one |
 //! | [`instance`] | the card that a command line asks for, and what the program offers |
 //! | [`host`] | a device and its one client: requests in, replies out |
+//! | [`backend`] | what is behind the socket, as the protocol sees it |
+//! | [`model`] | a device model there |
 //! | [`irq`] | how interrupts are told |
 //! | [`memory`] | the guest's memory, by bounded copies |
 //! | [`connection`] | messages and descriptors on a socket |
@@ -19,12 +21,14 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod connection;
 pub mod device;
 pub mod host;
 pub mod instance;
 pub mod irq;
 pub mod memory;
+pub mod model;
 pub mod notice;
 pub mod serial;
 pub mod server;

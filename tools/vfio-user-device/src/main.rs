@@ -19,6 +19,7 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vfio_user_device::host::Host;
 use vfio_user_device::instance::{model, words, Offer, Wish, MAX_PORTS};
+use vfio_user_device::model::Model;
 use vfio_user_device::notice::line;
 use vfio_user_device::serial::SerialCard;
 use vfio_user_device::server::{serve, Source};
@@ -198,7 +199,8 @@ fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> 
     let patience = matches.get_one::<u64>("client-patience").copied();
     let patience = Duration::from_secs(patience.unwrap_or(30));
     let card = SerialCard::power_on(&values);
-    serve(&mut Host::new(card, values), source, &signals, patience)
+    let model = Model::new(card, values);
+    serve(&mut Host::new(model), source, &signals, patience)
 }
 
 /// A descriptor that whoever started the program left open.

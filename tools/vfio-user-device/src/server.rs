@@ -21,8 +21,8 @@ use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::backend::Backend;
 use crate::connection::{Connection, End, Read};
-use crate::device::Device;
 use crate::host::{Host, Next, Outgoing};
 use crate::notice::Notices;
 
@@ -137,8 +137,8 @@ fn now_ns() -> u64 {
 
 /// Serves a device until a signal comes through `signals`, or the only client is gone. A client that leaves replies unread for
 /// `patience` is dropped.
-pub fn serve<D: Device>(
-    host: &mut Host<'_, D>,
+pub fn serve<B: Backend>(
+    host: &mut Host<B>,
     source: Source,
     signals: &UnixStream,
     patience: Duration,
@@ -195,8 +195,8 @@ enum Talk {
     Gone,
 }
 
-struct Server<'s, 'v, D: Device> {
-    host: &'s mut Host<'v, D>,
+struct Server<'s, B: Backend> {
+    host: &'s mut Host<B>,
     /// Absent if the one client was there from the beginning.
     listener: Option<Listener>,
     signals: &'s UnixStream,
@@ -208,7 +208,7 @@ struct Server<'s, 'v, D: Device> {
     notices: Notices,
 }
 
-impl<D: Device> Server<'_, '_, D> {
+impl<B: Backend> Server<'_, B> {
     /// The first client; none if the program is to end before.
     fn first(&mut self) -> Result<Option<Connection>> {
         loop {
@@ -310,7 +310,7 @@ impl<D: Device> Server<'_, '_, D> {
                     Err(End::Gone) => return (Talk::Gone, has_moved),
                     Err(End::Lost(error)) => {
                         let mut out = Outgoing::default();
-                        Host::<D>::refuse_frame(&error.header, &mut out);
+                        Host::<B>::refuse_frame(&error.header, &mut out);
                         connection.queue(out);
                         closes = true;
                     }
@@ -359,7 +359,7 @@ impl<D: Device> Server<'_, '_, D> {
             Ok(Read::Message) if client.has_ended() => true,
             Ok(Read::Message) => {
                 let mut out = Outgoing::default();
-                other.take(|header, _, _| Host::<D>::refuse_other(header, &mut out));
+                other.take(|header, _, _| Host::<B>::refuse_other(header, &mut out));
                 other.queue(out);
                 let _ = other.send();
                 false

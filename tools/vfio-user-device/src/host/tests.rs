@@ -3,14 +3,16 @@
 //! What the serial card does not have: a region that can be mapped in parts.
 
 use super::*;
-use crate::device::{errno, Counts, Region};
+use crate::device::{errno, Counts, Device, Region};
 use crate::instance::model;
-use migration::model::Type;
+use crate::model::Model;
+use migration::model::{Type, Values};
 use migration::session::machine::Migratable;
 use migration::session::{self, Emit, Failure, Phase, SavedSize};
 use migration::stream::Refusal;
 use rustix::fs::{fstat, ftruncate, memfd_create, MemfdFlags};
 use std::os::fd::AsFd;
+use vfio_user_protocol::feature::number;
 use vfio_user_protocol::Area;
 
 const AREAS: [Area; 2] = [
@@ -89,6 +91,7 @@ impl Device for Probe {
         };
         Region {
             size,
+            read_only: false,
             file: (index == 1).then(|| (self.file.as_fd(), 0x4000)),
             areas: if index == 1 { &AREAS } else { &[] },
         }
@@ -124,7 +127,7 @@ impl Device for Probe {
 
 const CONFIG: u32 = crate::device::CONFIG_REGION;
 
-fn host() -> Host<'static, Probe> {
+fn host() -> Host<Model<'static, Probe>> {
     let file = memfd_create("region", MemfdFlags::CLOEXEC).expect("a file");
     ftruncate(&file, 0x7000).expect("its size");
     let probe = Probe {
@@ -136,7 +139,7 @@ fn host() -> Host<'static, Probe> {
         narrowed: &[],
         init_version: None,
     }));
-    let mut host = Host::new(probe, Values::new(ty));
+    let mut host = Host::new(Model::new(probe, Values::new(ty)));
     host.connected(0);
     let version = Request::Version(Proposal::bare(0, 0));
     assert!(ask(&mut host, &version).0.is_some());
@@ -145,7 +148,7 @@ fn host() -> Host<'static, Probe> {
 
 /// The reply's body, if it is one of success, and the descriptor that goes with it.
 fn ask(
-    host: &mut Host<'static, Probe>,
+    host: &mut Host<Model<'static, Probe>>,
     request: &Request<'_>,
 ) -> (Option<Vec<u8>>, Option<OwnedFd>) {
     let mut bytes = Vec::new();
@@ -194,7 +197,7 @@ fn a_region_that_can_be_mapped_comes_with_its_areas_and_its_file() {
         (whole.len(), word(&whole, 12), word(&whole, 24)),
         (80, 32, 0x4000)
     );
-    let (ours, theirs) = (&host.device.file, file.expect("a file"));
+    let (ours, theirs) = (&host.backend.device.file, file.expect("a file"));
     let inode = |fd: &OwnedFd| fstat(fd).expect("a file").st_ino;
     assert_eq!(inode(ours), inode(&theirs));
     let (other, file) = ask(
@@ -229,7 +232,7 @@ fn accesses_are_taken_apart_as_a_bus_does() {
         count: 8,
     };
     ask(&mut host, &Request::Write(access, b"abcdefgh"));
-    let found = &host.device.accesses[4..];
+    let found = &host.backend.device.accesses[4..];
     let wanted = [(CONFIG, 4, b"abcd".to_vec()), (CONFIG, 8, b"efgh".to_vec())];
     assert_eq!(found, wanted);
 }
@@ -237,7 +240,7 @@ fn accesses_are_taken_apart_as_a_bus_does() {
 #[test]
 fn k32_a_device_that_has_failed_says_so_until_it_is_reset() {
     let mut host = host();
-    let go = |host: &mut Host<'static, Probe>, state: u32| {
+    let go = |host: &mut Host<Model<'static, Probe>>, state: u32| {
         let data = [state.to_ne_bytes(), [0; 4]].concat();
         let feature = Feature {
             argsz: 16,
@@ -262,7 +265,7 @@ fn k32_a_device_that_has_failed_says_so_until_it_is_reset() {
     // No client can bring it about.
     assert_eq!(go(&mut host, 0), Some(EINVAL));
     assert_eq!(go(&mut host, 6), None);
-    host.migration.machine.fail(&mut host.device);
+    host.backend.fail();
     for state in (0..9).chain([u32::MAX]) {
         assert_eq!(go(&mut host, state), Some(5), "EIO for {state}");
         let reason = host.take_refusal().map(str::to_string);

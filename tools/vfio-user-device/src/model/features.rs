@@ -138,7 +138,7 @@ impl<I> Migration<I> {
     ) -> Result<Vec<u8>, u32> {
         let data = match feature.number {
             number::MIGRATION => SUPPORT.flags().to_ne_bytes().to_vec(),
-            number::MIG_DEVICE_STATE => state_data(self.machine.state()),
+            number::MIG_DEVICE_STATE => state_data(self.machine.state().as_u32()),
             number::MIG_DATA_SIZE => {
                 let size = self.machine.data_size(values, device) as u64;
                 size.to_ne_bytes().to_vec()
@@ -314,8 +314,8 @@ fn ranges(logged: &Logged<'_>, page_size: u64) -> Result<Vec<Range>, LogError> {
 }
 
 /// The data of a device's state.
-pub(super) fn state_data(state: State) -> Vec<u8> {
-    let words = [state.as_u32(), NO_DATA_FD];
+pub(crate) fn state_data(state: u32) -> Vec<u8> {
+    let words = [state, NO_DATA_FD];
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
