@@ -2,8 +2,10 @@
 
 //! The memory that a device accesses: mapped into its address space, in a type1 container or an iommufd.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::mman::{MapFlags, ProtFlags};
 
 use crate::abi::{self, ioctl, Argument, Bytes};
 use crate::{Device, Mapping, Result};
@@ -13,6 +15,8 @@ use crate::{Device, Mapping, Result};
 pub enum Dma {
     /// Read it.
     Read,
+    /// Write it.
+    Write,
     /// Read and write it.
     ReadWrite,
 }
@@ -50,13 +54,14 @@ impl Memory {
     }
 
     fn map(&self, iova: u64, address: u64, length: u64, dma: Dma) -> Result<()> {
-        let writes = dma == Dma::ReadWrite;
+        let choose = |read, write| match dma {
+            Dma::Read => read,
+            Dma::Write => write,
+            Dma::ReadWrite => read | write,
+        };
         let (file, request, mut argument) = match &self.space {
             Space::Container(container) => {
-                let flags = match writes {
-                    true => abi::VFIO_DMA_MAP_FLAG_READ | abi::VFIO_DMA_MAP_FLAG_WRITE,
-                    false => abi::VFIO_DMA_MAP_FLAG_READ,
-                };
+                let flags = choose(abi::VFIO_DMA_MAP_FLAG_READ, abi::VFIO_DMA_MAP_FLAG_WRITE);
                 let argument = Bytes::new()
                     .word(32)
                     .word(flags)
@@ -66,10 +71,7 @@ impl Memory {
                 (container, abi::VFIO_IOMMU_MAP_DMA, argument)
             }
             Space::Ioas(iommufd, number) => {
-                let flags = match writes {
-                    true => abi::IOMMU_IOAS_MAP_READABLE | abi::IOMMU_IOAS_MAP_WRITEABLE,
-                    false => abi::IOMMU_IOAS_MAP_READABLE,
-                };
+                let flags = choose(abi::IOMMU_IOAS_MAP_READABLE, abi::IOMMU_IOAS_MAP_WRITEABLE);
                 let argument = Bytes::new()
                     .word(40)
                     .word(flags | abi::IOMMU_IOAS_MAP_FIXED_IOVA)
@@ -108,6 +110,24 @@ impl Device {
             .map(iova, memory.address(), memory.len() as u64, dma)?;
         mapped.push((iova, memory.clone()));
         Ok(())
+    }
+
+    /// Maps a part of a file for the device, from byte `place` on. Nothing here touches the mapping: a file that has become shorter
+    /// is an error for the device, and nothing to this process.
+    pub fn map_file(
+        &self,
+        iova: u64,
+        (file, place): (BorrowedFd<'_>, i64),
+        length: usize,
+        dma: Dma,
+    ) -> Result<()> {
+        let access = match dma {
+            Dma::Read => ProtFlags::PROT_READ,
+            Dma::Write => ProtFlags::PROT_WRITE,
+            Dma::ReadWrite => ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        };
+        let memory = Mapping::with_access(file, place, length, access, MapFlags::MAP_SHARED)?;
+        self.map_dma(iova, &Arc::new(memory), dma)
     }
 
     /// Unmaps what was mapped there as a whole.

@@ -40,8 +40,19 @@ impl Mapping {
         length: usize,
         flags: MapFlags,
     ) -> Result<Self> {
-        let size = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        Self::with_access(file, place, length, access, flags)
+    }
+
+    /// As [`Mapping::of_file`], for other accesses than reading and writing. Touching it in another way ends the process.
+    pub(crate) fn with_access(
+        file: BorrowedFd<'_>,
+        place: i64,
+        length: usize,
+        access: ProtFlags,
+        flags: MapFlags,
+    ) -> Result<Self> {
+        let size = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
         // SAFETY: A new mapping at an address that the kernel chooses replaces nothing.
         let start = unsafe { mmap(None, size, access, flags, file, place) }?;
         Ok(Self {

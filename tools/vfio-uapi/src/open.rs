@@ -50,7 +50,7 @@ impl Access {
 }
 
 /// Opens a file for reading and writing. The error is the one of `open`.
-fn open_file(path: &Path) -> Result<OwnedFd> {
+pub fn open_file(path: &Path) -> Result<OwnedFd> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -83,6 +83,11 @@ pub struct Group {
 impl Group {
     /// Opens the group of `instance` and sets up a container for it.
     pub fn open(instance: &Mdev) -> anyhow::Result<Self> {
+        Self::at(&instance.group_path()?)
+    }
+
+    /// Opens the group with this file and sets up a container for it.
+    pub fn at(path: &Path) -> anyhow::Result<Self> {
         let container = open_file(Path::new("/dev/vfio/vfio")).context("/dev/vfio/vfio")?;
         let version = ioctl(
             container.as_fd(),
@@ -93,7 +98,7 @@ impl Group {
             version == abi::VFIO_API_VERSION as i32,
             "VFIO API version {version}"
         );
-        let group = open_group(instance)?.context("the group file")?;
+        let group = open_file(path).context("the group file")?;
 
         let number = std::os::fd::AsRawFd::as_raw_fd(&container);
         let mut argument = Bytes::new().word(number as u32);
@@ -115,16 +120,23 @@ impl Group {
 
     /// Opens the device of `instance`, which keeps the group and the container open.
     pub fn device(self, instance: &Mdev) -> Result<Device> {
-        let file = self.device_file(instance)?;
+        self.device_named(&instance.uuid().to_string())
+    }
+
+    /// Opens the device that the bus it is on calls so, which keeps the group and the container open.
+    pub fn device_named(self, name: &str) -> Result<Device> {
+        let file = self.file_named(name)?;
         let memory = Memory::of_container(self.container);
         Ok(Device::new(file, Some(self.group), memory))
     }
 
     /// Opens the device of `instance` once more; the file is closed by dropping it.
     pub fn device_file(&self, instance: &Mdev) -> Result<OwnedFd> {
-        let mut name = Bytes::new()
-            .bytes(instance.uuid().to_string().as_bytes())
-            .bytes(&[0]);
+        self.file_named(&instance.uuid().to_string())
+    }
+
+    fn file_named(&self, name: &str) -> Result<OwnedFd> {
+        let mut name = Bytes::new().bytes(name.as_bytes()).bytes(&[0]);
         let file = ioctl(
             self.group.as_fd(),
             abi::VFIO_GROUP_GET_DEVICE_FD,
