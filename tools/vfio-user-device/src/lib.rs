@@ -10,6 +10,7 @@
 //! | [`host`] | a device and its one client: requests in, replies out |
 //! | [`backend`] | what is behind the socket, as the protocol sees it |
 //! | [`model`] | a device model there |
+//! | [`kernel`] | a device of the kernel there |
 //! | [`irq`] | how interrupts are told |
 //! | [`memory`] | the guest's memory, by bounded copies |
 //! | [`connection`] | messages and descriptors on a socket |
@@ -24,9 +25,11 @@
 pub mod backend;
 pub mod connection;
 pub mod device;
+mod feature;
 pub mod host;
 pub mod instance;
 pub mod irq;
+pub mod kernel;
 pub mod memory;
 pub mod model;
 pub mod notice;

@@ -11,14 +11,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Error, Result};
 use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 use migration::model::Values;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use vfio_user_device::backend::Backend;
 use vfio_user_device::host::Host;
 use vfio_user_device::instance::{model, words, Offer, Wish, MAX_PORTS};
+use vfio_user_device::kernel::{Kernel, Target};
 use vfio_user_device::model::Model;
 use vfio_user_device::notice::line;
 use vfio_user_device::serial::SerialCard;
@@ -28,6 +31,7 @@ const AFTER_HELP: &str = "\
 Examples:
   vfio-user-device --print-migration-info-json
   vfio-user-device --socket-path /run/card.sock --m-num-ports=2
+  vfio-user-device --socket-path /run/card.sock --backend vfio:/sys/bus/mdev/devices/UUID
   vfio-migrate check UUID ./vfio-user-device
   vfio-migrate command-line UUID ./vfio-user-device
 
@@ -58,6 +62,12 @@ fn command() -> Command {
                 .value_name("FDNUM")
                 .value_parser(value_parser!(RawFd).range(3..))
                 .help("Take this descriptor for the socket: one that listens, or a connection"),
+        )
+        .arg(
+            Arg::new("backend")
+                .long("backend")
+                .value_name("vfio:PATH")
+                .help("Serve this device of the kernel: /sys/bus/mdev/devices/UUID, /dev/vfio/devices/vfioN or /dev/vfio/GROUP"),
         )
         .arg(
             Arg::new("print")
@@ -162,6 +172,10 @@ fn run(matches: &ArgMatches) -> Result<()> {
         version: text("migration-version"),
         params: parameters().enumerate().filter_map(named).collect(),
     };
+    if let Some(backend) = text("backend") {
+        let target = Target::parse(&backend).context("--backend")?;
+        return start_kernel(matches, &wish, target);
+    }
     let max_ports = text("max-ports").and_then(|ports| ports.parse().ok());
     let offer = Offer::new(max_ports.unwrap_or(u64::MAX));
     offer.with_values(&wish, |values| start(matches, &offer, values))?
@@ -170,12 +184,44 @@ fn run(matches: &ArgMatches) -> Result<()> {
 /// Does what is to be done with a card of these values.
 fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> {
     if matches.get_flag("print") {
-        let mut out = std::io::stdout().lock();
-        let printed = out.write_all(offer.information().as_bytes());
-        return printed
-            .and_then(|()| out.flush())
-            .context("standard output");
+        return print(&offer.information());
     }
+    let card = SerialCard::power_on(&values);
+    serve_clients(matches, || Ok(Model::new(card, values)))
+}
+
+/// Does what is to be done with a device of the kernel.
+fn start_kernel(matches: &ArgMatches, wish: &Wish, target: Target) -> Result<()> {
+    if let Some(model) = &wish.model {
+        let found = target.model().context("--migration-model")?;
+        ensure!(
+            *model == found,
+            "--migration-model: {} is {found}, and not {model}",
+            target.name()
+        );
+    }
+    let is_default = matches.value_source("max-ports") == Some(ValueSource::DefaultValue);
+    ensure!(
+        wish.params.is_empty() && wish.version.is_none() && is_default,
+        "--backend: the parameters of {} are those that it has: set them before, with vfio-migrate prepare SOURCE {0}",
+        target.name()
+    );
+    if matches.get_flag("print") {
+        return print(&target.information()?);
+    }
+    serve_clients(matches, || Kernel::new(target).map_err(Error::msg))
+}
+
+fn print(information: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let printed = out.write_all(information.as_bytes());
+    printed
+        .and_then(|()| out.flush())
+        .context("standard output")
+}
+
+/// Serves what is made to those who come by the socket.
+fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result<B>) -> Result<()> {
     // Before there is a socket: whoever sees it may send a signal.
     let (signals, sender) = UnixStream::pair().context("no pipe for signals")?;
     for signal in [SIGTERM, SIGINT] {
@@ -183,6 +229,7 @@ fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> 
         signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
     }
     raise_descriptor_limit();
+    let backend = make()?;
     let source = match (
         matches.get_one::<PathBuf>("socket-path"),
         matches.get_one::<RawFd>("fd"),
@@ -198,9 +245,7 @@ fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> 
     tell_ready();
     let patience = matches.get_one::<u64>("client-patience").copied();
     let patience = Duration::from_secs(patience.unwrap_or(30));
-    let card = SerialCard::power_on(&values);
-    let model = Model::new(card, values);
-    serve(&mut Host::new(model), source, &signals, patience)
+    serve(&mut Host::new(backend), source, &signals, patience)
 }
 
 /// A descriptor that whoever started the program left open.

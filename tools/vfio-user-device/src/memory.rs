@@ -70,15 +70,23 @@ impl Memory {
 
     /// Takes a range away, or all. `ENOENT` for what is not a whole range.
     pub fn unmap(&mut self, unmap: &DmaUnmap) -> Result<(), u32> {
+        self.check_whole(unmap)?;
+        match unmap.all {
+            true => self.clear(),
+            false => drop(self.maps.remove(&unmap.address)),
+        }
+        Ok(())
+    }
+
+    /// Whether a range can be taken away.
+    pub fn check_whole(&self, unmap: &DmaUnmap) -> Result<(), u32> {
         if unmap.all {
-            self.clear();
             return Ok(());
         }
         let map = self.maps.get(&unmap.address).ok_or(ENOENT)?;
         if map.last - unmap.address != unmap.size.wrapping_sub(1) {
             return Err(ENOENT);
         }
-        self.maps.remove(&unmap.address);
         Ok(())
     }
 

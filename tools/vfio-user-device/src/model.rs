@@ -12,12 +12,13 @@ use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, SetIrqs};
 
 use crate::backend::{Backend, Info, IrqInfo};
 use crate::device::{accesses, Device, Region, NUM_REGIONS};
+use crate::feature::{action, state_data, wanted_state, Action};
 use crate::irq::{self, Irqs, NUM_INDICES};
 use crate::memory::Memory;
 
 mod features;
 
-use features::{action, state_data, wanted_state, Action, Migration};
+use features::Migration;
 
 /// A device model, and what its client has set up.
 pub struct Model<'v, D: Device> {
