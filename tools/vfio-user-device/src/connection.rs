@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::io::{ioctl_fionread, Errno};
 use rustix::net::{
     recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -45,6 +45,8 @@ pub struct Connection {
     socket: OwnedFd,
     framer: Framer,
     descriptors: Descriptors,
+    /// Bytes that were read.
+    heard: u64,
     /// What goes out, the first of which may have been sent in part.
     out: VecDeque<Outgoing>,
     sent: usize,
@@ -57,6 +59,7 @@ impl Connection {
             socket,
             framer: Framer::new(Limits::DEFAULT.message_len()),
             descriptors: Descriptors::default(),
+            heard: 0,
             out: VecDeque::new(),
             sent: 0,
         }
@@ -83,6 +86,7 @@ impl Connection {
                 Err(Errno::INTR) => continue,
                 Err(_) => return Err(End::Gone),
             };
+            self.heard = self.heard.saturating_add(taken as u64);
             let bytes = buffer.get(..taken).unwrap_or_default();
             self.framer.push(bytes).map_err(End::Lost)?;
         }
@@ -125,6 +129,16 @@ impl Connection {
         let result = carry_out(&header, body, descriptors);
         self.framer.next();
         Some(result)
+    }
+
+    /// Bytes that were read so far.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// Bytes that have come and were not read yet.
+    pub fn unread(&self) -> u64 {
+        ioctl_fionread(&self.socket).unwrap_or(0)
     }
 
     /// Whether a whole message is there, and was not carried out.

@@ -4,10 +4,10 @@
 
 use std::fmt::Write;
 
-use anyhow::{anyhow, bail, Result};
+use migration::check::check;
 use migration::info::MigrationInfo;
 use migration::model::{Allowed, InUse, IntRange, Model, Narrowed, ParamDef, Type, Values};
-use migration::value::Value;
+use migration::value::{Param, Value};
 use sha2::{Digest, Sha256};
 
 use crate::serial::model::{FOUR, MODEL, NUM_PORTS, ONE, TWO};
@@ -34,8 +34,30 @@ pub struct Wish {
     pub params: Vec<(usize, String)>,
 }
 
+/// Why a card cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOffered {
+    /// It is of another model.
+    #[error("this program has {has}, and not {wanted}")]
+    Model {
+        /// The model that there is.
+        has: String,
+        /// The model that is wanted.
+        wanted: String,
+    },
+    /// There is no such version.
+    #[error("{0}")]
+    Version(String),
+    /// A parameter does not have such a value.
+    #[error("{0}")]
+    Param(String),
+    /// No card takes the state of such a source, for these reasons.
+    #[error("{}", .0.join("; "))]
+    Source(Vec<String>),
+}
+
 /// What the program offers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Offer {
     narrowed: [Narrowed<'static>; 1],
 }
@@ -54,7 +76,8 @@ impl Offer {
         }
     }
 
-    fn offer(&self) -> Type<'_> {
+    /// The type of the cards.
+    pub fn ty(&self) -> Type<'_> {
         Type {
             model: &MODEL,
             narrowed: &self.narrowed,
@@ -65,7 +88,7 @@ impl Offer {
     /// Migration information as JSON. Its generation is made from all the rest of it: it is another one when, and only when,
     /// something else is, on whichever host and with whichever build.
     pub fn information(&self) -> String {
-        let types = [self.offer()];
+        let types = [self.ty()];
         let print = |generation| {
             MigrationInfo {
                 generation,
@@ -81,44 +104,74 @@ impl Offer {
         }
         print(Some(&generation))
     }
+}
 
-    /// Hands the values that are wished for on. A refusal says which one cannot be had, and why.
-    pub fn with_values<R>(&self, wish: &Wish, then: impl FnOnce(Values<'_>) -> R) -> Result<R> {
-        let ty = self.offer();
-        if let Some(model) = &wish.model {
-            if model != MODEL.name {
-                bail!(
-                    "--migration-model: this program has {}, and not {model}",
-                    MODEL.name
-                );
-            }
+impl Wish {
+    /// The values that are wished for, of a card of this type.
+    pub fn values<'t>(&self, ty: &'t Type<'t>) -> Result<Values<'t>, NotOffered> {
+        let model = ty.model;
+        if let Some(wanted) = self.model.as_ref().filter(|wanted| *wanted != model.name) {
+            let (has, wanted) = (model.name.to_string(), wanted.clone());
+            return Err(NotOffered::Model { has, wanted });
         }
-        let mut wanted = Values::new(&ty);
-        if let Some(version) = &wish.version {
+        let mut wanted = Values::new(ty);
+        if let Some(version) = &self.version {
             let with = wanted.with_version(version.as_bytes(), InUse::Closed);
-            wanted = with.map_err(|error| anyhow!("--migration-version: {error}"))?;
+            wanted = with.map_err(|error| NotOffered::Version(error.to_string()))?;
         }
-        // Everything off first, then what is wanted in the order of declaration, which is the order of set-up: no parameter is
-        // in another one's way before that has its value.
-        let mut values = Values::new(&ty);
-        for off in ty.off_values() {
-            let position = MODEL.position(off.name).unwrap_or(usize::MAX);
-            let text = off.value.to_string();
-            let with = values.with_text(position, text.as_bytes(), InUse::Closed);
-            values = with.map_err(|error| anyhow!("{error}"))?;
-        }
-        for position in 0..MODEL.params.len() {
-            let named = wish.params.iter().find(|(at, _)| *at == position);
-            let text = match (named, wanted.get(position)) {
-                (Some((_, text)), _) => text.clone(),
-                (None, Some(value)) => value.to_string(),
-                (None, None) => continue,
-            };
-            let with = values.with_text(position, text.as_bytes(), InUse::Closed);
-            values = with.map_err(|error| anyhow!("--m-{error}"))?;
-        }
-        Ok(then(values))
+        let named = |position: usize| {
+            let named = self.params.iter().find(|(at, _)| *at == position);
+            match (named, wanted.get(position)) {
+                (Some((_, text)), _) => Some(text.clone()),
+                (None, value) => value.map(|value| value.to_string()),
+            }
+        };
+        set_up(ty, named)
     }
+}
+
+/// The values with these texts, by position. A parameter without one is off.
+fn set_up<'t>(
+    ty: &'t Type<'t>,
+    text: impl Fn(usize) -> Option<String>,
+) -> Result<Values<'t>, NotOffered> {
+    // Everything off first, then what is wanted in the order of declaration, which is the order of set-up: no parameter is in
+    // another one's way before that has its value.
+    let mut values = Values::new(ty);
+    for off in ty.off_values() {
+        let position = ty.model.position(off.name).unwrap_or(usize::MAX);
+        let text = off.value.to_string();
+        let with = values.with_text(position, text.as_bytes(), InUse::Closed);
+        values = with.map_err(|error| NotOffered::Param(error.to_string()))?;
+    }
+    for position in 0..ty.model.params.len() {
+        let Some(text) = text(position) else {
+            continue;
+        };
+        let with = values.with_text(position, text.as_bytes(), InUse::Closed);
+        values = with.map_err(|error| NotOffered::Param(error.to_string()))?;
+    }
+    Ok(values)
+}
+
+/// The values of a destination for a source with these parameters in effect: those, and everything else off. All reasons if there
+/// is no such destination.
+pub fn destination<'t>(
+    ty: &'t Type<'t>,
+    model: &str,
+    list: &[Param<'_>],
+) -> Result<Values<'t>, NotOffered> {
+    let reasons: Vec<String> = check(model, list.iter().copied(), ty)
+        .map(|reason| reason.to_string())
+        .collect();
+    if !reasons.is_empty() {
+        return Err(NotOffered::Source(reasons));
+    }
+    set_up(ty, |position| {
+        let name = ty.model.params.get(position)?.name;
+        let param = list.iter().find(|param| param.name == name)?;
+        Some(param.value.to_string())
+    })
 }
 
 /// The values that a parameter can have, for those who read about it.

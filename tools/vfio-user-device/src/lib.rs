@@ -15,6 +15,7 @@
 //! | [`memory`] | the guest's memory, by bounded copies |
 //! | [`connection`] | messages and descriptors on a socket |
 //! | [`notice`] | what is told of it on standard error |
+//! | [`registry`] | many devices in one program |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
 //! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
@@ -33,5 +34,6 @@ pub mod kernel;
 pub mod memory;
 pub mod model;
 pub mod notice;
+pub mod registry;
 pub mod serial;
 pub mod server;

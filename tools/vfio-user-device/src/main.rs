@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Error, Result};
+use anyhow::{anyhow, ensure, Context, Error, Result};
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
@@ -20,12 +20,12 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use vfio_user_device::backend::Backend;
 use vfio_user_device::host::Host;
-use vfio_user_device::instance::{model, words, Offer, Wish, MAX_PORTS};
+use vfio_user_device::instance::{model, words, NotOffered, Offer, Wish, MAX_PORTS};
 use vfio_user_device::kernel::{Kernel, Target};
 use vfio_user_device::model::Model;
 use vfio_user_device::notice::line;
 use vfio_user_device::serial::SerialCard;
-use vfio_user_device::server::{serve, Source};
+use vfio_user_device::server::{serve, Manner, Signals, Source};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -178,7 +178,13 @@ fn run(matches: &ArgMatches) -> Result<()> {
     }
     let max_ports = text("max-ports").and_then(|ports| ports.parse().ok());
     let offer = Offer::new(max_ports.unwrap_or(u64::MAX));
-    offer.with_values(&wish, |values| start(matches, &offer, values))?
+    let ty = offer.ty();
+    let values = wish.values(&ty).map_err(|error| match error {
+        NotOffered::Model { .. } => anyhow!("--migration-model: {error}"),
+        NotOffered::Version(_) => anyhow!("--migration-version: {error}"),
+        NotOffered::Param(_) | NotOffered::Source(_) => anyhow!("--m-{error}"),
+    })?;
+    start(matches, &offer, values)
 }
 
 /// Does what is to be done with a card of these values.
@@ -245,7 +251,12 @@ fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result
     tell_ready();
     let patience = matches.get_one::<u64>("client-patience").copied();
     let patience = Duration::from_secs(patience.unwrap_or(30));
-    serve(&mut Host::new(backend), source, &signals, patience)
+    let manner = Manner {
+        patience,
+        label: String::new(),
+    };
+    let mut host = Host::new(backend);
+    serve(&mut host, source, &mut Signals(&signals), manner)
 }
 
 /// A descriptor that whoever started the program left open.

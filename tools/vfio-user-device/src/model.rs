@@ -8,6 +8,7 @@ use migration::clock::Clock;
 use migration::fsm::Arc;
 use migration::model::Values;
 use vfio_user_protocol::feature::{number, Feature};
+use vfio_user_protocol::refusal::errno::EBUSY;
 use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, SetIrqs};
 
 use crate::backend::{Backend, Info, IrqInfo};
@@ -17,8 +18,10 @@ use crate::irq::{self, Irqs, NUM_INDICES};
 use crate::memory::Memory;
 
 mod features;
+mod owner;
 
 use features::Migration;
+pub use owner::{Owner, Purpose, Refusal, SessionName};
 
 /// A device model, and what its client has set up.
 pub struct Model<'v, D: Device> {
@@ -26,6 +29,9 @@ pub struct Model<'v, D: Device> {
     /// The values that its migration parameters have.
     values: Values<'v>,
     migration: Migration<D::Incoming>,
+    /// Who has taken the device out of RUNNING.
+    owner: Option<Owner>,
+    has_client: bool,
     /// Stands still while there is no client, and while the device does not run.
     clock: Clock,
     /// The time last told to the device.
@@ -41,6 +47,8 @@ impl<'v, D: Device> Model<'v, D> {
             device,
             values,
             migration: Migration::default(),
+            owner: None,
+            has_client: false,
             clock: Clock::new(),
             now_ns: 0,
             irqs: Irqs::default(),
@@ -73,9 +81,17 @@ impl<'v, D: Device> Model<'v, D> {
         Ok(())
     }
 
-    /// The device's clock goes while it runs.
+    /// Back to power-on state, which ends whoever's session there is.
+    fn reset_device(&mut self, system_ns: u64) {
+        self.migration.reset(&mut self.device);
+        self.owner = None;
+        self.device.reset();
+        self.run_clock(system_ns);
+    }
+
+    /// The device's clock goes while it runs and somebody is there.
     fn run_clock(&mut self, system_ns: u64) {
-        match self.migration.is_running() {
+        match self.has_client && self.migration.is_running() {
             true => self.clock.start(system_ns),
             false => self.clock.stop(system_ns),
         }
@@ -83,21 +99,27 @@ impl<'v, D: Device> Model<'v, D> {
 }
 
 impl<D: Device> Backend for Model<'_, D> {
-    /// The device is as the last client left it, and runs.
+    /// The device is as the last client left it, and runs, unless a remote call has stopped it.
     fn connected(&mut self, system_ns: u64) {
         self.migration.reason.clear();
-        self.clock.start(system_ns);
+        self.has_client = true;
+        self.run_clock(system_ns);
     }
 
     fn claim(&mut self) -> Result<(), u32> {
         Ok(())
     }
 
-    /// A session is over, and what was being loaded forgotten. The device keeps its registers.
+    /// The client's session is over, and what was being loaded forgotten. The device keeps its registers; a remote call's session is
+    /// not the client's, and goes on.
     fn disconnected(&mut self, system_ns: u64) {
         self.tell_time(system_ns);
+        self.has_client = false;
         self.clock.stop(system_ns);
-        self.migration.close(&mut self.device);
+        self.migration.stop_log();
+        if self.owner != Some(Owner::Remote) {
+            self.close_session();
+        }
         self.irqs = Irqs::default();
         self.memory.clear();
     }
@@ -179,9 +201,7 @@ impl<D: Device> Backend for Model<'_, D> {
     }
 
     fn reset(&mut self, system_ns: u64) -> Result<(), u32> {
-        self.migration.reset(&mut self.device);
-        self.device.reset();
-        self.run_clock(system_ns);
+        self.reset_device(system_ns);
         Ok(())
     }
 
@@ -199,7 +219,11 @@ impl<D: Device> Backend for Model<'_, D> {
                 data.map(Some)
             }
             (Action::Set, number::MIG_DEVICE_STATE) => {
-                self.set_state(wanted_state(feature)?, system_ns)?;
+                let wanted = wanted_state(feature)?;
+                self.may_migrate(Owner::Client)?;
+                let reached = self.set_state(wanted, system_ns);
+                self.settle_owner(Owner::Client);
+                reached?;
                 Ok(Some(state_data(self.migration.machine.state().as_u32())))
             }
             (Action::Set, number::DMA_LOGGING_START) => {
@@ -213,14 +237,19 @@ impl<D: Device> Backend for Model<'_, D> {
     }
 
     fn saved(&mut self, most: usize) -> Result<Vec<u8>, u32> {
+        self.may_migrate(Owner::Client)?;
         self.migration.read(&mut self.device, most)
     }
 
     fn load(&mut self, bytes: &[u8]) -> Result<(), u32> {
+        self.may_migrate(Owner::Client)?;
         self.migration.write(&self.values, &self.device, bytes)
     }
 
     fn precopy_left(&self) -> Result<(u64, u64), u32> {
-        self.migration.precopy_left(&self.device)
+        match self.owner {
+            Some(Owner::Remote) => Err(EBUSY),
+            _ => self.migration.precopy_left(&self.device),
+        }
     }
 }

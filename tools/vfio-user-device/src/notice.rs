@@ -18,6 +18,8 @@ const MAX_LINE: usize = 1024;
 /// How much may be told.
 #[derive(Debug)]
 pub struct Notices {
+    /// What each line begins with.
+    label: String,
     left: u32,
     /// From when on time counts for the next line.
     since_ns: u64,
@@ -25,8 +27,9 @@ pub struct Notices {
 
 impl Notices {
     /// Nothing was told yet.
-    pub fn new(now_ns: u64) -> Self {
+    pub fn new(label: String, now_ns: u64) -> Self {
         Self {
+            label,
             left: BURST,
             since_ns: now_ns,
         }
@@ -54,7 +57,8 @@ impl Notices {
         let has_room =
             poll(&mut files, Some(&now)) == Ok(1) && files[0].revents().contains(PollFlags::OUT);
         if has_room && self.may(now_ns) {
-            let _ = rustix::io::write(stderr, line(text).as_bytes());
+            let text = format!("{}{text}", self.label);
+            let _ = rustix::io::write(stderr, line(&text).as_bytes());
         }
     }
 }
@@ -79,7 +83,7 @@ mod tests {
 
     #[test]
     fn no_more_is_told_than_a_line_a_second_for_long() {
-        let mut notices = Notices::new(5);
+        let mut notices = Notices::new(String::new(), 5);
         let told = |notices: &mut Notices, now| (0..100).filter(|_| notices.may(now)).count();
         assert_eq!(told(&mut notices, 5), 16);
         assert_eq!(told(&mut notices, 5 + EVERY_NS - 1), 0);

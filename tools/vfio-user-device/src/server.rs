@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The loop that waits for clients, signals and time.
+//! The loop that waits for clients, for whoever controls the program, and for time.
 //!
 //! A device has one client at a time. Whoever comes while there is one and says something is told that it is busy; who has said
 //! nothing is the next client when that one is gone.
@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::connection::{Connection, End, Read};
 use crate::host::{Host, Next, Outgoing};
 use crate::notice::Notices;
 
-/// Messages that are carried out before signals are looked at again.
+/// Messages that are carried out before anybody else is looked at again.
 const BATCH: usize = 64;
 
 /// Most that may wait beside the client. Whoever has waited longest goes if there is another one.
@@ -34,6 +34,41 @@ const MAX_WAITING: usize = 16;
 
 /// Longest path that a unix socket can have.
 const MAX_PATH: usize = 107;
+
+/// What goes on with a device that somebody wanted something of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is served further.
+    GoOn,
+    /// It is not.
+    End,
+}
+
+/// Who, beside its clients, wants something of a device.
+pub trait Control<B: Backend> {
+    /// Readable when something is wanted.
+    fn fd(&self) -> BorrowedFd<'_>;
+    /// Does what is wanted. What the client said before that has been carried out.
+    fn attend(&mut self, host: &mut Host<B>, now_ns: u64) -> Then;
+    /// Something may have changed.
+    fn observe(&mut self, host: &Host<B>);
+}
+
+/// Signals, which come through a socket: each of them ends the program.
+#[derive(Debug)]
+pub struct Signals<'s>(pub &'s UnixStream);
+
+impl<B: Backend> Control<B> for Signals<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn attend(&mut self, _: &mut Host<B>, _: u64) -> Then {
+        Then::End
+    }
+
+    fn observe(&mut self, _: &Host<B>) {}
+}
 
 /// Where clients come from.
 #[derive(Debug)]
@@ -135,13 +170,21 @@ fn now_ns() -> u64 {
         .saturating_add(nanoseconds)
 }
 
-/// Serves a device until a signal comes through `signals`, or the only client is gone. A client that leaves replies unread for
-/// `patience` is dropped.
+/// How a device is served.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    /// A client that leaves replies unread for so long is dropped.
+    pub patience: Duration,
+    /// What a line on standard error about the device begins with.
+    pub label: String,
+}
+
+/// Serves a device until whoever controls it ends that, or the only client is gone.
 pub fn serve<B: Backend>(
     host: &mut Host<B>,
     source: Source,
-    signals: &UnixStream,
-    patience: Duration,
+    control: &mut impl Control<B>,
+    manner: Manner,
 ) -> Result<()> {
     let (listener, mut next) = match source {
         Source::Client(fd) => (None, Some(Connection::new(fd))),
@@ -150,11 +193,11 @@ pub fn serve<B: Backend>(
     let mut server = Server {
         host,
         listener,
-        signals,
-        patience_ns: u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX),
+        control,
+        patience_ns: u64::try_from(manner.patience.as_nanos()).unwrap_or(u64::MAX),
         waiting: VecDeque::new(),
         hears_others: true,
-        notices: Notices::new(now_ns()),
+        notices: Notices::new(manner.label, now_ns()),
     };
     loop {
         let connection = match next.take().or_else(|| server.waiting.pop_front()) {
@@ -164,7 +207,7 @@ pub fn serve<B: Backend>(
                 None => return Ok(()),
             },
         };
-        if server.client(connection)? == Left::Signal || server.listener.is_none() {
+        if server.client(connection)? == Left::End || server.listener.is_none() {
             return Ok(());
         }
     }
@@ -180,8 +223,8 @@ fn is_passing(error: &io::Error) -> bool {
 enum Left {
     /// It is gone.
     Client,
-    /// The program is to end.
-    Signal,
+    /// The device is not served any longer.
+    End,
 }
 
 /// What became of a client after some of its messages.
@@ -195,11 +238,11 @@ enum Talk {
     Gone,
 }
 
-struct Server<'s, B: Backend> {
+struct Server<'s, B: Backend, C: Control<B>> {
     host: &'s mut Host<B>,
     /// Absent if the one client was there from the beginning.
     listener: Option<Listener>,
-    signals: &'s UnixStream,
+    control: &'s mut C,
     patience_ns: u64,
     /// Those who came while there was a client, and have said nothing yet.
     waiting: VecDeque<Connection>,
@@ -208,33 +251,47 @@ struct Server<'s, B: Backend> {
     notices: Notices,
 }
 
-impl<B: Backend> Server<'_, B> {
-    /// The first client; none if the program is to end before.
+impl<B: Backend, C: Control<B>> Server<'_, B, C> {
+    /// The first client; none if the device is not to be served any longer.
     fn first(&mut self) -> Result<Option<Connection>> {
         loop {
             let Some(listener) = &self.listener else {
                 return Ok(None);
             };
             let mut files = [
-                PollFd::new(self.signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN),
                 PollFd::new(&listener.socket, PollFlags::IN),
             ];
             wait(&mut files, None)?;
-            if !files[0].revents().is_empty() {
+            let is_wanted = !files[0].revents().is_empty();
+            let come = match files[1].revents().is_empty() {
+                true => None,
+                false => listener.accept()?,
+            };
+            if is_wanted && self.attend() == Then::End {
                 return Ok(None);
             }
-            if let Some(connection) = listener.accept()? {
-                return Ok(Some(connection));
+            if come.is_some() {
+                return Ok(come);
             }
         }
+    }
+
+    /// Does what is wanted of the device beside its client.
+    fn attend(&mut self) -> Then {
+        let then = self.control.attend(self.host, now_ns());
+        self.control.observe(self.host);
+        then
     }
 
     /// Serves one client.
     fn client(&mut self, connection: Connection) -> Result<Left> {
         self.host.connected(now_ns());
+        self.control.observe(self.host);
         self.hears_others = true;
         let left = self.converse(connection);
         self.host.disconnected(now_ns());
+        self.control.observe(self.host);
         left
     }
 
@@ -260,7 +317,7 @@ impl<B: Backend> Server<'_, B> {
                 false => PollFlags::IN,
             };
             let mut files = vec![
-                PollFd::new(self.signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(connection.as_fd(), interest),
             ];
             let others = self.waiting.iter().map(AsFd::as_fd);
@@ -269,19 +326,25 @@ impl<B: Backend> Server<'_, B> {
             files.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             wait(&mut files, timeout)?;
             let mut ready = files.iter().map(|file| !file.revents().is_empty());
-            if ready.next() == Some(true) {
-                return Ok(Left::Signal);
-            }
+            let is_wanted = ready.next() == Some(true);
             let (is_ready, is_somebody_else) = (ready.next(), ready.any(|ready| ready));
             self.host.tick(now_ns());
-            if is_ready == Some(true) || has_message {
-                match self.talk(&mut connection, closes) {
+            if is_ready == Some(true) || has_message || is_wanted {
+                let heard = match is_wanted {
+                    // What was said before comes before. A guest's writes may not have been read yet.
+                    true => self.hear_out(&mut connection, closes),
+                    false => self.talk(&mut connection, closes),
+                };
+                match heard {
                     (Talk::Gone, _) => return Ok(Left::Client),
                     (talk, has_moved) => {
                         closes |= talk == Talk::Closes;
                         give_up_at = give_up_at.filter(|_| !has_moved);
                     }
                 }
+            }
+            if is_wanted && self.attend() == Then::End {
+                return Ok(Left::End);
             }
             let now = now_ns();
             if !connection.is_full() {
@@ -294,6 +357,21 @@ impl<B: Backend> Server<'_, B> {
             }
             if is_somebody_else {
                 self.turn_away(&connection);
+            }
+        }
+    }
+
+    /// Carries out what the client has said by now, as far as it reads the replies.
+    fn hear_out(&mut self, connection: &mut Connection, closes: bool) -> (Talk, bool) {
+        let until = connection.heard().saturating_add(connection.unread());
+        let mut has_moved = false;
+        loop {
+            let before = connection.heard();
+            let (talk, moved) = self.talk(connection, closes);
+            has_moved |= moved;
+            let heard = connection.heard();
+            if talk != Talk::Continue || heard == before || heard >= until {
+                return (talk, has_moved);
             }
         }
     }
@@ -342,6 +420,8 @@ impl<B: Backend> Server<'_, B> {
                     host.message(header, body, descriptors, now, &mut out)
                 });
                 connection.queue(out);
+                // Whoever has the reply finds others to know.
+                self.control.observe(host);
                 if let Some(reason) = host.take_refusal() {
                     self.notices.tell(&format!("refused: {reason}"), now);
                 }

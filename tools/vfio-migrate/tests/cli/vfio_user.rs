@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use vfio_user_device::host::Host as Served;
 use vfio_user_device::instance::{Offer, Wish};
+use vfio_user_device::model::Model;
 use vfio_user_device::serial::SerialCard;
-use vfio_user_device::server::{serve, Source};
+use vfio_user_device::server::{serve, Manner, Signals, Source};
 
 use crate::host::{Host, FIXED};
 
@@ -35,12 +36,16 @@ impl Program {
                 params: params.collect(),
                 ..Wish::default()
             };
-            let served = Offer::new(4).with_values(&wish, |values| {
-                let mut card = Served::new(SerialCard::power_on(&values), values);
-                let source = Source::inherited(OwnedFd::from(listener)).unwrap();
-                serve(&mut card, source, &signals, Duration::from_secs(30)).unwrap();
-            });
-            served.unwrap();
+            let offer = Offer::new(4);
+            let ty = offer.ty();
+            let values = wish.values(&ty).unwrap();
+            let mut card = Served::new(Model::new(SerialCard::power_on(&values), values));
+            let source = Source::inherited(OwnedFd::from(listener)).unwrap();
+            let manner = Manner {
+                patience: Duration::from_secs(30),
+                label: String::new(),
+            };
+            serve(&mut card, source, &mut Signals(&signals), manner).unwrap();
         });
         Self {
             word: format!("vfio-user:{}", socket.display()),

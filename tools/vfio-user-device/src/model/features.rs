@@ -62,7 +62,8 @@ impl<I> Migration<I> {
         std::mem::take(&mut self.is_news).then(|| self.reason.as_str())
     }
 
-    fn refuse(&mut self, reason: std::fmt::Arguments<'_>, errno: u32) -> u32 {
+    /// Keeps the reason of a refusal and hands its number on.
+    pub(super) fn refuse(&mut self, reason: std::fmt::Arguments<'_>, errno: u32) -> u32 {
         self.reason.set(reason);
         self.is_news = true;
         errno
@@ -74,11 +75,10 @@ impl<I> Migration<I> {
         self.chunk = Chunk::new();
     }
 
-    /// The client is gone. A device that had stopped for it works again for the next one.
+    /// Whoever migrated the device is gone. One that had stopped for that works again.
     pub(super) fn close<D: Device<Incoming = I>>(&mut self, device: &mut D) {
         let was_running = self.is_running();
         self.reset(device);
-        self.log = None;
         if !was_running {
             device.resume();
         }

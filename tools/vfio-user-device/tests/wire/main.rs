@@ -18,6 +18,7 @@ mod negotiation;
 mod program;
 mod recorded;
 mod regions;
+mod registry;
 mod several;
 mod states;
 mod transport;
