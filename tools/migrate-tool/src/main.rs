@@ -21,6 +21,7 @@ macro_rules! tests {
 }
 
 mod any_list;
+mod behind;
 mod callout;
 mod capacity;
 mod examples;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     outputs::add(&mut suite);
     protocols::add(&mut suite);
     programs::add(&mut suite);
+    behind::add(&mut suite);
     set_up::add(&mut suite);
     watching::add(&mut suite);
     any_list::add(&mut suite);

@@ -11,7 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 use guest_tests::ktap::Suite;
 use guest_tests::v2_api::check::equal;
 use rustix::event::{poll, PollFd, PollFlags};
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use crate::host::{any, name, run, set, Scratch};
 
@@ -54,6 +54,15 @@ impl Program {
         }
         Ok(program)
     }
+
+    /// Ends it as a service manager does, and waits for that.
+    pub fn terminate(mut self) -> Result<()> {
+        let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
+        pidfd_send_signal(process, Signal::TERM)?;
+        let status = self.0.wait().context("the device program")?;
+        ensure!(status.success(), "the device program ended with {status}");
+        Ok(())
+    }
 }
 
 impl Drop for Program {
@@ -64,7 +73,7 @@ impl Drop for Program {
 }
 
 /// The arguments of a program with a card as this instance.
-fn arguments(instance: &str) -> Result<Vec<String>> {
+pub fn arguments(instance: &str) -> Result<Vec<String>> {
     let program = std::env::current_exe()?.with_file_name("vfio-user-device");
     let program = program.display().to_string();
     let line = run(["command-line", "--json", instance, &program])?
