@@ -313,6 +313,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::drives,
     },
     Scenario {
+        title: "vfio_user_guest_drives_the_drivers_devices_behind_programs",
+        seconds: TWENTY,
+        versions: NEWEST,
+        body: vfio_user::behind::drives,
+    },
+    Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",
         seconds: ONE,
         versions: USUAL,

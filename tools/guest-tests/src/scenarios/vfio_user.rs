@@ -9,7 +9,7 @@
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{bail, ensure, Context, Result};
 use rustix::event::{poll, PollFd, PollFlags};
@@ -26,6 +26,8 @@ use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Interrupt;
 use crate::mdev::MdevType;
+
+pub mod behind;
 
 /// The text with the commands.
 const TEXT: &str = include_str!("../../../../Documentation/vfio-user.rst");
@@ -59,7 +61,9 @@ fn commands(name: &str) -> Result<Vec<String>> {
 }
 
 /// What the text's commands stand in.
+#[derive(Clone)]
 struct Shell {
+    /// An instance of the driver's: the source of what is loaded by a program, and what is behind a program's socket.
     source: String,
     program: String,
     path: String,
@@ -81,9 +85,10 @@ impl Shell {
         })
     }
 
-    fn variables(&self) -> [(&str, &str); 3] {
+    fn variables(&self) -> [(&str, &str); 4] {
         [
             ("source", self.source.as_str()),
+            ("instance", self.source.as_str()),
             ("program", self.program.as_str()),
             ("PATH", self.path.as_str()),
         ]
@@ -112,16 +117,19 @@ impl Shell {
     }
 }
 
-/// The program, serving a card.
-struct Device(Child);
+/// The program, serving a device.
+struct Device {
+    child: Child,
+    /// Where.
+    socket: PathBuf,
+}
 
 impl Device {
     /// Starts it, and waits until it takes clients.
-    fn start(shell: &Shell, command: &str) -> Result<Self> {
-        let socket = Path::new(SOCKET);
-        ensure!(!socket.exists(), "{SOCKET} is there already");
+    fn start(shell: &Shell, command: &str, socket: &str) -> Result<Self> {
+        ensure!(!Path::new(socket).exists(), "{socket} is there already");
         ensure!(
-            command.ends_with(&format!("--socket-path {SOCKET}")),
+            command.ends_with(&format!("--socket-path {socket}")),
             "{command} makes another socket"
         );
         // It tells as a service manager wants to be told.
@@ -130,8 +138,11 @@ impl Device {
         // In the shell's place: what is to be ended is the program.
         let mut command = shell.command(&format!("exec {command}"));
         command.env("NOTIFY_SOCKET", &name).stderr(Stdio::piped());
-        let mut device = Self(command.spawn().context("sh")?);
-        let ended = pidfd_open(Pid::from_child(&device.0), PidfdFlags::empty())?;
+        let mut device = Self {
+            child: command.spawn().context("sh")?,
+            socket: PathBuf::from(socket),
+        };
+        let ended = pidfd_open(Pid::from_child(&device.child), PidfdFlags::empty())?;
         let mut files = [
             PollFd::new(&ready, PollFlags::IN),
             PollFd::new(&ended, PollFlags::IN),
@@ -139,29 +150,35 @@ impl Device {
         poll(&mut files, None).context("poll")?;
         if files[0].revents().is_empty() {
             let mut said = String::new();
-            let stderr = device.0.stderr.as_mut().context("its standard error")?;
+            let stderr = device.child.stderr.as_mut().context("its standard error")?;
             stderr.read_to_string(&mut said)?;
             bail!("the program ended: {said}");
         }
-        ensure!(socket.exists(), "it is ready without {SOCKET}");
+        // The next one is told by a socket of its own.
+        std::fs::remove_file(&name).context("the socket to be told on")?;
+        ensure!(device.socket.exists(), "it is ready without {socket}");
         Ok(device)
     }
 
-    /// Ends it as a service manager does.
-    fn terminate(mut self) -> Result<ExitStatus> {
-        let process = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
+    /// Ends it as a service manager does: without an error, and its socket goes.
+    fn terminate(mut self) -> Result<()> {
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())?;
         pidfd_send_signal(process, Signal::TERM)?;
-        self.0.wait().context("the program")
+        let status = self.child.wait().context("the program")?;
+        ensure!(status.success(), "the program ended with {status}");
+        let socket = self.socket.display();
+        ensure!(!self.socket.exists(), "the program left {socket}");
+        Ok(())
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
         // The socket goes with a program that ends by itself, and stays where one is killed.
-        if let Ok(None) = self.0.try_wait() {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-            let _ = std::fs::remove_file(SOCKET);
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = std::fs::remove_file(&self.socket);
         }
     }
 }
@@ -221,7 +238,7 @@ pub fn drives(version: Version) -> Outcome {
     offers(&shell)?;
 
     let start = commands("start")?.pop().context("no command")?;
-    let device = Device::start(&shell, &start)?;
+    let device = Device::start(&shell, &start, SOCKET)?;
     moves_states(&shell)?;
     let monitor = block("monitor")?;
     let view = View {
@@ -240,10 +257,7 @@ pub fn drives(version: Version) -> Outcome {
         diag!("{name}: {reports:?}");
         machine.quit(&[UNMASK_REFUSED])?;
     }
-    let status = device.terminate()?;
-    ensure!(status.success(), "the program ended with {status}");
-    ensure!(!Path::new(SOCKET).exists(), "the program left its socket");
-    Ok(())
+    device.terminate()
 }
 
 #[cfg(test)]
