@@ -68,6 +68,11 @@ pub trait Device: Migratable<Error = u32> {
     fn set_time(&mut self, now_ns: u64);
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
     fn wake_after_ns(&self) -> Option<u64>;
+    /// A register of one byte, by region and offset, whose reading has no effect at any time, if there is one. A monitor that has
+    /// raised the device's interrupt takes it back when a register is read.
+    fn idle_register(&self) -> Option<(u32, u64)> {
+        None
+    }
 }
 
 /// The accesses that a bus makes of `len` bytes from `offset` on: each the largest that starts at a multiple of its size.

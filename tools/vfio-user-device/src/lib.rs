@@ -16,6 +16,8 @@
 //! | [`connection`] | messages and descriptors on a socket |
 //! | [`notice`] | what is told of it on standard error |
 //! | [`registry`] | many devices in one program |
+//! | [`bus`] | the devices on a D-Bus, for management tools and for QEMU |
+//! | [`replay`] | configuration space as commands for QEMU's monitor |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
 //! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
@@ -24,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod bus;
 pub mod connection;
 pub mod device;
 mod feature;
@@ -35,5 +38,6 @@ pub mod memory;
 pub mod model;
 pub mod notice;
 pub mod registry;
+pub mod replay;
 pub mod serial;
 pub mod server;

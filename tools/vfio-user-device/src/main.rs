@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+mod on_bus;
+
 use anyhow::{anyhow, ensure, Context, Error, Result};
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
@@ -32,12 +34,14 @@ Examples:
   vfio-user-device --print-migration-info-json
   vfio-user-device --socket-path /run/card.sock --m-num-ports=2
   vfio-user-device --socket-path /run/card.sock --backend vfio:/sys/bus/mdev/devices/UUID
+  vfio-user-device --socket-path /run/card.sock --dbus-address unix:path=/run/bus --dbus-vmstate-id card0
   vfio-migrate check UUID ./vfio-user-device
   vfio-migrate command-line UUID ./vfio-user-device
 
 One client at a time; who comes meanwhile is told that the device is busy. It keeps its state when a client
 goes. It ends on SIGTERM, or when the only client goes if --fd is a connection. Why a migration was refused
-is told on standard error.
+is told on standard error. With --dbus-address it is an object on a bus, too; with --dbus-vmstate-id, QEMUs
+that have an object dbus-vmstate there carry its state in their migrations.
 
 Exit status: 0 ended on SIGTERM, SIGINT or with its only client; 1 the device cannot be made.";
 
@@ -69,6 +73,7 @@ fn command() -> Command {
                 .value_name("vfio:PATH")
                 .help("Serve this device of the kernel: /sys/bus/mdev/devices/UUID, /dev/vfio/devices/vfioN or /dev/vfio/GROUP"),
         )
+        .args(on_bus::arguments())
         .arg(
             Arg::new("print")
                 .long("print-migration-info-json")
@@ -192,6 +197,9 @@ fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> 
     if matches.get_flag("print") {
         return print(&offer.information());
     }
+    if let Some(place) = on_bus::Wanted::of(matches)? {
+        return on_bus::serve(matches, offer, &values, place);
+    }
     let card = SerialCard::power_on(&values);
     serve_clients(matches, || Ok(Model::new(card, values)))
 }
@@ -229,11 +237,7 @@ fn print(information: &str) -> Result<()> {
 /// Serves what is made to those who come by the socket.
 fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result<B>) -> Result<()> {
     // Before there is a socket: whoever sees it may send a signal.
-    let (signals, sender) = UnixStream::pair().context("no pipe for signals")?;
-    for signal in [SIGTERM, SIGINT] {
-        let sender = sender.try_clone().context("no pipe for signals")?;
-        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
-    }
+    let signals = signals()?;
     raise_descriptor_limit();
     let backend = make()?;
     let source = match (
@@ -249,14 +253,28 @@ fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result
         (None, None) => return Ok(()),
     };
     tell_ready();
-    let patience = matches.get_one::<u64>("client-patience").copied();
-    let patience = Duration::from_secs(patience.unwrap_or(30));
     let manner = Manner {
-        patience,
+        patience: patience(matches),
         label: String::new(),
     };
     let mut host = Host::new(backend);
     serve(&mut host, source, &mut Signals(&signals), manner)
+}
+
+/// Readable when the program is to end.
+fn signals() -> Result<UnixStream> {
+    let (signals, sender) = UnixStream::pair().context("no pipe for signals")?;
+    for signal in [SIGTERM, SIGINT] {
+        let sender = sender.try_clone().context("no pipe for signals")?;
+        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
+    }
+    Ok(signals)
+}
+
+/// How long a client may leave replies unread.
+fn patience(matches: &ArgMatches) -> Duration {
+    let patience = matches.get_one::<u64>("client-patience").copied();
+    Duration::from_secs(patience.unwrap_or(30))
 }
 
 /// A descriptor that whoever started the program left open.

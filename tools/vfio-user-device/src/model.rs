@@ -21,7 +21,7 @@ mod features;
 mod owner;
 
 use features::Migration;
-pub use owner::{Owner, Purpose, Refusal, SessionName};
+pub use owner::{Owner, Purpose, Refusal, SessionName, View};
 
 /// A device model, and what its client has set up.
 pub struct Model<'v, D: Device> {

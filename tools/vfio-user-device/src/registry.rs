@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::instance::Offer;
-use crate::model::Purpose;
+use crate::model::{Purpose, View};
 
 mod describe;
 mod error;
@@ -198,6 +198,11 @@ impl Registry {
         let handle = self.handle(name)?;
         let session = handle.ask(|answer| Wanted::Begin(Purpose::Load, answer))?;
         Ok(Loading::new(handle, session))
+    }
+
+    /// What a device's monitor has a copy of.
+    pub fn view(&self, name: &str) -> Result<View, Error> {
+        self.handle(name)?.ask(Wanted::View)
     }
 
     /// Learns of what changes from now on.

@@ -91,6 +91,11 @@ impl Device for SerialCard {
     fn wake_after_ns(&self) -> Option<u64> {
         self.0.timeout_ns()
     }
+
+    /// The scratch register of the first port.
+    fn idle_register(&self) -> Option<(u32, u64)> {
+        Some((0, 7))
+    }
 }
 
 impl session::Device for SerialCard {

@@ -2,10 +2,12 @@
 
 //! The machine's root file system: several cpio archives in one file.
 //!
-//! The first hold what comes from packages: BusyBox, mdevctl and udev, and each QEMU in an archive of its own. They are kept in the
+//! The first hold what comes from packages: BusyBox, mdevctl and udev, a D-Bus daemon, and each QEMU in an
+//! archive of its own. They are kept in the
 //! cache under names made from their content's sizes and times. The last holds what is being tested and is written anew for every run.
 
 pub mod cpio;
+mod dbus;
 mod mdevctl;
 pub mod qemu;
 mod udev;
@@ -80,6 +82,9 @@ pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result
     if wanted(qemu::INSTALLED) {
         archives.push(installed_qemu(&cache)?);
     }
+    if wanted(dbus::WITH) {
+        archives.push(dbus_archive(&cache)?);
+    }
     for tree in env
         .qemu_trees
         .0
@@ -139,6 +144,19 @@ fn installed_qemu(cache: &Path) -> Result<Kept> {
     keep(cache, &name, &wrapper, &files, |archive| {
         add_files(archive, &files)?;
         archive.text(qemu::STARTER, 0o755, &wrapper)?;
+        Ok(())
+    })
+}
+
+/// That of the D-Bus daemon.
+fn dbus_archive(cache: &Path) -> Result<Kept> {
+    let (files, starters) = (dbus::files()?, dbus::starters());
+    let scripts: String = starters.iter().map(|(_, script)| script.as_str()).collect();
+    keep(cache, "dbus", &scripts, &files, |archive| {
+        add_files(archive, &files)?;
+        for (place, script) in &starters {
+            archive.text(place, 0o755, script)?;
+        }
         Ok(())
     })
 }

@@ -13,7 +13,7 @@ use vfio_user_protocol::refusal::errno::{EBUSY, EIO, ENODEV, ENOMEM};
 
 use super::Model;
 use crate::backend::Backend;
-use crate::device::Device;
+use crate::device::{accesses, Device, CONFIG_REGION};
 
 /// Who migrates a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,15 @@ pub enum Purpose {
 /// The name of a session, which no other one of the device has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionName(u64);
+
+/// What a monitor has a copy of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Configuration space.
+    pub config: Vec<u8>,
+    /// Region and offset of a register whose reading has no effect, if there is one.
+    pub idle: Option<(u32, u64)>,
+}
 
 /// Why a remote call was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +160,35 @@ impl<'v, D: Device> Model<'v, D> {
             self.migration.write(values, device, bytes)
         });
         self.answer(loaded)
+    }
+
+    /// Puts what was loaded into effect, and leaves the device stopped; the session goes on. An error ends it: the device runs as it
+    /// was.
+    pub fn put_into_effect(&mut self, session: SessionName, system_ns: u64) -> Result<(), Refusal> {
+        let put = self.is_in(session).and_then(|()| {
+            let reached = self.set_state(State::Stop.as_u32(), system_ns);
+            if reached.is_err() {
+                self.give_up(system_ns);
+            }
+            reached
+        });
+        self.answer(put)
+    }
+
+    /// What a monitor has a copy of: configuration space, and where a register can be read without an effect.
+    pub fn view(&mut self) -> View {
+        let size = self.device.region(CONFIG_REGION).size;
+        let mut config = vec![0; usize::try_from(size).unwrap_or(0)];
+        for part in accesses(CONFIG_REGION, 0, config.len()) {
+            let at = part.start as u64;
+            if let Some(bytes) = config.get_mut(part) {
+                self.device.read(CONFIG_REGION, at, bytes);
+            }
+        }
+        View {
+            config,
+            idle: self.device.idle_register(),
+        }
     }
 
     /// Ends a session as intended: what was loaded is put into effect. The device runs again; as it was, if that is refused.

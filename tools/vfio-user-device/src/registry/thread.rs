@@ -15,7 +15,7 @@ use super::watch::{drain, event_file, signal};
 use super::{lock, DeviceInfo, Endpoint, Error, Event, NewDevice, Shared, SourceList};
 use crate::device::Device;
 use crate::host::Host;
-use crate::model::{Model, Purpose, Refusal, SessionName};
+use crate::model::{Model, Purpose, Refusal, SessionName, View};
 use crate::notice::line;
 use crate::serial::SerialCard;
 use crate::server::{serve, Control, Manner, Source, Then};
@@ -41,10 +41,14 @@ pub(super) enum Wanted {
     Saved(SessionName, usize, Answer<Vec<u8>>),
     /// The next bytes of a state are there.
     Load(SessionName, Vec<u8>, Answer<()>),
+    /// What was loaded is to be put into effect, and the device to stay stopped.
+    Settle(SessionName, Answer<()>),
+    /// What a monitor has a copy of.
+    View(Answer<View>),
     /// The end of a session.
     Finish(SessionName, Answer<()>),
     /// The end of a session that came to nothing.
-    Abandon(SessionName),
+    Abandon(SessionName, Answer<()>),
 }
 
 /// What those who are not its thread have of a device.
@@ -301,11 +305,22 @@ impl<'t, D: Device> Inbox<'t, D> {
                 let loaded = host.backend_mut().next_loaded(session, &bytes);
                 self.answer(host, &answer, loaded);
             }
+            Wanted::Settle(session, answer) => {
+                let put = host.backend_mut().put_into_effect(session, now_ns);
+                self.answer(host, &answer, put);
+            }
+            Wanted::View(answer) => {
+                let view = host.backend_mut().view();
+                self.answer(host, &answer, Ok(view));
+            }
             Wanted::Finish(session, answer) => {
                 let finished = host.backend_mut().finish(session, now_ns);
                 self.answer(host, &answer, finished);
             }
-            Wanted::Abandon(session) => host.backend_mut().abandon(session, now_ns),
+            Wanted::Abandon(session, answer) => {
+                host.backend_mut().abandon(session, now_ns);
+                self.answer(host, &answer, Ok(()));
+            }
         }
         Then::GoOn
     }

@@ -30,7 +30,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if !self.is_over {
-            self.device.tell(Wanted::Abandon(self.name));
+            // Whoever is told of an error finds the device as it was.
+            let name = self.name;
+            let _ = self.device.ask(|answer| Wanted::Abandon(name, answer));
         }
     }
 }
@@ -100,6 +102,13 @@ impl Loading {
                 .ask(|answer| Wanted::Load(name, piece, answer))?;
         }
         Ok(())
+    }
+
+    /// Puts what was loaded into effect, and leaves the device stopped until the session ends, which nothing is refused for any more.
+    /// A stream that was refused, or is not complete, changes nothing and ends the session.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        let name = self.0.name;
+        self.0.device.ask(|answer| Wanted::Settle(name, answer))
     }
 
     /// Puts what was loaded into effect, and lets the device run. A stream that was refused, or is not complete, changes nothing.

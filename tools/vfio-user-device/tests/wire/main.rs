@@ -5,6 +5,7 @@
 //! Hostile clients come in kinds, which the tests have in their names: `k07_…` is what kind 7 does. Kind 32 is a state that no
 //! client can bring about, and so a test of `host`. Kind 40 is missing, as there is no control socket.
 
+mod bus;
 mod client;
 mod coming_and_going;
 mod command_line;

@@ -35,16 +35,30 @@ impl Program {
 
     /// Starts it with these arguments and this standard error.
     pub fn with_stderr(arguments: &[&str], stderr: Stdio) -> Self {
+        Self::with(arguments, |command| {
+            command.stderr(stderr);
+        })
+    }
+
+    fn with(arguments: &[&str], more: impl FnOnce(&mut Command)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("device.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let mut command = command();
-        command.args(["--fd", "3"]).args(arguments).stderr(stderr);
+        command.args(["--fd", "3"]).args(arguments);
+        more(&mut command);
         Self {
             child: with_fd(command, listener.into()),
             socket,
             _directory: directory,
         }
+    }
+
+    /// Starts it with these arguments. It says on a socket when clients may come.
+    pub fn told(arguments: &[&str], ready: &Path) -> Self {
+        Self::with(arguments, |command| {
+            command.env("NOTIFY_SOCKET", ready).stderr(Stdio::null());
+        })
     }
 
     /// A connection on which nothing was said.

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The one device of a command line, on a bus.
+
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use anyhow::{anyhow, Context, Result};
+use clap::{Arg, ArgMatches};
+use migration::model::Values;
+use migration::value::Param;
+use rustix::event::{poll, PollFd, PollFlags};
+use vfio_user_device::bus::{Bus, Place, NAME};
+use vfio_user_device::instance::Offer;
+use vfio_user_device::registry::{
+    DeviceName, Endpoint, NewDevice, Registry, Settings, Subscription,
+};
+
+/// What a device is called that QEMU does not carry.
+const UNCARRIED: &str = "device";
+
+/// The options.
+pub fn arguments() -> [Arg; 3] {
+    [
+        Arg::new("dbus-address")
+            .long("dbus-address")
+            .value_name("ADDRESS")
+            .conflicts_with("backend")
+            .help("Be on the bus of this address, as in unix:path=/run/bus"),
+        Arg::new("dbus-name")
+            .long("dbus-name")
+            .value_name("NAME")
+            .requires("dbus-address")
+            .default_value(NAME)
+            .help("The name that the program has there"),
+        Arg::new("dbus-vmstate-id")
+            .long("dbus-vmstate-id")
+            .value_name("ID")
+            .requires("dbus-address")
+            .help("Have QEMU's dbus-vmstate carry the device's state under this name"),
+    ]
+}
+
+/// What is wanted of a bus.
+pub struct Wanted {
+    place: Place,
+    device: DeviceName,
+}
+
+impl Wanted {
+    /// What a command line wants, if it does.
+    pub fn of(matches: &ArgMatches) -> Result<Option<Self>> {
+        let text = |id: &str| matches.get_one::<String>(id).cloned();
+        let Some(address) = text("dbus-address") else {
+            return Ok(None);
+        };
+        let id = text("dbus-vmstate-id");
+        let carries = id.is_some();
+        let device = DeviceName::try_from(id.unwrap_or_else(|| UNCARRIED.to_string()));
+        let device = device.map_err(|error| anyhow!("--dbus-vmstate-id: {error}"))?;
+        let place = Place {
+            address,
+            name: text("dbus-name").unwrap_or_else(|| NAME.to_string()),
+            manages: false,
+            carries,
+        };
+        Ok(Some(Self { place, device }))
+    }
+}
+
+/// Serves a card of these values until a signal comes, or its only client is gone.
+pub fn serve(
+    matches: &ArgMatches,
+    offer: &Offer,
+    values: &Values<'_>,
+    wanted: Wanted,
+) -> Result<()> {
+    // Before there is a socket: whoever sees it may send a signal.
+    let signals = super::signals()?;
+    super::raise_descriptor_limit();
+    let endpoint = match (
+        matches.get_one::<PathBuf>("socket-path"),
+        matches.get_one::<RawFd>("fd"),
+    ) {
+        (Some(path), _) => Endpoint::Path(path.clone()),
+        (None, Some(number)) => {
+            let fd = super::inherited(*number).with_context(|| format!("--fd {number}"))?;
+            Endpoint::Fd(fd)
+        }
+        // One of them is required.
+        (None, None) => return Ok(()),
+    };
+    let registry = Registry::new(Settings {
+        offer: offer.clone(),
+        patience: super::patience(matches),
+    });
+    let param = |param: Param<'_>| (param.name.to_string(), param.value.into());
+    let device = NewDevice {
+        name: wanted.device,
+        model: None,
+        version: None,
+        params: values.all().map(param).collect(),
+        endpoint,
+    };
+    let subscription = registry.subscribe()?;
+    registry.add(device)?;
+    let served = Bus::connect(&registry, wanted.place).context("--dbus-address");
+    let served = served.and_then(|bus| {
+        super::tell_ready();
+        wait(&registry, &subscription, &signals)?;
+        drop(bus);
+        Ok(())
+    });
+    registry.clear();
+    served
+}
+
+/// Waits until a signal comes, or the device is gone.
+fn wait(registry: &Registry, subscription: &Subscription, signals: &UnixStream) -> Result<()> {
+    while !registry.list().is_empty() {
+        let mut files = [
+            PollFd::new(signals, PollFlags::IN),
+            PollFd::new(subscription, PollFlags::IN),
+        ];
+        // Nothing that interrupts it is an event.
+        let _ = poll(&mut files, None);
+        if !files[0].revents().is_empty() {
+            break;
+        }
+        while subscription.take().is_some() {}
+    }
+    Ok(())
+}
