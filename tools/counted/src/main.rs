@@ -8,6 +8,7 @@
 //! counted OPERATION...     those
 //! counted --profile OPERATION SUBJECT
 //!                          one call of it, between marks, when told to on standard input
+//! counted --example-server what a row is compared with; the program starts itself so
 //! ```
 //!
 //! Exit status: 0, or 1 if something could not be counted or two counts of it do not agree.
@@ -18,6 +19,7 @@ mod migration;
 mod operations;
 mod profile;
 mod report;
+mod socket;
 
 use std::process::ExitCode;
 
@@ -69,19 +71,27 @@ fn run(report: Report) -> Result<()> {
         operations::add(&report, &subject)?;
         migration::add(&report, &subject)?;
     }
+    socket::add(&report)?;
     operations::many(&report)?;
     report.end()
 }
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if arguments == [socket::OPTION] {
+        return ended(socket::serve());
+    }
     let report = match arguments.as_slice() {
         [option, operation, subject] if option == "--profile" => {
             Report::of_one(operation.clone(), subject.clone())
         }
         _ => Report::new(arguments),
     };
-    match run(report) {
+    ended(run(report))
+}
+
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("counted: {error:#}");

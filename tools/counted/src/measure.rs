@@ -11,6 +11,7 @@
 
 use anyhow::Result;
 use nix::poll::{poll, PollTimeout};
+use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, ClockId};
 
 /// Loops of each length.
@@ -23,11 +24,17 @@ const TOLERANCE: f64 = 0.02;
 /// The same where others have to be waited for between the calls: how they are woken differs a little from count to count.
 const SETTLED_TOLERANCE: f64 = 0.05;
 
+/// The same where another process takes turns with this one: who is let go first when one wakes the other differs from loop to loop.
+const TURNS_TOLERANCE: f64 = 0.05;
+
 /// Instructions that are no error in any case: reading the clock.
 const SLACK: f64 = 2_000.0;
 
 /// Instructions that a loop has at least, so that what surrounds it does not matter.
 const WORTH_COUNTING: f64 = 300_000.0;
+
+/// The same where another process takes turns with this one.
+const WORTH_COUNTING_TURNS: f64 = 3_000_000.0;
 
 /// What a call costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,14 +49,14 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn of(counts: [Count; 2]) -> Self {
+    fn of(counts: [Count; 2], tolerance: f64) -> Self {
         let [first, second] = counts.map(|count| count.of_call);
         let instructions = first.min(second);
         Self {
             instructions,
             spread: (first - second).abs() / instructions,
             proportional: counts.iter().all(|count| count.proportional),
-            tolerance: TOLERANCE,
+            tolerance,
         }
     }
 
@@ -83,10 +90,10 @@ struct Count {
 
 impl Count {
     /// By a loop of `calls` and one of twice as many.
-    fn of_loops(calls: u32, [simple, double]: [f64; 2]) -> Self {
+    fn of_loops(calls: u32, [simple, double]: [f64; 2], tolerance: f64) -> Self {
         Self {
             of_call: (double - simple) / f64::from(calls),
-            proportional: (double - 2.0 * simple).abs() <= TOLERANCE * double + SLACK,
+            proportional: (double - 2.0 * simple).abs() <= tolerance * double + SLACK,
         }
     }
 }
@@ -96,39 +103,54 @@ impl Count {
 /// # Errors
 /// If a call fails.
 pub fn count(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
-    // What is done once, such as faulting memory in, is not the call.
-    let calls = enough(&mut call)?;
-    Ok(Figure::of([
-        once(calls, &mut call)?,
-        once(calls, &mut call)?,
-    ]))
+    let timed = |calls| timed(own_time, calls, &mut call);
+    count_timed(timed, WORTH_COUNTING, TOLERANCE)
 }
 
-/// How many calls make a loop.
-fn enough(call: &mut impl FnMut() -> Result<()>) -> Result<u32> {
+/// Counts one kind of call that this process and another one make together, by a clock of what both had.
+///
+/// # Errors
+/// If a call fails.
+pub fn count_turns(
+    clock: impl Fn() -> Result<f64>,
+    mut call: impl FnMut() -> Result<()>,
+) -> Result<Figure> {
+    let timed = |calls| timed(&clock, calls, &mut call);
+    count_timed(timed, WORTH_COUNTING_TURNS, TURNS_TOLERANCE)
+}
+
+fn count_timed(
+    mut timed: impl FnMut(u32) -> Result<f64>,
+    worth: f64,
+    tolerance: f64,
+) -> Result<Figure> {
+    // What is done once, such as faulting memory in, is not the call.
     let mut calls = 4;
-    while timed(calls, call)? < WORTH_COUNTING {
+    while timed(calls)? < worth {
         calls *= 2;
     }
-    Ok(calls)
-}
-
-fn once(calls: u32, call: &mut impl FnMut() -> Result<()>) -> Result<Count> {
-    let mut least = [f64::INFINITY; 2];
-    for _ in 0..LOOPS {
-        for (least, calls) in least.iter_mut().zip([calls, 2 * calls]) {
-            *least = least.min(timed(calls, call)?);
+    let mut once = || -> Result<Count> {
+        let mut least = [f64::INFINITY; 2];
+        for _ in 0..LOOPS {
+            for (least, calls) in least.iter_mut().zip([calls, 2 * calls]) {
+                *least = least.min(timed(calls)?);
+            }
         }
-    }
-    Ok(Count::of_loops(calls, least))
+        Ok(Count::of_loops(calls, least, tolerance))
+    };
+    Ok(Figure::of([once()?, once()?], tolerance))
 }
 
-fn timed(calls: u32, call: &mut impl FnMut() -> Result<()>) -> Result<f64> {
-    let start = own_time()?;
+fn timed(
+    clock: impl Fn() -> Result<f64>,
+    calls: u32,
+    call: &mut impl FnMut() -> Result<()>,
+) -> Result<f64> {
+    let start = clock()?;
     for _ in 0..calls {
         call()?;
     }
-    Ok(own_time()? - start)
+    Ok(clock()? - start)
 }
 
 /// Lets everybody else do what there is to do.
@@ -140,7 +162,12 @@ pub fn settle() -> Result<()> {
 /// How much time this thread had so far, in nanoseconds.
 pub fn own_time() -> Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
-    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
+    Ok(nanoseconds(time))
+}
+
+/// A time as a number of nanoseconds.
+pub fn nanoseconds(time: TimeSpec) -> f64 {
+    time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64
 }
 
 /// The exponent `e` of `cost = c * n^e` that fits best, by least squares of the logarithms: 0 for a cost that does not depend on `n`.
@@ -160,19 +187,21 @@ mod tests {
 
     #[test]
     fn the_cost_is_the_difference_and_what_surrounds_a_loop_is_not_in_it() {
-        let count = Count::of_loops(1000, [500_100.0, 1_000_100.0]);
+        let count = Count::of_loops(1000, [500_100.0, 1_000_100.0], TOLERANCE);
         assert_eq!(count.of_call, 500.0);
         assert!(count.proportional);
     }
 
     #[test]
     fn a_loop_that_holds_something_else_and_counts_that_differ_are_doubtful() {
-        let good = Count::of_loops(1000, [500_000.0, 1_000_000.0]);
-        let off = Count::of_loops(1000, [510_000.0, 1_022_000.0]);
-        let other = Count::of_loops(1000, [600_000.0, 1_000_000.0]);
-        assert_eq!(Figure::of([good, good]).doubt(), None);
-        assert!(Figure::of([good, off]).doubt().is_some());
-        assert!(Figure::of([good, other]).doubt().is_some());
+        let of = |loops| Count::of_loops(1000, loops, TOLERANCE);
+        let figure = |counts| Figure::of(counts, TOLERANCE);
+        let good = of([500_000.0, 1_000_000.0]);
+        let off = of([510_000.0, 1_022_000.0]);
+        let other = of([600_000.0, 1_000_000.0]);
+        assert_eq!(figure([good, good]).doubt(), None);
+        assert!(figure([good, off]).doubt().is_some());
+        assert!(figure([good, other]).doubt().is_some());
     }
 
     #[test]

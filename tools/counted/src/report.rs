@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
 
-use crate::measure::{count, settle, Figure};
+use crate::measure::{count, count_turns, settle, Figure};
 use crate::profile::once;
 
 /// A figure, as it is printed: a line of JSON each.
@@ -119,6 +119,21 @@ impl Report {
             return Ok(());
         }
         let figure = count(call).with_context(|| format!("{operation}, {subject}"))?;
+        self.figure(operation, subject, &figure)
+    }
+
+    /// Counts an operation that this process and another one make together, by a clock of what both had, if it was asked for.
+    pub fn turns_row(
+        &self,
+        operation: &str,
+        subject: &str,
+        clock: impl Fn() -> Result<f64>,
+        mut call: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if !self.is_wanted(operation) || self.profiles(subject, &mut call)? {
+            return Ok(());
+        }
+        let figure = count_turns(clock, call).with_context(|| format!("{operation}, {subject}"))?;
         self.figure(operation, subject, &figure)
     }
 
