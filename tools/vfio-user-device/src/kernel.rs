@@ -13,19 +13,22 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 
+use ::migration::fsm::State;
 use rustix::io::{pread, pwrite};
 use vfio_uapi::{Device, Dma};
 use vfio_user_protocol::feature::Feature;
-use vfio_user_protocol::refusal::errno::{EINVAL, EIO, ENODEV};
+use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL, EIO, ENODEV};
 use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, SetIrqs};
 
 use crate::backend::{Backend, Info, IrqInfo};
 use crate::device::Region;
 use crate::memory::Memory;
+use crate::model::Owner;
 
 mod describe;
 mod irqs;
 mod migration;
+mod remote;
 mod target;
 
 use describe::Description;
@@ -42,6 +45,10 @@ pub struct Kernel {
     reason: String,
     /// Whether nobody has been told of that yet.
     is_news: bool,
+    /// Who has taken the device out of RUNNING.
+    owner: Option<Owner>,
+    /// Sessions of remote calls so far.
+    sessions: u64,
 }
 
 /// What a client has set up.
@@ -50,6 +57,8 @@ struct Open {
     /// Through which the state goes. Closed before the device.
     data: Option<Data>,
     device: Device,
+    /// The state that the driver was last found in.
+    state: State,
     description: Description,
     /// The ranges that the client named.
     memory: Memory,
@@ -76,6 +85,8 @@ impl Kernel {
             open: None,
             reason: String::new(),
             is_news: false,
+            owner: None,
+            sessions: 0,
         };
         match kernel.claim() {
             Ok(()) => {
@@ -95,6 +106,21 @@ impl Kernel {
         self.reason = reason;
         self.is_news = true;
         errno
+    }
+
+    /// What its bus calls the device.
+    pub fn name(&self) -> &str {
+        self.target.name()
+    }
+
+    /// Back to power-on state, which ends whoever's session there is.
+    fn reset_device(&mut self) -> Result<(), u32> {
+        let open = self.open()?;
+        open.device.reset().map_err(number)?;
+        open.data = None;
+        open.state = State::Running;
+        self.owner = None;
+        Ok(())
     }
 
     fn description(&self) -> Option<&Description> {
@@ -117,6 +143,7 @@ impl Backend for Kernel {
         self.open = Some(Open {
             data: None,
             device,
+            state: State::Running,
             description,
             memory: Memory::default(),
             mapped: BTreeSet::new(),
@@ -127,6 +154,7 @@ impl Backend for Kernel {
     /// Closes the device. The kernel ends what was set up with it.
     fn disconnected(&mut self, _system_ns: u64) {
         self.open = None;
+        self.owner = None;
     }
 
     fn tell_time(&mut self, _system_ns: u64) {}
@@ -267,10 +295,7 @@ impl Backend for Kernel {
 
     /// The driver is in `RUNNING` then, and a session is over.
     fn reset(&mut self, _system_ns: u64) -> Result<(), u32> {
-        let open = self.open()?;
-        open.device.reset().map_err(number)?;
-        open.data = None;
-        Ok(())
+        self.reset_device()
     }
 
     fn feature(
@@ -283,14 +308,19 @@ impl Backend for Kernel {
     }
 
     fn saved(&mut self, most: usize) -> Result<Vec<u8>, u32> {
+        self.may_migrate(Owner::Client)?;
         self.read_state(most)
     }
 
     fn load(&mut self, bytes: &[u8]) -> Result<(), u32> {
+        self.may_migrate(Owner::Client)?;
         self.write_state(bytes)
     }
 
     fn precopy_left(&self) -> Result<(u64, u64), u32> {
+        if self.owner == Some(Owner::Remote) {
+            return Err(EBUSY);
+        }
         match self.open.as_ref().and_then(|open| open.data.as_ref()) {
             Some(Data::Saved(file)) => {
                 let left = file.precopy_info().map_err(number)?;

@@ -9,6 +9,7 @@
 //! | [`instance`] | the card that a command line asks for, and what the program offers |
 //! | [`host`] | a device and its one client: requests in, replies out |
 //! | [`backend`] | what is behind the socket, as the protocol sees it |
+//! | [`remote`] | and what else remote calls want of it |
 //! | [`model`] | a device model there |
 //! | [`kernel`] | a device of the kernel there |
 //! | [`irq`] | how interrupts are told |
@@ -38,6 +39,7 @@ pub mod memory;
 pub mod model;
 pub mod notice;
 pub mod registry;
+pub mod remote;
 pub mod replay;
 pub mod serial;
 pub mod server;

@@ -198,7 +198,7 @@ fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> 
         return print(&offer.information());
     }
     if let Some(place) = on_bus::Wanted::of(matches)? {
-        return on_bus::serve(matches, offer, &values, place);
+        return on_bus::serve_model(matches, offer, &values, place);
     }
     let card = SerialCard::power_on(&values);
     serve_clients(matches, || Ok(Model::new(card, values)))
@@ -222,6 +222,9 @@ fn start_kernel(matches: &ArgMatches, wish: &Wish, target: Target) -> Result<()>
     );
     if matches.get_flag("print") {
         return print(&target.information()?);
+    }
+    if let Some(place) = on_bus::Wanted::of(matches)? {
+        return on_bus::serve_kernel(matches, target, place);
     }
     serve_clients(matches, || Kernel::new(target).map_err(Error::msg))
 }

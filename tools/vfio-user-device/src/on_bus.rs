@@ -13,8 +13,9 @@ use migration::value::Param;
 use rustix::event::{poll, PollFd, PollFlags};
 use vfio_user_device::bus::{Bus, Place, NAME};
 use vfio_user_device::instance::Offer;
+use vfio_user_device::kernel::Target;
 use vfio_user_device::registry::{
-    DeviceName, Endpoint, NewDevice, Registry, Settings, Subscription,
+    DeviceInfo, DeviceName, Endpoint, Error, NewDevice, Registry, Settings, Subscription,
 };
 
 /// What a device is called that QEMU does not carry.
@@ -26,7 +27,6 @@ pub fn arguments() -> [Arg; 3] {
         Arg::new("dbus-address")
             .long("dbus-address")
             .value_name("ADDRESS")
-            .conflicts_with("backend")
             .help("Be on the bus of this address, as in unix:path=/run/bus"),
         Arg::new("dbus-name")
             .long("dbus-name")
@@ -70,11 +70,37 @@ impl Wanted {
 }
 
 /// Serves a card of these values until a signal comes, or its only client is gone.
-pub fn serve(
+pub fn serve_model(
     matches: &ArgMatches,
     offer: &Offer,
     values: &Values<'_>,
     wanted: Wanted,
+) -> Result<()> {
+    serve(matches, offer, wanted, |registry, name, endpoint| {
+        let param = |param: Param<'_>| (param.name.to_string(), param.value.into());
+        registry.add(NewDevice {
+            name,
+            model: None,
+            version: None,
+            params: values.all().map(param).collect(),
+            endpoint,
+        })
+    })
+}
+
+/// Serves a device of the kernel until a signal comes, or its only client is gone.
+pub fn serve_kernel(matches: &ArgMatches, target: Target, wanted: Wanted) -> Result<()> {
+    let offer = Offer::new(u64::MAX);
+    serve(matches, &offer, wanted, |registry, name, endpoint| {
+        registry.add_kernel(name, target, endpoint)
+    })
+}
+
+fn serve(
+    matches: &ArgMatches,
+    offer: &Offer,
+    wanted: Wanted,
+    add: impl FnOnce(&Registry, DeviceName, Endpoint) -> Result<DeviceInfo, Error>,
 ) -> Result<()> {
     // Before there is a socket: whoever sees it may send a signal.
     let signals = super::signals()?;
@@ -95,16 +121,8 @@ pub fn serve(
         offer: offer.clone(),
         patience: super::patience(matches),
     });
-    let param = |param: Param<'_>| (param.name.to_string(), param.value.into());
-    let device = NewDevice {
-        name: wanted.device,
-        model: None,
-        version: None,
-        params: values.all().map(param).collect(),
-        endpoint,
-    };
     let subscription = registry.subscribe()?;
-    registry.add(device)?;
+    add(&registry, wanted.device, endpoint)?;
     let served = Bus::connect(&registry, wanted.place).context("--dbus-address");
     let served = served.and_then(|bus| {
         super::tell_ready();

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::instance::Offer;
+use crate::kernel::Target;
 use crate::model::{Purpose, View};
 
 mod describe;
@@ -29,6 +30,7 @@ mod thread;
 mod transfer;
 mod watch;
 
+pub(crate) use describe::params;
 pub use describe::{
     DeviceInfo, DeviceName, Endpoint, NewDevice, ParamInfo, ParamValue, SourceList,
 };
@@ -36,7 +38,7 @@ pub use error::Error;
 pub use transfer::{Loading, Saving, TransferError, MAX_PIECE};
 pub use watch::{Event, Subscription};
 
-use thread::{Handle, Wanted};
+use thread::{Handle, Plan, Wanted};
 use watch::Watchers;
 
 /// Most devices that a program has at a time.
@@ -116,10 +118,24 @@ impl Registry {
 
     /// Makes a device. Clients may come when this returns.
     pub fn add(&self, device: NewDevice) -> Result<DeviceInfo, Error> {
+        self.start(Plan::Model(device))
+    }
+
+    /// Serves a device of the kernel. Clients may come when this returns.
+    pub fn add_kernel(
+        &self,
+        name: DeviceName,
+        target: Target,
+        endpoint: Endpoint,
+    ) -> Result<DeviceInfo, Error> {
+        self.start(Plan::Kernel(name, target, endpoint))
+    }
+
+    fn start(&self, device: Plan) -> Result<DeviceInfo, Error> {
         let _adding = lock(&self.shared.adding);
         let devices = lock(&self.shared.devices);
-        if devices.contains_key(&device.name) {
-            return Err(Error::Exists(device.name.to_string()));
+        if devices.contains_key(device.name()) {
+            return Err(Error::Exists(device.name().to_string()));
         }
         if devices.len() >= MAX_DEVICES {
             return Err(Error::Full);

@@ -19,6 +19,9 @@ use crate::device::{errno, Counts, Device, Region, CONFIG_REGION};
 #[path = "../../../samples/mdev_serial/model.rs"]
 pub(crate) mod model;
 
+/// The scratch register of the first port, which can be read without an effect.
+pub(crate) const IDLE_REGISTER: (u32, u64) = (0, 7);
+
 /// The serial card.
 pub struct SerialCard(Card);
 
@@ -92,9 +95,8 @@ impl Device for SerialCard {
         self.0.timeout_ns()
     }
 
-    /// The scratch register of the first port.
     fn idle_register(&self) -> Option<(u32, u64)> {
-        Some((0, 7))
+        Some(IDLE_REGISTER)
     }
 }
 

@@ -2,6 +2,7 @@
 
 //! Migration states, the state itself, and the log of what the device writes: all of them the driver's.
 
+use ::migration::fsm;
 use vfio_uapi::logging::{Logging, Report};
 use vfio_uapi::{abi, DataFd, Errno, State};
 use vfio_user_protocol::feature::{
@@ -12,6 +13,7 @@ use vfio_user_protocol::Limits;
 
 use super::{number, Kernel, Open};
 use crate::feature::{action, state_data, wanted_state, Action};
+use crate::model::Owner;
 
 /// `DEVICE_FEATURE` 1: the flags that the protocol has.
 const FLAGS: u64 =
@@ -71,7 +73,10 @@ impl Kernel {
             }
             (Action::Set, feature_number::MIG_DEVICE_STATE) => {
                 let state = wanted_state(feature)?;
-                self.set_state(state)?;
+                self.may_migrate(Owner::Client)?;
+                let reached = self.set_state(state);
+                self.settle_owner(Owner::Client);
+                reached?;
                 Ok(Some(state_data(state)))
             }
             (Action::Set, feature_number::DMA_LOGGING_START) => {
@@ -122,13 +127,14 @@ impl Kernel {
     }
 
     /// Goes to a state. An error leaves the device in the one that the driver stopped at.
-    fn set_state(&mut self, target: u32) -> Result<(), u32> {
-        if !State::ALL.into_iter().any(|state| is(target, state)) {
+    pub(super) fn set_state(&mut self, target: u32) -> Result<(), u32> {
+        let Ok(wanted) = fsm::State::try_from(target) else {
             return Err(self.refuse(format!("there is no state {target}"), EINVAL));
-        }
+        };
         let open = self.open()?;
         let moved = open.device.move_to_number(target);
         let Err(error) = moved.result else {
+            open.state = wanted;
             match moved.data {
                 Some(file) => open.data = Data::of(target, file),
                 // From one phase of saving to the next, the file stays the same.
@@ -137,7 +143,9 @@ impl Kernel {
             }
             return Ok(());
         };
-        let state = open.device.state().map_or(u32::MAX, |state| state as u32);
+        // One that does not even say where it is has failed.
+        let state = open.device.state().unwrap_or(State::Error) as u32;
+        open.state = fsm::State::try_from(state).unwrap_or(fsm::State::Error);
         if !saves(state) && !is(state, State::Resuming) {
             open.data = None;
         }

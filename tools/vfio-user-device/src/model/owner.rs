@@ -35,7 +35,7 @@ pub enum Purpose {
 
 /// The name of a session, which no other one of the device has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionName(u64);
+pub struct SessionName(pub(crate) u64);
 
 /// What a monitor has a copy of.
 #[derive(Clone, Debug, PartialEq, Eq)]

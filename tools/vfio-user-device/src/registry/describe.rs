@@ -200,7 +200,7 @@ pub struct DeviceInfo {
 }
 
 /// The parameters of a device with these values.
-pub(super) fn params(values: &Values<'_>) -> Vec<ParamInfo> {
+pub(crate) fn params(values: &Values<'_>) -> Vec<ParamInfo> {
     let info = |param: Param<'_>| ParamInfo {
         name: param.name.to_string(),
         value: param.value.into(),

@@ -8,15 +8,15 @@ use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
-use migration::model::{Type, Values};
+use migration::model::Type;
 
-use super::describe::params;
 use super::watch::{drain, event_file, signal};
 use super::{lock, DeviceInfo, Endpoint, Error, Event, NewDevice, Shared, SourceList};
-use crate::device::Device;
 use crate::host::Host;
+use crate::kernel::{Kernel, Target};
 use crate::model::{Model, Purpose, Refusal, SessionName, View};
 use crate::notice::line;
+use crate::remote::Remote;
 use crate::serial::SerialCard;
 use crate::server::{serve, Control, Manner, Source, Then};
 
@@ -98,9 +98,27 @@ impl Handle {
     }
 }
 
+/// A device that is to be served.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// One that is emulated.
+    Model(NewDevice),
+    /// One of the kernel.
+    Kernel(super::DeviceName, Target, Endpoint),
+}
+
+impl Plan {
+    pub(super) fn name(&self) -> &super::DeviceName {
+        match self {
+            Self::Model(new) => &new.name,
+            Self::Kernel(name, ..) => name,
+        }
+    }
+}
+
 /// Starts a device's thread. The device is among the others when this returns.
-pub(super) fn start(shared: &Arc<Shared>, new: NewDevice) -> Result<Handle, Error> {
-    let (shared, name) = (shared.clone(), new.name.clone());
+pub(super) fn start(shared: &Arc<Shared>, new: Plan) -> Result<Handle, Error> {
+    let (shared, name) = (shared.clone(), new.name().clone());
     let (ready, started) = sync_channel(1);
     let builder = Builder::new().name(name.to_string());
     let spawned = builder.spawn(move || run(&shared, new, &ready));
@@ -110,16 +128,53 @@ pub(super) fn start(shared: &Arc<Shared>, new: NewDevice) -> Result<Handle, Erro
 }
 
 /// What a device's thread does.
-fn run(shared: &Arc<Shared>, new: NewDevice, ready: &Answer<Handle>) {
-    let ty = shared.settings.offer.ty();
-    let name = new.name.clone();
+fn run(shared: &Arc<Shared>, new: Plan, ready: &Answer<Handle>) {
+    match new {
+        Plan::Model(new) => run_model(shared, new, &shared.settings.offer.ty(), ready),
+        Plan::Kernel(name, target, endpoint) => {
+            let made = Kernel::new(target).map_err(Error::Invalid);
+            let prepare = |kernel: &mut Kernel, _: &SourceList| {
+                let reason = format!(
+                    "the parameters of {0} are set by vfio-migrate prepare SOURCE {0}",
+                    kernel.name()
+                );
+                Err(Error::Invalid(reason))
+            };
+            run_as(shared, (name, endpoint), made, prepare, ready);
+        }
+    }
+}
+
+fn run_model<'t>(shared: &Arc<Shared>, new: NewDevice, ty: &'t Type<'t>, ready: &Answer<Handle>) {
+    let wish = new.wish(ty.model);
+    let values = wish.and_then(|wish| Ok(wish.values(ty)?));
+    let made = values.map(|values| Model::new(SerialCard::power_on(&values), values));
+    let prepare = |model: &mut Model<'t, SerialCard>, source: &SourceList| {
+        let values = source.values(ty)?;
+        Ok(model.replace(values, SerialCard::power_on))
+    };
+    run_as(shared, (new.name, new.endpoint), made, prepare, ready);
+}
+
+/// What a device's thread does with one that was made.
+fn run_as<B, P>(
+    shared: &Arc<Shared>,
+    (name, endpoint): (super::DeviceName, Endpoint),
+    made: Result<B, Error>,
+    prepare: P,
+    ready: &Answer<Handle>,
+) where
+    B: Remote,
+    P: Fn(&mut B, &SourceList) -> Result<Result<(), Refusal>, Error>,
+{
     // Declared first, so that the device and its socket are gone before it tells others.
     let mut leave = Leave {
         shared,
         handle: None,
         answer: None,
     };
-    let (mut host, source, mut inbox) = match prepare(shared, new, &ty) {
+    let prepared = made.and_then(|made| open(shared, &name, endpoint, made, prepare));
+    let (mut host, source, mut inbox) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -143,18 +198,19 @@ fn run(shared: &Arc<Shared>, new: NewDevice, ready: &Answer<Handle>) {
 }
 
 /// A device that can be served, where its clients come from, and what is wanted of it.
-type Prepared<'t, D> = (Host<Model<'t, D>>, Source, Inbox<'t, D>);
+type Opened<B, P> = (Host<B>, Source, Inbox<P>);
 
-/// Makes the device and its socket.
-fn prepare<'t>(
+/// Makes a device's socket.
+fn open<B: Remote, P>(
     shared: &Arc<Shared>,
-    new: NewDevice,
-    ty: &'t Type<'t>,
-) -> Result<Prepared<'t, SerialCard>, Error> {
-    let values = new.wish(ty.model)?.values(ty)?;
+    name: &super::DeviceName,
+    endpoint: Endpoint,
+    made: B,
+    prepare: P,
+) -> Result<Opened<B, P>, Error> {
     let wanted = event_file()?;
     let mut socket = None;
-    let source = match new.endpoint {
+    let source = match endpoint {
         Endpoint::Path(path) => {
             let source = Source::at(&path);
             socket = Some(path);
@@ -163,18 +219,17 @@ fn prepare<'t>(
         Endpoint::Fd(fd) => Source::inherited(fd),
     };
     let source = source.map_err(|error| Error::Socket(format!("{error:#}")))?;
-    let host = Host::new(Model::new(SerialCard::power_on(&values), values));
-    let info = info(&new.name, socket, &host);
+    let host = Host::new(made);
+    let info = info(name, socket, &host);
     let (queue, queued) = channel();
     let outside = Outside {
         wanted,
         info: Mutex::new(info),
-        name: new.name,
+        name: name.clone(),
     };
     let inbox = Inbox {
         shared: shared.clone(),
-        ty,
-        make: SerialCard::power_on,
+        prepare,
         queued,
         handle: Handle {
             queue,
@@ -185,18 +240,18 @@ fn prepare<'t>(
     Ok((host, source, inbox))
 }
 
-fn info<D: Device>(
+fn info<B: Remote>(
     name: &super::DeviceName,
     socket: Option<PathBuf>,
-    host: &Host<Model<'_, D>>,
+    host: &Host<B>,
 ) -> DeviceInfo {
     let host = host.backend();
-    let values = host.values();
+    let facts = host.facts();
     DeviceInfo {
         name: name.clone(),
-        model: values.model().name.to_string(),
-        version: values.version().map(str::to_string),
-        params: params(values),
+        model: facts.model,
+        version: facts.version,
+        params: facts.params,
         socket,
         has_client: host.has_client(),
         state: host.state(),
@@ -224,17 +279,17 @@ impl Drop for Leave<'_> {
 }
 
 /// What is wanted of a device, at its own end.
-struct Inbox<'t, D: Device> {
+struct Inbox<P> {
     shared: Arc<Shared>,
-    ty: &'t Type<'t>,
-    make: fn(&Values<'_>) -> D,
+    /// Gives the device the parameters of a destination.
+    prepare: P,
     queued: Receiver<Wanted>,
     handle: Handle,
     /// Who is to be told that the device has ended.
     removal: Option<Answer<()>>,
 }
 
-impl<'t, D: Device> Inbox<'t, D> {
+impl<P> Inbox<P> {
     fn refused(&self, refusal: Refusal) -> Error {
         Error::Refused {
             device: self.handle.name().to_string(),
@@ -243,19 +298,19 @@ impl<'t, D: Device> Inbox<'t, D> {
     }
 
     /// Tells whoever asked what has become of it. How the device is now is known before.
-    fn answer<T>(
+    fn answer<B: Remote, T>(
         &mut self,
-        host: &Host<Model<'t, D>>,
+        host: &Host<B>,
         answer: &Answer<T>,
         result: Result<T, Refusal>,
     ) {
-        self.observe(host);
+        self.note(host);
         // Whoever asked may be gone.
         let _ = answer.send(result.map_err(|refusal| self.refused(refusal)));
     }
 
     /// Lets others know how the device is.
-    fn publish(&self, host: &Host<Model<'t, D>>) {
+    fn publish<B: Remote>(&self, host: &Host<B>) {
         let mut known = lock(&self.handle.outside.info);
         *known = info(self.handle.name(), known.socket.take(), host);
         drop(known);
@@ -263,13 +318,22 @@ impl<'t, D: Device> Inbox<'t, D> {
         self.shared.watchers.tell(Event::Changed(name));
     }
 
-    fn prepare(&self, host: &mut Host<Model<'t, D>>, source: &SourceList) -> Result<(), Error> {
-        let values = source.values(self.ty)?;
-        let replaced = host.backend_mut().replace(values, self.make);
-        replaced.map_err(|refusal| self.refused(refusal))
+    fn note<B: Remote>(&mut self, host: &Host<B>) {
+        let now = host.backend();
+        let known = lock(&self.handle.outside.info);
+        let same = (known.has_client, known.state, known.owner)
+            == (now.has_client(), now.state(), now.owner())
+            && known.refusal == now.last_refusal();
+        drop(known);
+        if !same {
+            self.publish(host);
+        }
     }
 
-    fn carry_out(&mut self, host: &mut Host<Model<'t, D>>, wanted: Wanted, now_ns: u64) -> Then {
+    fn carry_out<B: Remote>(&mut self, host: &mut Host<B>, wanted: Wanted, now_ns: u64) -> Then
+    where
+        P: Fn(&mut B, &SourceList) -> Result<Result<(), Refusal>, Error>,
+    {
         match wanted {
             Wanted::Remove { force, answer } => match host.backend_mut().is_unused() {
                 Err(refusal) if !force => self.answer(host, &answer, Err(refusal)),
@@ -279,7 +343,9 @@ impl<'t, D: Device> Inbox<'t, D> {
                 }
             },
             Wanted::Prepare { source, answer } => {
-                let prepared = self.prepare(host, &source);
+                let prepared = (self.prepare)(host.backend_mut(), &source);
+                let prepared =
+                    prepared.and_then(|set| set.map_err(|refusal| self.refused(refusal)));
                 // What is asked for next is how the device is now.
                 self.publish(host);
                 let _ = answer.send(prepared);
@@ -291,7 +357,7 @@ impl<'t, D: Device> Inbox<'t, D> {
             Wanted::Begin(purpose, answer) => {
                 let begun = host.backend_mut().begin(purpose, now_ns);
                 let name = begun.as_ref().ok().copied();
-                self.observe(host);
+                self.note(host);
                 let told = answer.send(begun.map_err(|refusal| self.refused(refusal)));
                 if let (Some(name), Err(_)) = (name, told) {
                     host.backend_mut().abandon(name, now_ns);
@@ -311,7 +377,7 @@ impl<'t, D: Device> Inbox<'t, D> {
             }
             Wanted::View(answer) => {
                 let view = host.backend_mut().view();
-                self.answer(host, &answer, Ok(view));
+                self.answer(host, &answer, view);
             }
             Wanted::Finish(session, answer) => {
                 let finished = host.backend_mut().finish(session, now_ns);
@@ -326,12 +392,16 @@ impl<'t, D: Device> Inbox<'t, D> {
     }
 }
 
-impl<'t, D: Device> Control<Model<'t, D>> for Inbox<'t, D> {
+impl<B, P> Control<B> for Inbox<P>
+where
+    B: Remote,
+    P: Fn(&mut B, &SourceList) -> Result<Result<(), Refusal>, Error>,
+{
     fn fd(&self) -> BorrowedFd<'_> {
         self.handle.outside.wanted.as_fd()
     }
 
-    fn attend(&mut self, host: &mut Host<Model<'t, D>>, now_ns: u64) -> Then {
+    fn attend(&mut self, host: &mut Host<B>, now_ns: u64) -> Then {
         drain(&self.handle.outside.wanted);
         while let Ok(wanted) = self.queued.try_recv() {
             if self.carry_out(host, wanted, now_ns) == Then::End {
@@ -341,15 +411,7 @@ impl<'t, D: Device> Control<Model<'t, D>> for Inbox<'t, D> {
         Then::GoOn
     }
 
-    fn observe(&mut self, host: &Host<Model<'t, D>>) {
-        let now = host.backend();
-        let known = lock(&self.handle.outside.info);
-        let same = (known.has_client, known.state, known.owner)
-            == (now.has_client(), now.state(), now.owner())
-            && known.refusal == now.last_refusal();
-        drop(known);
-        if !same {
-            self.publish(host);
-        }
+    fn observe(&mut self, host: &Host<B>) {
+        self.note(host);
     }
 }
