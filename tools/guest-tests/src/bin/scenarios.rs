@@ -319,6 +319,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::behind::drives,
     },
     Scenario {
+        title: "vfio_user_card_goes_along_by_dbus_vmstate",
+        seconds: TWENTY,
+        versions: NEWEST,
+        body: vfio_user::carried::migrates,
+    },
+    Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",
         seconds: ONE,
         versions: USUAL,

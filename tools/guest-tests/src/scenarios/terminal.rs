@@ -127,7 +127,7 @@ impl Terminal {
     }
 
     /// Types a command into QEMU's monitor, and returns what it printed before it asked for the next one.
-    fn ask(&self, command: &str) -> Result<String> {
+    pub fn ask(&self, command: &str) -> Result<String> {
         self.monitor(command)?;
         let from = self.prompted.get();
         let at = self.prompt()?;
@@ -146,6 +146,11 @@ impl Terminal {
 
     /// Asks about the migration until it is completed.
     pub fn migrated(&self, question: &str) -> Result<()> {
+        self.migration(question, "completed")
+    }
+
+    /// Asks about the migration until it has this status.
+    pub fn migration(&self, question: &str, wanted: &str) -> Result<()> {
         loop {
             let answer = self.ask(question)?;
             let status = answer
@@ -154,8 +159,8 @@ impl Terminal {
             let status = status.with_context(|| format!("{question} has no status: {answer}"))?;
             // Protocol v1 has no state of its own for the card that is being saved.
             match status.split_whitespace().next().unwrap_or_default() {
-                "completed" => return Ok(()),
-                "setup" | "active" | "device" => {}
+                status if status == wanted => return Ok(()),
+                "setup" | "active" | "pre-switchover" | "device" | "failing" => {}
                 other => anyhow::bail!("{}: the migration is {other}", self.name),
             }
         }

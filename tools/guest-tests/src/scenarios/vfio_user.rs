@@ -28,6 +28,7 @@ use crate::l2::line::Interrupt;
 use crate::mdev::MdevType;
 
 pub mod behind;
+pub mod carried;
 
 /// The text with the commands.
 const TEXT: &str = include_str!("../../../../Documentation/vfio-user.rst");
@@ -40,17 +41,25 @@ const PORTS: usize = 2;
 
 /// The block of the text that is marked so, without its indentation.
 fn block(name: &str) -> Result<String> {
+    block_of(TEXT, name)
+}
+
+/// The commands of a block that a shell prompts for.
+fn commands(name: &str) -> Result<Vec<String>> {
+    commands_of(TEXT, name)
+}
+
+fn block_of(text: &str, name: &str) -> Result<String> {
     let mark = format!(".. tested: {name}\n\n::\n\n");
-    let (_, rest) = TEXT
+    let (_, rest) = text
         .split_once(&mark)
         .with_context(|| format!("the text has no block marked as {name}"))?;
     let lines = rest.lines().map_while(|line| line.strip_prefix("  "));
     Ok(lines.collect::<Vec<&str>>().join("\n"))
 }
 
-/// The commands of a block that a shell prompts for.
-fn commands(name: &str) -> Result<Vec<String>> {
-    let text = block(name)?;
+fn commands_of(text: &str, name: &str) -> Result<Vec<String>> {
+    let text = block_of(text, name)?;
     let commands: Vec<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("$ "))

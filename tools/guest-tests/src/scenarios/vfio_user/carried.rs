@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! A guest goes from one QEMU to another with a card that is a program, although QEMU does not migrate that: with the commands of
+//! Documentation/vfio-user-dbus.rst, as they are written there.
+//!
+//! Each host of the text has a bus, a program and a QEMU. Here they are in one machine, so each has places of its own.
+
+use std::path::PathBuf;
+
+use anyhow::{ensure, Context, Result};
+use rustix::process::{kill_process, Pid, Signal};
+
+use super::{block_of, commands_of, Device, Shell, PORTS};
+use crate::diag;
+use crate::ktap::Outcome;
+use crate::l2::line::Interrupt;
+use crate::scenarios::cards::UNMASK_REFUSED;
+use crate::scenarios::guest::{Guest, View};
+use crate::scenarios::scene::Scene;
+use crate::scenarios::smooth::SOME;
+use crate::scenarios::terminal::Terminal;
+use crate::scenarios::version::Version;
+
+/// The text with the commands.
+const TEXT: &str = include_str!("../../../../../Documentation/vfio-user-dbus.rst");
+/// What a destination's QEMU has in addition, as the text says.
+const WAITS: &str = "-S -incoming unix:/run/guest.sock";
+/// The card's parameter in the text, and one that does not match.
+const MATCHES: &str = "--m-num-ports=2";
+const DIFFERS: &str = "--m-num-ports=4";
+/// What a source says whose destination has refused.
+const REFUSED: &str = "Sibling indicated error";
+/// The slot that the text gives the card.
+const SLOT: u8 = 5;
+
+/// A D-Bus daemon in the background.
+struct Bus(Pid);
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = kill_process(self.0, Signal::TERM);
+    }
+}
+
+/// What is on one host. The monitor goes first, and the bus last.
+struct Host {
+    name: String,
+    machine: Terminal,
+    device: Device,
+    _bus: Bus,
+    places: Places,
+    shell: Shell,
+    /// What QEMU has reason to say.
+    allowed: Vec<&'static str>,
+}
+
+/// Where things of a host are.
+struct Places {
+    bus: PathBuf,
+    socket: PathBuf,
+}
+
+impl Places {
+    /// The text's command with them in the place of its variables, and with the value of a port.
+    fn fill(&self, text: &str, selector: &str) -> String {
+        text.replace("$bus", &format!("unix:path={}", self.bus.display()))
+            .replace("$socket", &self.socket.display().to_string())
+            .replace("$selector", selector)
+    }
+}
+
+impl Host {
+    fn start(scene: &Scene, shell: &Shell, name: &str, param: &str, waits: bool) -> Result<Self> {
+        let directory = &scene.place().sockets;
+        let places = Places {
+            bus: directory.join(format!("{name}.bus")),
+            socket: directory.join(format!("{name}.sock")),
+        };
+        let [bus, program]: [String; 2] = commands_of(TEXT, "helpers")?
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("the text starts two programs"))?;
+        ensure!(program.contains(MATCHES), "{program} names no ports");
+        let (pid, _) = shell.run(&places.fill(&bus, ""))?;
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
+        let bus = Bus(pid.context("the daemon's process number")?);
+        let program = places.fill(&program.replace(MATCHES, param), "");
+        let socket = places.socket.to_str().context("UTF-8")?;
+        let device = Device::start(shell, &program, socket)?;
+        let mut monitor = places.fill(&block_of(TEXT, "carried")?, "");
+        if waits {
+            ensure!(TEXT.contains(WAITS), "the text says how one waits");
+            monitor = format!("{monitor} {WAITS}");
+        }
+        let machine = Terminal::run(scene.place(), name, &monitor, &shell.variables())?;
+        Ok(Self {
+            name: name.to_string(),
+            machine,
+            device,
+            _bus: bus,
+            places,
+            shell: shell.clone(),
+            allowed: vec![UNMASK_REFUSED],
+        })
+    }
+
+    /// Types a block of the text into the monitor.
+    fn types(&self, name: &str) -> Result<()> {
+        let block = block_of(TEXT, name)?;
+        block
+            .lines()
+            .try_for_each(|line| self.machine.monitor(line))
+    }
+
+    /// Types what a command of the text prints into the monitor.
+    fn types_what_is_printed(&self, command: &str, selector: &str) -> Result<()> {
+        let (out, _) = self.shell.run(&self.places.fill(command, selector))?;
+        diag!("$ {command}\n{out}");
+        // An array of strings, as busctl writes it.
+        out.split('"')
+            .skip(1)
+            .step_by(2)
+            .try_for_each(|line| self.machine.monitor(line))
+    }
+
+    /// What QEMU has of the card's configuration space.
+    fn card(&self) -> Result<String> {
+        let all = self.machine.ask("info pci")?;
+        let begin = format!("device {SLOT:>3}, function 0:");
+        let lines = all.lines().skip_while(|line| !line.contains(&begin));
+        let card = lines.skip(1).take_while(|line| !line.contains("function"));
+        let card: Vec<&str> = card.map(str::trim).collect();
+        ensure!(!card.is_empty(), "there is no card: {all}");
+        Ok(card.join("; "))
+    }
+
+    fn end(self) -> Result<()> {
+        self.machine.quit(&self.allowed)?;
+        self.device.terminate()
+    }
+}
+
+/// Takes the guest as far as a migration can be cancelled: it stands still.
+fn begin(source: &Host, destination: &Host) -> Result<()> {
+    for host in [source, destination] {
+        host.types("capabilities")?;
+    }
+    source.types("begin")?;
+    source.machine.migration("info migrate", "pre-switchover")?;
+    let freeze = commands_of(TEXT, "freeze")?.pop().context("no command")?;
+    source.types_what_is_printed(&freeze, "")?;
+    source.types("continue")
+}
+
+/// Takes the guest to another host.
+fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Guest) -> Result<()> {
+    let before = source.card()?;
+    let began = scene.timeline().position();
+    begin(&source, destination)?;
+    for host in [&source, destination] {
+        host.machine.migration("info migrate", "completed")?;
+    }
+    // QEMU is content, and the guest's card is not where the guest left it.
+    let lost = destination.card()?;
+    ensure!(lost != before, "QEMU has migrated {before} by itself");
+    diag!(
+        "{}: {before}\n{} at first: {lost}",
+        source.name,
+        destination.name
+    );
+
+    let selector = destination.machine.ask(&block_of(TEXT, "selector")?)?;
+    let (_, selector) = selector.rsplit_once("= ").context("no value")?;
+    let [replay, thaw]: [String; 2] = commands_of(TEXT, "replay")?
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("the text has two commands"))?;
+    // The text has it as D-Bus's clients take numbers: as those of C, which a hexadecimal one is.
+    destination.types_what_is_printed(&replay, selector.trim())?;
+    destination.types_what_is_printed(&thaw, "")?;
+    let found = destination.card()?;
+    ensure!(found == before, "the card was {before} and is {found}");
+    destination.types("resume")?;
+
+    let name = source.name.clone();
+    source.end()?;
+    guest.moved(scene.timeline(), &name, began)?;
+    works(destination, guest)
+}
+
+/// The guest verifies records on every port, by interrupts.
+fn works(host: &Host, guest: &mut Guest) -> Result<()> {
+    guest.count_on(&host.machine, SOME)?;
+    guest.settle(&host.machine)?;
+    guest.count_on(&host.machine, SOME)
+}
+
+/// A guest at work is refused by a card that differs, and then goes from host to host.
+pub fn migrates(version: Version) -> Outcome {
+    let scene = Scene::with_qemu(version, "vfio-user-carried")?;
+    let shell = Shell::new(String::new(), version, scene.place().sockets.clone())?;
+    let mut here = Host::start(&scene, &shell, "first", MATCHES, false)?;
+    let view = View {
+        ports: PORTS,
+        cards: 1,
+        interrupt: Interrupt::Intx,
+        disks: 0,
+    };
+    let mut guest = Guest::boot(&here.machine, 0, &view)?;
+    works(&here, &mut guest)?;
+
+    let other = Host::start(&scene, &shell, "other", DIFFERS, true)?;
+    begin(&here, &other)?;
+    here.machine.migration("info migrate", "failed")?;
+    here.allowed.push(REFUSED);
+    drop(other);
+    works(&here, &mut guest)?;
+
+    for name in ["second", "third"] {
+        let there = Host::start(&scene, &shell, name, MATCHES, true)?;
+        go(&scene, here, &there, &mut guest)?;
+        diag!("{name}: the guest counted to {:?}", guest.counts());
+        here = there;
+    }
+    guest.settle(&here.machine)?;
+    here.end()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_the_commands_in_the_form_that_is_expected() {
+        let helpers = commands_of(TEXT, "helpers").unwrap();
+        assert_eq!(helpers.len(), 2);
+        assert!(helpers[0].starts_with("dbus-daemon ") && helpers[0].contains("--print-pid"));
+        assert!(helpers[1].starts_with("$program ") && helpers[1].ends_with(" $socket"));
+        assert!(helpers[1].contains(MATCHES) && TEXT.contains(WAITS));
+        assert!(block_of(TEXT, "carried").unwrap().contains("'$socket'"));
+        assert_eq!(commands_of(TEXT, "freeze").unwrap().len(), 1);
+        let replay = commands_of(TEXT, "replay").unwrap();
+        assert!(replay.len() == 2 && replay[0].contains(&format!("00:{SLOT:02x}.0 $selector")));
+        for name in ["capabilities", "begin", "continue", "selector", "resume"] {
+            assert!(!block_of(TEXT, name).unwrap().contains('$'), "{name}");
+        }
+    }
+}
