@@ -18,6 +18,7 @@
 //! | [`notice`] | what is told of it on standard error |
 //! | [`registry`] | many devices in one program |
 //! | [`bus`] | the devices on a D-Bus, for management tools and for QEMU |
+//! | [`control`] | controlling them by JSON on a socket |
 //! | [`replay`] | configuration space as commands for QEMU's monitor |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
@@ -29,6 +30,7 @@
 pub mod backend;
 pub mod bus;
 pub mod connection;
+pub mod control;
 pub mod device;
 mod feature;
 pub mod host;

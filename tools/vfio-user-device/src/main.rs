@@ -3,23 +3,16 @@
 //! `vfio-user-device`: see `--help`, and Documentation/vfio-user.rst.
 
 use std::io::Write;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-
-mod on_bus;
 
 use anyhow::{anyhow, ensure, Context, Error, Result};
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 use migration::model::Values;
-use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use vfio_user_device::backend::Backend;
 use vfio_user_device::host::Host;
 use vfio_user_device::instance::{model, words, NotOffered, Offer, Wish, MAX_PORTS};
@@ -29,6 +22,10 @@ use vfio_user_device::notice::line;
 use vfio_user_device::serial::SerialCard;
 use vfio_user_device::server::{serve, Manner, Signals, Source};
 
+mod on_bus;
+mod serve;
+mod startup;
+
 const AFTER_HELP: &str = "\
 Examples:
   vfio-user-device --print-migration-info-json
@@ -37,6 +34,7 @@ Examples:
   vfio-user-device --socket-path /run/card.sock --dbus-address unix:path=/run/bus --dbus-vmstate-id card0
   vfio-migrate check UUID ./vfio-user-device
   vfio-migrate command-line UUID ./vfio-user-device
+  vfio-user-device serve --control /run/devices.sock
 
 One client at a time; who comes meanwhile is told that the device is busy. It keeps its state when a client
 goes. It ends on SIGTERM, or when the only client goes if --fd is a connection. Why a migration was refused
@@ -97,22 +95,11 @@ fn command() -> Command {
                 .value_name("VERSION")
                 .help("The version of the device model, which parameters change further"),
         )
-        .arg(
-            Arg::new("max-ports")
-                .long("max-ports")
-                .value_name("N")
-                .value_parser(PossibleValuesParser::new(MAX_PORTS))
-                .default_value("4")
-                .help("Offer cards of up to so many ports"),
-        )
-        .arg(
-            Arg::new("client-patience")
-                .long("client-patience")
-                .value_name("SECONDS")
-                .value_parser(value_parser!(u64).range(1..=86_400))
-                .default_value("30")
-                .help("Drop a client that leaves replies unread for so long"),
-        );
+        .arg(max_ports())
+        .arg(client_patience())
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .subcommand(serve::command());
     for (id, param) in parameters() {
         let value: &'static str = words(param).leak();
         command = command.arg(
@@ -125,6 +112,36 @@ fn command() -> Command {
         );
     }
     command
+}
+
+fn max_ports() -> Arg {
+    Arg::new("max-ports")
+        .long("max-ports")
+        .value_name("N")
+        .value_parser(PossibleValuesParser::new(MAX_PORTS))
+        .default_value("4")
+        .help("Offer cards of up to so many ports")
+}
+
+fn client_patience() -> Arg {
+    Arg::new("client-patience")
+        .long("client-patience")
+        .value_name("SECONDS")
+        .value_parser(value_parser!(u64).range(1..=86_400))
+        .default_value("30")
+        .help("Drop a client that leaves replies unread for so long")
+}
+
+/// What the options say that both forms of the command line have.
+fn offer(matches: &ArgMatches) -> Offer {
+    let max_ports = matches.get_one::<String>("max-ports");
+    let max_ports = max_ports.and_then(|ports| ports.parse().ok());
+    Offer::new(max_ports.unwrap_or(u64::MAX))
+}
+
+fn patience(matches: &ArgMatches) -> Duration {
+    let patience = matches.get_one::<u64>("client-patience").copied();
+    Duration::from_secs(patience.unwrap_or(30))
 }
 
 /// The options for parameters, in declaration order. The program has one command line, so what is leaked is bounded.
@@ -170,6 +187,9 @@ fn one_line(error: &clap::Error) -> String {
 }
 
 fn run(matches: &ArgMatches) -> Result<()> {
+    if let Some((_, matches)) = matches.subcommand() {
+        return serve::run(matches);
+    }
     let text = |id: &str| matches.get_one::<String>(id).cloned();
     let named = |(position, (id, _))| Some((position, text(id)?));
     let wish = Wish {
@@ -181,8 +201,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
         let target = Target::parse(&backend).context("--backend")?;
         return start_kernel(matches, &wish, target);
     }
-    let max_ports = text("max-ports").and_then(|ports| ports.parse().ok());
-    let offer = Offer::new(max_ports.unwrap_or(u64::MAX));
+    let offer = offer(matches);
     let ty = offer.ty();
     let values = wish.values(&ty).map_err(|error| match error {
         NotOffered::Model { .. } => anyhow!("--migration-model: {error}"),
@@ -240,8 +259,8 @@ fn print(information: &str) -> Result<()> {
 /// Serves what is made to those who come by the socket.
 fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result<B>) -> Result<()> {
     // Before there is a socket: whoever sees it may send a signal.
-    let signals = signals()?;
-    raise_descriptor_limit();
+    let (signals, _) = startup::signals()?;
+    startup::raise_descriptor_limit();
     let backend = make()?;
     let source = match (
         matches.get_one::<PathBuf>("socket-path"),
@@ -249,68 +268,17 @@ fn serve_clients<B: Backend>(matches: &ArgMatches, make: impl FnOnce() -> Result
     ) {
         (Some(path), _) => Source::at(path)?,
         (None, Some(number)) => {
-            let fd = inherited(*number).with_context(|| format!("--fd {number}"))?;
+            let fd = startup::inherited(*number).with_context(|| format!("--fd {number}"))?;
             Source::inherited(fd).with_context(|| format!("--fd {number}"))?
         }
         // One of them is required.
         (None, None) => return Ok(()),
     };
-    tell_ready();
+    startup::tell_ready();
     let manner = Manner {
         patience: patience(matches),
         label: String::new(),
     };
     let mut host = Host::new(backend);
     serve(&mut host, source, &mut Signals(&signals), manner)
-}
-
-/// Readable when the program is to end.
-fn signals() -> Result<UnixStream> {
-    let (signals, sender) = UnixStream::pair().context("no pipe for signals")?;
-    for signal in [SIGTERM, SIGINT] {
-        let sender = sender.try_clone().context("no pipe for signals")?;
-        signal_hook::low_level::pipe::register(signal, sender).context("signals")?;
-    }
-    Ok(signals)
-}
-
-/// How long a client may leave replies unread.
-fn patience(matches: &ArgMatches) -> Duration {
-    let patience = matches.get_one::<u64>("client-patience").copied();
-    Duration::from_secs(patience.unwrap_or(30))
-}
-
-/// A descriptor that whoever started the program left open.
-fn inherited(number: RawFd) -> Result<OwnedFd> {
-    // SAFETY: The descriptor may not be open, which makes the call fail and does nothing else. Only 3 and up come here; nothing in
-    // this program knows such a number or closes it meanwhile, and what is kept is a duplicate.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    rustix::io::fcntl_dupfd_cloexec(borrowed, 3).context("no such descriptor is open")
-}
-
-/// Tells a service manager that clients may come, as systemd has it (sd_notify). Where nobody listens, nobody is told.
-fn tell_ready() {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let address = match name.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&name),
-    };
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(b"READY=1", &address?)
-    });
-    let _ = sent;
-}
-
-/// A monitor may send a descriptor for each of many pieces of memory.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    // What cannot be raised is enough for most.
-    let _ = setrlimit(Resource::Nofile, raised);
 }

@@ -18,6 +18,8 @@ use vfio_user_device::registry::{
     DeviceInfo, DeviceName, Endpoint, Error, NewDevice, Registry, Settings, Subscription,
 };
 
+use crate::startup;
+
 /// What a device is called that QEMU does not carry.
 const UNCARRIED: &str = "device";
 
@@ -103,15 +105,15 @@ fn serve(
     add: impl FnOnce(&Registry, DeviceName, Endpoint) -> Result<DeviceInfo, Error>,
 ) -> Result<()> {
     // Before there is a socket: whoever sees it may send a signal.
-    let signals = super::signals()?;
-    super::raise_descriptor_limit();
+    let (signals, _) = startup::signals()?;
+    startup::raise_descriptor_limit();
     let endpoint = match (
         matches.get_one::<PathBuf>("socket-path"),
         matches.get_one::<RawFd>("fd"),
     ) {
         (Some(path), _) => Endpoint::Path(path.clone()),
         (None, Some(number)) => {
-            let fd = super::inherited(*number).with_context(|| format!("--fd {number}"))?;
+            let fd = startup::inherited(*number).with_context(|| format!("--fd {number}"))?;
             Endpoint::Fd(fd)
         }
         // One of them is required.
@@ -125,7 +127,7 @@ fn serve(
     add(&registry, wanted.device, endpoint)?;
     let served = Bus::connect(&registry, wanted.place).context("--dbus-address");
     let served = served.and_then(|bus| {
-        super::tell_ready();
+        startup::tell_ready();
         wait(&registry, &subscription, &signals)?;
         drop(bus);
         Ok(())

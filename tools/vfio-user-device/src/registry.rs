@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::instance::Offer;
+use crate::instance::{NotOffered, Offer};
 use crate::kernel::Target;
 use crate::model::{Purpose, View};
 
@@ -191,10 +191,20 @@ impl Registry {
         Ok(handle.info())
     }
 
+    /// Why no device here can be the destination of such a source; nothing if one can.
+    pub fn reasons(&self, source: &SourceList) -> Vec<String> {
+        let ty = self.shared.settings.offer.ty();
+        match source.destination(&ty) {
+            Ok(_) => Vec::new(),
+            Err(NotOffered::Source(reasons)) => reasons,
+            Err(error) => vec![error.to_string()],
+        }
+    }
+
     /// Why no device here can be the destination of such a source, in an error; nothing is changed.
     pub fn check(&self, source: &SourceList) -> Result<(), Error> {
         let ty = self.shared.settings.offer.ty();
-        source.values(&ty).map(|_| ())
+        source.destination(&ty).map(|_| ()).map_err(Error::from)
     }
 
     /// Back to power-on state, as by a client's reset. Not while somebody migrates the device.

@@ -6,19 +6,13 @@
 //! nothing is the next client when that one is gone.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::sockopt::{socket_acceptconn, socket_domain, socket_type};
-use rustix::net::{AddressFamily, SocketType};
 use rustix::time::{clock_gettime, ClockId};
 
 use crate::backend::Backend;
@@ -26,14 +20,18 @@ use crate::connection::{Connection, End, Read};
 use crate::host::{Host, Next, Outgoing};
 use crate::notice::Notices;
 
+mod source;
+
+pub use source::{Listener, Source};
+
 /// Messages that are carried out before anybody else is looked at again.
 const BATCH: usize = 64;
 
+/// How long nobody is taken who comes while there are no descriptors, in nanoseconds.
+const LACK_NS: u64 = 100_000_000;
+
 /// Most that may wait beside the client. Whoever has waited longest goes if there is another one.
 const MAX_WAITING: usize = 16;
-
-/// Longest path that a unix socket can have.
-const MAX_PATH: usize = 107;
 
 /// What goes on with a device that somebody wanted something of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,96 +66,6 @@ impl<B: Backend> Control<B> for Signals<'_> {
     }
 
     fn observe(&mut self, _: &Host<B>) {}
-}
-
-/// Where clients come from.
-#[derive(Debug)]
-pub enum Source {
-    /// A socket that they connect to.
-    Listener(Listener),
-    /// The one client is there.
-    Client(OwnedFd),
-}
-
-/// A socket that clients connect to. One that was made here goes when the program ends.
-#[derive(Debug)]
-pub struct Listener {
-    socket: UnixListener,
-    /// Where it was made, and which file that is.
-    made: Option<(PathBuf, (u64, u64))>,
-}
-
-impl Source {
-    /// Makes a socket at this path, where nothing must be yet.
-    pub fn at(path: &Path) -> Result<Self> {
-        let length = path.as_os_str().len();
-        if length > MAX_PATH {
-            bail!(
-                "{}: the path of a socket has no more than {MAX_PATH} bytes, and this one {length}",
-                path.display()
-            );
-        }
-        let socket = UnixListener::bind(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => anyhow::anyhow!(
-                "{}: something is there already; remove it if no program uses it, or give another path",
-                path.display()
-            ),
-            _ => anyhow::anyhow!("{}: no socket can be made there: {error}", path.display()),
-        })?;
-        let identity = identity(path).with_context(|| path.display().to_string())?;
-        let mut listener = Listener { socket, made: None };
-        listener.made = identity.map(|identity| (path.to_path_buf(), identity));
-        nonblocking(&listener.socket)?;
-        Ok(Self::Listener(listener))
-    }
-
-    /// Takes a socket that whoever started the program made: one that listens, or one with a client at its other end.
-    pub fn inherited(fd: OwnedFd) -> Result<Self> {
-        let kind = (socket_domain(&fd), socket_type(&fd));
-        if kind != (Ok(AddressFamily::UNIX), Ok(SocketType::STREAM)) {
-            bail!("it is not a unix stream socket");
-        }
-        if socket_acceptconn(&fd) == Ok(true) {
-            let socket = UnixListener::from(fd);
-            nonblocking(&socket)?;
-            return Ok(Self::Listener(Listener { socket, made: None }));
-        }
-        Ok(Self::Client(fd))
-    }
-}
-
-impl Listener {
-    /// Who has come, if somebody has.
-    fn accept(&self) -> Result<Option<Connection>> {
-        match self.socket.accept() {
-            Ok((socket, _)) => Ok(Some(Connection::new(socket.into()))),
-            // It went as it came.
-            Err(error) if is_passing(&error) => Ok(None),
-            Err(error) => Err(error).context("no client can be taken"),
-        }
-    }
-}
-
-fn nonblocking(socket: &UnixListener) -> Result<()> {
-    socket.set_nonblocking(true).context("the socket")
-}
-
-/// Which file a socket's path is.
-fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    let meta = fs::symlink_metadata(path)?;
-    let is_socket = meta.file_type().is_socket();
-    Ok(is_socket.then(|| (meta.dev(), meta.ino())))
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some((path, made)) = &self.made {
-            // Somebody may have put another one there.
-            if identity(path).ok().flatten() == Some(*made) {
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
 }
 
 /// The system's time.
@@ -213,9 +121,10 @@ pub fn serve<B: Backend>(
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
-    matches!(error.kind(), ConnectionAborted | Interrupted | WouldBlock)
+/// Whether the system has no more of something for now.
+fn is_lack(error: &std::io::Error) -> bool {
+    let lack = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| lack.contains(&errno))
 }
 
 /// Why there is no client any more.
@@ -260,13 +169,23 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             };
             let mut files = [
                 PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN),
-                PollFd::new(&listener.socket, PollFlags::IN),
+                PollFd::new(listener, PollFlags::IN),
             ];
             wait(&mut files, None)?;
             let is_wanted = !files[0].revents().is_empty();
             let come = match files[1].revents().is_empty() {
                 true => None,
-                false => listener.accept()?,
+                false => match listener.accept() {
+                    Ok(come) => come.map(Connection::new),
+                    // Somebody else has all the descriptors that there can be. That is no reason to end.
+                    Err(error) if is_lack(&error) => {
+                        let mut files =
+                            [PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN)];
+                        wait(&mut files, Some(LACK_NS))?;
+                        None
+                    }
+                    Err(error) => return Err(error).context("no client can be taken"),
+                },
             };
             if is_wanted && self.attend() == Then::End {
                 return Ok(None);
@@ -322,7 +241,7 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             ];
             let others = self.waiting.iter().map(AsFd::as_fd);
             let listener = self.listener.iter().filter(|_| self.hears_others);
-            let others = others.chain(listener.map(|listener| listener.socket.as_fd()));
+            let others = others.chain(listener.map(|listener| listener.as_fd()));
             files.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
             wait(&mut files, timeout)?;
             let mut ready = files.iter().map(|file| !file.revents().is_empty());
@@ -451,11 +370,11 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
         };
         match listener.accept() {
             Ok(None) => {}
-            Ok(Some(connection)) => {
+            Ok(Some(socket)) => {
                 if self.waiting.len() >= MAX_WAITING {
                     self.waiting.pop_front();
                 }
-                self.waiting.push_back(connection);
+                self.waiting.push_back(Connection::new(socket));
             }
             // The client may have sent all the descriptors that there can be. That is no reason to end.
             Err(_) => self.hears_others = false,

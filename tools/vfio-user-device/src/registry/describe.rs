@@ -12,7 +12,7 @@ use migration::model::{Model, Type, Values};
 use migration::value::{Param, Value};
 
 use super::Error;
-use crate::instance::{destination, Wish};
+use crate::instance::{destination, NotOffered, Wish};
 use crate::model::Owner;
 
 /// Longest name of a device, in bytes.
@@ -152,7 +152,7 @@ pub struct SourceList {
 
 impl SourceList {
     /// The values of its destination, of this type.
-    pub(super) fn values<'t>(&self, ty: &'t Type<'t>) -> Result<Values<'t>, Error> {
+    pub(super) fn destination<'t>(&self, ty: &'t Type<'t>) -> Result<Values<'t>, NotOffered> {
         let list: Vec<Param<'_>> = self
             .params
             .iter()
@@ -161,7 +161,7 @@ impl SourceList {
                 value: value.as_value(),
             })
             .collect();
-        Ok(destination(ty, &self.model, &list)?)
+        destination(ty, &self.model, &list)
     }
 }
 

@@ -150,7 +150,7 @@ fn run_model<'t>(shared: &Arc<Shared>, new: NewDevice, ty: &'t Type<'t>, ready: 
     let values = wish.and_then(|wish| Ok(wish.values(ty)?));
     let made = values.map(|values| Model::new(SerialCard::power_on(&values), values));
     let prepare = |model: &mut Model<'t, SerialCard>, source: &SourceList| {
-        let values = source.values(ty)?;
+        let values = source.destination(ty)?;
         Ok(model.replace(values, SerialCard::power_on))
     };
     run_as(shared, (new.name, new.endpoint), made, prepare, ready);
@@ -269,8 +269,8 @@ struct Leave<'s> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        if let Some(handle) = &self.handle {
-            self.shared.take_out(handle);
+        if let Some(handle) = self.handle.take() {
+            self.shared.take_out(&handle);
         }
         if let Some(answer) = &self.answer {
             let _ = answer.send(Ok(()));

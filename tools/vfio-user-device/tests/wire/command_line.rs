@@ -130,7 +130,8 @@ fn k41_parameters_that_cannot_be_had_are_told_in_one_line_and_no_socket_is_made(
             "not example.org/disk",
         ),
         (&["--fd=7"], "cannot be used with"),
-        (&["more"], "unexpected argument"),
+        (&["more"], "'more' cannot be used"),
+        (&["serve", "--control=c"], "'serve' cannot be used"),
     ] {
         let all = [&["--socket-path", path], arguments].concat();
         let line = refused(&all);

@@ -3,12 +3,13 @@
 //! The program and its clients: friendly ones, an independent one, and hostile ones.
 //!
 //! Hostile clients come in kinds, which the tests have in their names: `k07_…` is what kind 7 does. Kind 32 is a state that no
-//! client can bring about, and so a test of `host`. Kind 40 is missing, as there is no control socket.
+//! client can bring about, and so a test of `host`. Kind 40 is in `control`.
 
 mod bus;
 mod client;
 mod coming_and_going;
 mod command_line;
+mod control;
 mod device;
 mod independent;
 mod interrupts;
