@@ -325,6 +325,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::carried::migrates,
     },
     Scenario {
+        title: "vfio_user_card_with_msi_goes_along_by_dbus_vmstate",
+        seconds: ONE,
+        versions: NEWEST,
+        body: vfio_user::carried::migrates_with_msi,
+    },
+    Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",
         seconds: ONE,
         versions: USUAL,

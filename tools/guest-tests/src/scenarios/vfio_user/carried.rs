@@ -14,6 +14,7 @@ use super::{block_of, commands_of, Device, Shell, PORTS};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Interrupt;
+use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::scenarios::cards::UNMASK_REFUSED;
 use crate::scenarios::guest::{Guest, View};
 use crate::scenarios::scene::Scene;
@@ -28,10 +29,60 @@ const WAITS: &str = "-S -incoming unix:/run/guest.sock";
 /// The card's parameter in the text, and one that does not match.
 const MATCHES: &str = "--m-num-ports=2";
 const DIFFERS: &str = "--m-num-ports=4";
+/// Another one that does.
+const ONE_PORT: &str = "--m-num-ports=1";
+/// Where the text has the slot of QEMU's device.
+const SLOT_PROPERTY: &str = "\"addr\":\"5\",";
 /// What a source says whose destination has refused.
 const REFUSED: &str = "Sibling indicated error";
 /// The slot that the text gives the card.
 const SLOT: u8 = 5;
+
+/// A card, and how the guest sees it.
+struct Card {
+    /// Its parameter on the command line.
+    param: &'static str,
+    /// More of QEMU's device, in JSON.
+    properties: String,
+    view: View,
+}
+
+impl Card {
+    /// The one of the text.
+    fn of_text() -> Self {
+        Self {
+            param: MATCHES,
+            properties: String::new(),
+            view: View {
+                ports: PORTS,
+                cards: 1,
+                interrupt: Interrupt::Intx,
+                disks: 0,
+            },
+        }
+    }
+
+    /// One of a single port, which poses as another one that the guest's driver uses MSI for.
+    fn with_msi() -> Self {
+        let numbers = [
+            ("x-pci-vendor-id", MSI_CARD.0),
+            ("x-pci-device-id", MSI_CARD.1),
+            ("x-pci-sub-vendor-id", MSI_CARD_SUBSYSTEM.0),
+            ("x-pci-sub-device-id", MSI_CARD_SUBSYSTEM.1),
+        ];
+        let property = |(name, number)| format!("\"{name}\":{number},");
+        Self {
+            param: ONE_PORT,
+            properties: numbers.map(property).concat(),
+            view: View {
+                ports: 1,
+                cards: 1,
+                interrupt: Interrupt::Msi,
+                disks: 0,
+            },
+        }
+    }
+}
 
 /// A D-Bus daemon in the background.
 struct Bus(Pid);
@@ -70,7 +121,7 @@ impl Places {
 }
 
 impl Host {
-    fn start(scene: &Scene, shell: &Shell, name: &str, param: &str, waits: bool) -> Result<Self> {
+    fn start(scene: &Scene, shell: &Shell, name: &str, card: &Card, waits: bool) -> Result<Self> {
         let directory = &scene.place().sockets;
         let places = Places {
             bus: directory.join(format!("{name}.bus")),
@@ -83,10 +134,13 @@ impl Host {
         let (pid, _) = shell.run(&places.fill(&bus, ""))?;
         let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
         let bus = Bus(pid.context("the daemon's process number")?);
-        let program = places.fill(&program.replace(MATCHES, param), "");
+        let program = places.fill(&program.replace(MATCHES, card.param), "");
         let socket = places.socket.to_str().context("UTF-8")?;
         let device = Device::start(shell, &program, socket)?;
-        let mut monitor = places.fill(&block_of(TEXT, "carried")?, "");
+        let monitor = places.fill(&block_of(TEXT, "carried")?, "");
+        ensure!(monitor.contains(SLOT_PROPERTY), "{monitor} names no slot");
+        let more = format!("{SLOT_PROPERTY}{}", card.properties);
+        let mut monitor = monitor.replace(SLOT_PROPERTY, &more);
         if waits {
             ensure!(TEXT.contains(WAITS), "the text says how one waits");
             monitor = format!("{monitor} {WAITS}");
@@ -193,21 +247,26 @@ fn works(host: &Host, guest: &mut Guest) -> Result<()> {
     guest.count_on(&host.machine, SOME)
 }
 
+/// A guest at work with a card.
+fn at_work(scene: &Scene, shell: &Shell, card: &Card) -> Result<(Host, Guest)> {
+    let host = Host::start(scene, shell, "first", card, false)?;
+    let mut guest = Guest::boot(&host.machine, 0, &card.view)?;
+    works(&host, &mut guest)?;
+    Ok((host, guest))
+}
+
 /// A guest at work is refused by a card that differs, and then goes from host to host.
 pub fn migrates(version: Version) -> Outcome {
     let scene = Scene::with_qemu(version, "vfio-user-carried")?;
     let shell = Shell::new(String::new(), version, scene.place().sockets.clone())?;
-    let mut here = Host::start(&scene, &shell, "first", MATCHES, false)?;
-    let view = View {
-        ports: PORTS,
-        cards: 1,
-        interrupt: Interrupt::Intx,
-        disks: 0,
-    };
-    let mut guest = Guest::boot(&here.machine, 0, &view)?;
-    works(&here, &mut guest)?;
+    let card = Card::of_text();
+    let (mut here, mut guest) = at_work(&scene, &shell, &card)?;
 
-    let other = Host::start(&scene, &shell, "other", DIFFERS, true)?;
+    let differs = Card {
+        param: DIFFERS,
+        ..Card::of_text()
+    };
+    let other = Host::start(&scene, &shell, "other", &differs, true)?;
     begin(&here, &other)?;
     here.machine.migration("info migrate", "failed")?;
     here.allowed.push(REFUSED);
@@ -215,13 +274,25 @@ pub fn migrates(version: Version) -> Outcome {
     works(&here, &mut guest)?;
 
     for name in ["second", "third"] {
-        let there = Host::start(&scene, &shell, name, MATCHES, true)?;
+        let there = Host::start(&scene, &shell, name, &card, true)?;
         go(&scene, here, &there, &mut guest)?;
         diag!("{name}: the guest counted to {:?}", guest.counts());
         here = there;
     }
     guest.settle(&here.machine)?;
     here.end()
+}
+
+/// The same with a card that sends messages: QEMU is told of those, too.
+pub fn migrates_with_msi(version: Version) -> Outcome {
+    let scene = Scene::with_qemu(version, "vfio-user-msi")?;
+    let shell = Shell::new(String::new(), version, scene.place().sockets.clone())?;
+    let card = Card::with_msi();
+    let (here, mut guest) = at_work(&scene, &shell, &card)?;
+    let there = Host::start(&scene, &shell, "second", &card, true)?;
+    go(&scene, here, &there, &mut guest)?;
+    guest.settle(&there.machine)?;
+    there.end()
 }
 
 #[cfg(test)]
