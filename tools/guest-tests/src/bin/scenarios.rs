@@ -319,6 +319,13 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::behind::drives,
     },
     Scenario {
+        title: "vfio_user_guest_goes_from_the_driver_to_a_program_and_back",
+        // Five guests' worth of QEMUs.
+        seconds: TWENTY,
+        versions: NEWEST,
+        body: vfio_user::both::migrates,
+    },
+    Scenario {
         title: "vfio_user_card_goes_along_by_dbus_vmstate",
         seconds: TWENTY,
         versions: NEWEST,

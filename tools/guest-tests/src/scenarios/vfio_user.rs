@@ -28,6 +28,7 @@ use crate::l2::line::Interrupt;
 use crate::mdev::MdevType;
 
 pub mod behind;
+pub mod both;
 pub mod carried;
 
 /// The text with the commands.

@@ -27,31 +27,31 @@ const TEXT: &str = include_str!("../../../../../Documentation/vfio-user-dbus.rst
 /// What a destination's QEMU has in addition, as the text says.
 const WAITS: &str = "-S -incoming unix:/run/guest.sock";
 /// The card's parameter in the text, and one that does not match.
-const MATCHES: &str = "--m-num-ports=2";
-const DIFFERS: &str = "--m-num-ports=4";
+pub(super) const MATCHES: &str = "--m-num-ports=2";
+pub(super) const DIFFERS: &str = "--m-num-ports=4";
 /// Another one that does.
 const ONE_PORT: &str = "--m-num-ports=1";
 /// Where the text has the slot of QEMU's device.
 const SLOT_PROPERTY: &str = "\"addr\":\"5\",";
 /// What a source says whose destination has refused.
-const REFUSED: &str = "Sibling indicated error";
+pub(super) const REFUSED: &str = "Sibling indicated error";
 /// The slot that the text gives the card.
 const SLOT: u8 = 5;
 
 /// A card, and how the guest sees it.
-struct Card {
+pub(super) struct Card {
     /// Its parameter on the command line.
-    param: &'static str,
+    pub(super) param: String,
     /// More of QEMU's device, in JSON.
     properties: String,
-    view: View,
+    pub(super) view: View,
 }
 
 impl Card {
     /// The one of the text.
-    fn of_text() -> Self {
+    pub(super) fn of_text() -> Self {
         Self {
-            param: MATCHES,
+            param: MATCHES.to_string(),
             properties: String::new(),
             view: View {
                 ports: PORTS,
@@ -72,7 +72,7 @@ impl Card {
         ];
         let property = |(name, number)| format!("\"{name}\":{number},");
         Self {
-            param: ONE_PORT,
+            param: ONE_PORT.to_string(),
             properties: numbers.map(property).concat(),
             view: View {
                 ports: 1,
@@ -94,15 +94,15 @@ impl Drop for Bus {
 }
 
 /// What is on one host. The monitor goes first, and the bus last.
-struct Host {
+pub(super) struct Host {
     name: String,
-    machine: Terminal,
+    pub(super) machine: Terminal,
     device: Device,
     _bus: Bus,
     places: Places,
     shell: Shell,
     /// What QEMU has reason to say.
-    allowed: Vec<&'static str>,
+    pub(super) allowed: Vec<&'static str>,
 }
 
 /// Where things of a host are.
@@ -121,7 +121,13 @@ impl Places {
 }
 
 impl Host {
-    fn start(scene: &Scene, shell: &Shell, name: &str, card: &Card, waits: bool) -> Result<Self> {
+    pub(super) fn start(
+        scene: &Scene,
+        shell: &Shell,
+        name: &str,
+        card: &Card,
+        waits: bool,
+    ) -> Result<Self> {
         let directory = &scene.place().sockets;
         let places = Places {
             bus: directory.join(format!("{name}.bus")),
@@ -134,7 +140,7 @@ impl Host {
         let (pid, _) = shell.run(&places.fill(&bus, ""))?;
         let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
         let bus = Bus(pid.context("the daemon's process number")?);
-        let program = places.fill(&program.replace(MATCHES, card.param), "");
+        let program = places.fill(&program.replace(MATCHES, &card.param), "");
         let socket = places.socket.to_str().context("UTF-8")?;
         let device = Device::start(shell, &program, socket)?;
         let monitor = places.fill(&block_of(TEXT, "carried")?, "");
@@ -187,14 +193,14 @@ impl Host {
         Ok(card.join("; "))
     }
 
-    fn end(self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
         self.machine.quit(&self.allowed)?;
         self.device.terminate()
     }
 }
 
 /// Takes the guest as far as a migration can be cancelled: it stands still.
-fn begin(source: &Host, destination: &Host) -> Result<()> {
+pub(super) fn begin(source: &Host, destination: &Host) -> Result<()> {
     for host in [source, destination] {
         host.types("capabilities")?;
     }
@@ -206,7 +212,7 @@ fn begin(source: &Host, destination: &Host) -> Result<()> {
 }
 
 /// Takes the guest to another host.
-fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Guest) -> Result<()> {
+pub(super) fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Guest) -> Result<()> {
     let before = source.card()?;
     let began = scene.timeline().position();
     begin(&source, destination)?;
@@ -241,7 +247,7 @@ fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Guest) -> Res
 }
 
 /// The guest verifies records on every port, by interrupts.
-fn works(host: &Host, guest: &mut Guest) -> Result<()> {
+pub(super) fn works(host: &Host, guest: &mut Guest) -> Result<()> {
     guest.count_on(&host.machine, SOME)?;
     guest.settle(&host.machine)?;
     guest.count_on(&host.machine, SOME)
@@ -263,7 +269,7 @@ pub fn migrates(version: Version) -> Outcome {
     let (mut here, mut guest) = at_work(&scene, &shell, &card)?;
 
     let differs = Card {
-        param: DIFFERS,
+        param: DIFFERS.to_string(),
         ..Card::of_text()
     };
     let other = Host::start(&scene, &shell, "other", &differs, true)?;
