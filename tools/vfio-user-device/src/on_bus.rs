@@ -23,11 +23,22 @@ use crate::startup;
 /// What a device is called that QEMU does not carry.
 const UNCARRIED: &str = "device";
 
-/// The options.
-pub fn arguments() -> [Arg; 3] {
+/// The options for a device.
+pub fn arguments() -> impl Iterator<Item = Arg> {
+    let id = Arg::new("dbus-vmstate-id")
+        .long("dbus-vmstate-id")
+        .value_name("ID")
+        .requires("dbus-address")
+        .help("Have QEMU's dbus-vmstate carry the device's state under this name");
+    place_arguments().into_iter().chain([id])
+}
+
+/// The options for a program.
+pub fn place_arguments() -> [Arg; 2] {
     [
         Arg::new("dbus-address")
             .long("dbus-address")
+            .visible_alias("dbus")
             .value_name("ADDRESS")
             .help("Be on the bus of this address, as in unix:path=/run/bus"),
         Arg::new("dbus-name")
@@ -36,12 +47,29 @@ pub fn arguments() -> [Arg; 3] {
             .requires("dbus-address")
             .default_value(NAME)
             .help("The name that the program has there"),
-        Arg::new("dbus-vmstate-id")
-            .long("dbus-vmstate-id")
-            .value_name("ID")
-            .requires("dbus-address")
-            .help("Have QEMU's dbus-vmstate carry the device's state under this name"),
     ]
+}
+
+/// Where a command line wants the program to be, if it does.
+fn place(matches: &ArgMatches) -> Option<Place> {
+    let text = |id: &str| matches.get_one::<String>(id).cloned();
+    Some(Place {
+        address: text("dbus-address")?,
+        name: text("dbus-name").unwrap_or_else(|| NAME.to_string()),
+        manages: false,
+        carries: false,
+    })
+}
+
+/// Takes the devices of a program to a bus, if its command line wants that: those that there are, and those that come.
+pub fn of_many(matches: &ArgMatches, registry: &Registry) -> Result<Option<Bus>> {
+    let place = place(matches).map(|place| Place {
+        manages: true,
+        carries: true,
+        ..place
+    });
+    let bus = place.map(|place| Bus::connect(registry, place)).transpose();
+    bus.context("--dbus-address")
 }
 
 /// What is wanted of a bus.
@@ -53,20 +81,14 @@ pub struct Wanted {
 impl Wanted {
     /// What a command line wants, if it does.
     pub fn of(matches: &ArgMatches) -> Result<Option<Self>> {
-        let text = |id: &str| matches.get_one::<String>(id).cloned();
-        let Some(address) = text("dbus-address") else {
+        let Some(place) = place(matches) else {
             return Ok(None);
         };
-        let id = text("dbus-vmstate-id");
+        let id = matches.get_one::<String>("dbus-vmstate-id").cloned();
         let carries = id.is_some();
         let device = DeviceName::try_from(id.unwrap_or_else(|| UNCARRIED.to_string()));
         let device = device.map_err(|error| anyhow!("--dbus-vmstate-id: {error}"))?;
-        let place = Place {
-            address,
-            name: text("dbus-name").unwrap_or_else(|| NAME.to_string()),
-            manages: false,
-            carries,
-        };
+        let place = Place { carries, ..place };
         Ok(Some(Self { place, device }))
     }
 }

@@ -12,11 +12,12 @@ use vfio_user_device::control::{self, Place};
 use vfio_user_device::registry::{Registry, Settings};
 use vfio_user_device::server::Listener;
 
-use crate::startup;
+use crate::{on_bus, startup};
 
 const AFTER_HELP: &str = "\
 Example:
   vfio-user-device serve --control /run/devices.sock
+  vfio-user-device serve --dbus-address unix:path=/run/devices.bus
 
 Nobody but whoever has started it can connect to these sockets. They take QMP and JSON-RPC 2.0: see
 Documentation/vfio-user-control.rst.
@@ -45,9 +46,10 @@ pub fn command() -> Command {
             "json-rpc",
             "Make one where nobody is greeted, which clients of JSON-RPC do not expect",
         ))
+        .args(on_bus::place_arguments())
         .group(
             ArgGroup::new("controls")
-                .args(["control", "json-rpc"])
+                .args(["control", "json-rpc", "dbus-address"])
                 .required(true)
                 .multiple(true),
         )
@@ -76,8 +78,10 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         patience,
         end: Arc::new(end),
     };
+    let bus = on_bus::of_many(matches, &registry)?;
     startup::tell_ready();
     let served = control::serve(&registry, &places, &settings, &signals);
     registry.clear();
+    drop(bus);
     served
 }

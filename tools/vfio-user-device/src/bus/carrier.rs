@@ -122,6 +122,13 @@ impl Carrier {
         ))
     }
 
+    fn cannot_give_up(&self) -> Error {
+        Error::Refused(format!(
+            "{}: no register of the device can be read without an effect, which QEMU needs to take its interrupt back; let the guest use MSI",
+            self.name
+        ))
+    }
+
     /// Makes it stand still, until it is saved or thawed. What QEMU's monitor is to be told then.
     pub fn freeze(&self) -> Result<Vec<String>, Error> {
         let mut held = self.held();
@@ -133,7 +140,9 @@ impl Carrier {
         let (space, idle) = self.view()?;
         let commands = match space.uses_intx()? {
             true => {
-                let port = idle.and_then(|(region, offset)| space.port(region, offset));
+                let (region, offset) = idle.ok_or_else(|| self.cannot_give_up())?;
+                // What the guest cannot reach has raised nothing.
+                let port = space.port(region, offset);
                 port.map(end_of_interrupt).unwrap_or_default()
             }
             false => Vec::new(),

@@ -17,6 +17,8 @@ use crate::client::*;
 use crate::migration::*;
 use crate::program::{command, Program};
 
+mod many;
+
 const NAME: &str = "example.rust_vfio_mdev.VfioUserDevice";
 const CARD0: &str = "/example/rust_vfio_mdev/card0";
 const DEVICE: &str = "example.rust_vfio_mdev.Device1";
@@ -67,18 +69,28 @@ impl Bus {
 
     /// The program with a card on this bus, when it is there.
     fn program(&self, arguments: &[&str]) -> Program {
-        let path: PathBuf = tempfile::tempdir_in(self.directory.path())
-            .expect("a directory")
-            .keep();
-        let ready = path.join("ready");
-        let socket = UnixDatagram::bind(&ready).expect("a socket to be told on");
+        let (ready, path) = self.ready();
         let on_bus = ["--dbus-address", &self.address];
         let arguments = [&on_bus, arguments].concat();
-        let program = Program::told(&arguments, &ready);
-        let mut told = [0; 16];
-        let len = socket.recv(&mut told).expect("it is ready");
-        assert_eq!(&told[..len], b"READY=1");
+        let program = Program::told(&arguments, &path);
+        Self::wait_until(&ready);
         program
+    }
+
+    /// A socket on which a program says that it is ready.
+    fn ready(&self) -> (UnixDatagram, PathBuf) {
+        let directory = tempfile::tempdir_in(self.directory.path()).expect("a directory");
+        // It goes with that of the bus.
+        let path = directory.keep().join("ready");
+        let socket = UnixDatagram::bind(&path).expect("a socket to be told on");
+        socket.set_read_timeout(Some(SOON)).expect("a limit");
+        (socket, path)
+    }
+
+    fn wait_until(ready: &UnixDatagram) {
+        let mut told = [0; 16];
+        let len = ready.recv(&mut told).expect("it is ready");
+        assert_eq!(&told[..len], b"READY=1");
     }
 
     fn card(&self) -> Program {
@@ -114,7 +126,7 @@ impl Bus {
 
     /// Why a call is refused.
     fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.busctl(&[&["call"], arguments].concat());
+        let output = self.busctl(&[&["--", "call"], arguments].concat());
         assert!(!output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stderr).expect("UTF-8")
     }
@@ -236,10 +248,15 @@ struct Listener {
 
 impl Listener {
     fn new(bus: &Bus) -> Self {
+        Self::at(bus, CARD0)
+    }
+
+    /// One that listens to an object.
+    fn at(bus: &Bus, path: &str) -> Self {
         let mut monitor = Command::new("gdbus");
         monitor
             .args(["monitor", "--address", &bus.address, "--dest", NAME])
-            .args(["--object-path", CARD0])
+            .args(["--object-path", path])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -255,7 +272,7 @@ impl Listener {
             _monitor: monitor,
         };
         // It asks the bus for the device's signals after it has said that there is somebody who could send them.
-        let rule = format!("type='signal',path='{CARD0}'");
+        let rule = format!("type='signal',path='{path}'");
         let end = Instant::now() + SOON;
         while !bus.rules().contains(&rule) {
             assert!(Instant::now() < end, "gdbus does not listen");
