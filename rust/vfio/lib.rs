@@ -58,6 +58,7 @@ mod model;
 pub mod module;
 mod names;
 mod page;
+mod pages;
 mod progress;
 mod reason;
 pub mod region;
