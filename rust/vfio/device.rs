@@ -15,13 +15,14 @@ use crate::dirty_log::DirtyLog;
 use crate::engine::Engine;
 use crate::irq::{FollowUp, Irqs, Lines, Request};
 use crate::lock_class::{new_mutex, new_poll_condvar, new_spinlock};
+use crate::mapped::Memory;
 use crate::migration::session::Migration;
 use crate::migration::staging::{DataSection, Staging};
 use crate::names::INTX_UNMASK_EVENTFD;
 use crate::pages::Pages;
 use crate::progress::Progress;
 use crate::reason::Reason;
-use crate::region::Position;
+use crate::region::{Position, Region};
 use crate::table::Type;
 use crate::timer::{self, HasTimer, Timer};
 use crate::token::Token;
@@ -126,6 +127,37 @@ impl<T: Device> State<T> {
         self.irqs.accessed();
     }
 
+    /// Makes an access that a bus makes in one. What can be mapped is not the device's business.
+    #[inline(always)]
+    fn read(&mut self, at: Position, data: &mut [u8]) {
+        let memory = self.device.memory();
+        if let Some((memory, offset)) =
+            memory.and_then(|m| Some((m, m.find(at.region, at.offset)?)))
+        {
+            // It is whole pages, so all of the access lies in it, and it is there while the device is open.
+            let _ = memory.read(offset, data);
+            self.irqs.accessed();
+            return;
+        }
+        self.before_access(at, Access::Read(data.len()));
+        self.device.read(at.region, at.offset, data);
+    }
+
+    /// As [`State::read`] reads.
+    #[inline(always)]
+    fn write(&mut self, at: Position, data: &[u8]) {
+        let memory = self.device.memory();
+        if let Some((memory, offset)) =
+            memory.and_then(|m| Some((m, m.find(at.region, at.offset)?)))
+        {
+            let _ = memory.write(offset, data);
+            self.irqs.accessed();
+            return;
+        }
+        self.before_access(at, Access::Write(data));
+        self.device.write(at.region, at.offset, data);
+    }
+
     /// Lets the device's clock run from this time of the system on if the device is open and running, and stand still otherwise.
     pub(crate) fn run_clock(&mut self, system_ns: u64) {
         if self.open && self.migration.is_running() {
@@ -193,6 +225,8 @@ pub(crate) struct Instance<T: Device> {
     /// wait for. Nothing is done under this lock but to take a reference.
     #[pin]
     section: SpinLock<DataSection>,
+    /// The device's memory that can be mapped, for the same.
+    memory: Option<Memory>,
     /// What serves the device's jobs, for who serves one or has to be sure that nobody does.
     #[pin]
     engine: Token<T::Engine>,
@@ -222,6 +256,7 @@ impl<T: Device> Instance<T> {
         let reservation = Some(capacity.reserve(T::units(&values))?);
         let device = T::power_on(&values)?;
         let engine = T::Engine::new()?;
+        let memory = device.memory().cloned();
         Arc::pin_init(
             pin_init!(Self {
                 info,
@@ -245,6 +280,7 @@ impl<T: Device> Instance<T> {
                     vdev: None,
                 }, c"vfio_instance_state"),
                 section <- new_spinlock!(DataSection::Closed, c"vfio_instance_section"),
+                memory,
                 engine <- Token::new(engine),
                 log <- new_mutex!(None, c"vfio_instance_log"),
                 wake <- Timer::new(),
@@ -316,8 +352,11 @@ impl<T: Device> Instance<T> {
         }
     }
 
-    /// The first user opens the device: power-on state.
-    pub(crate) fn open(&self) {
+    /// The first user opens the device: power-on state. `ENOMEM`: it is not open then.
+    pub(crate) fn open(&self) -> Result {
+        if let Some(memory) = &self.memory {
+            memory.open()?;
+        }
         *self.section.lock() = DataSection::Open;
         let mut state = self.state.lock();
         state.device.reset();
@@ -326,6 +365,7 @@ impl<T: Device> Instance<T> {
         state.tell_active(false);
         state.run_clock(timer::now_ns());
         state.opener = Opener::current();
+        Ok(())
     }
 
     /// The last user is gone: nothing of the device's state is left.
@@ -355,14 +395,21 @@ impl<T: Device> Instance<T> {
         drop(log);
         let section = core::mem::replace(&mut *self.section.lock(), DataSection::Closed);
         drop(section);
+        if let Some(memory) = &self.memory {
+            memory.close();
+        }
         Timer::<Self, WAKE>::cancel(self.pinned());
         Timer::<Self, BYTES>::cancel(self.pinned());
         self.state.lock().wake_at_ns = None;
     }
 
-    /// The pages that the user may map. `ENODEV` while the device is not open, `ENOMEM`.
-    pub(crate) fn mappable(&self) -> Result<Arc<Pages>> {
-        self.with_section(|pages, _| pages.clone())
+    /// The pages that the user may map in a region. `EINVAL` where there are none, `ENODEV` while the device is not open, `ENOMEM`.
+    pub(crate) fn mappable(&self, region: Region) -> Result<Arc<Pages>> {
+        match (region, &self.memory) {
+            (Region::Migration, _) => self.with_section(|pages, _| pages.clone()),
+            (region, Some(memory)) if memory.area().region == region => memory.pages(),
+            _ => Err(EINVAL),
+        }
     }
 
     /// The data section, to be read and written: once for each user, `None` afterwards. `ENODEV` while the device is not open,
@@ -403,6 +450,9 @@ impl<T: Device> Instance<T> {
         let could = state.may_access_memory();
         state.migration.reset(&mut state.device);
         state.device.reset();
+        if let Some(memory) = &self.memory {
+            memory.clear();
+        }
         state.tell_active(could);
         state.run_clock(timer::now_ns());
         // It may have been mapped without having been used by the protocol.

@@ -7,12 +7,10 @@
 //! * mdev parents, types and drivers ([`mdev`]), with a capacity that several types share;
 //! * VFIO devices by group and by character device (iommufd), emulated ([`device`]), which access guest memory by copying it
 //!   ([`engine`]);
-//! * regions by read and write, INTx, MSI and MSI-X through eventfds, the request interrupt, reset ([`irq`]);
+//! * regions by read and write, and parts of them that can be mapped ([`mapped`]), INTx, MSI and MSI-X through eventfds, the request interrupt, reset ([`irq`]);
 //! * migration protocol v2 with pre-copy and peer-to-peer states, DMA logging, and the migration region of protocol v1, which
 //!   carries the same stream ([`migration`]);
 //! * a named attribute group on every instance ([`sysfs`]).
-//!
-//! Not supported yet: mmap of a device model's regions.
 //!
 //! # How a driver is written
 //!
@@ -36,7 +34,8 @@
 //! `state`, has returned. Order: `control`, then the engine, then `state`. The log of what was written has a mutex of its own, the
 //! last one, which is not held while a user's bitmap is written. Each migration data file has a mutex that orders its readers or
 //! writers, and guards the bytes that are on their way to a reader; it is taken before `state` and never by a page fault. What
-//! `mmap` needs is under a spin lock of its own, because the address space is locked there.
+//! `mmap` needs is under locks of its own, because the address space is locked there: the data section's under a spin lock, and
+//! mapped memory under a mutex that is held for copying its bytes only, inside `state` or without it.
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
@@ -52,6 +51,7 @@ mod eventfd;
 mod guest_memory;
 pub mod irq;
 mod lock_class;
+pub mod mapped;
 pub mod mdev;
 mod migration;
 mod model;

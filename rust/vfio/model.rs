@@ -4,6 +4,7 @@
 
 use crate::engine::Engine;
 use crate::irq::Counts;
+use crate::mapped::Memory;
 use crate::module::ModuleMetadata;
 use crate::region::Region;
 use ::migration::model::Values;
@@ -58,6 +59,13 @@ pub trait Device: Sized + Send + 'static {
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]);
     /// Writes to a region, as [`Device::read`] reads from it.
     fn write(&mut self, region: Region, offset: u64, data: &[u8]);
+
+    /// Memory in one of its regions that its user can map, always the same one. It is not accessed by [`Device::read`] and
+    /// [`Device::write`] and not part of the sections that the device saves: the library keeps it, zeroes it when the device is
+    /// reset, saves and loads it. Section 0xfdff is its.
+    fn memory(&self) -> Option<&Memory> {
+        None
+    }
 
     /// Whether new instances let their user unmask INTx by an eventfd, for those that have `intx_unmask_eventfd` in sysfs
     /// not written. A driver gives its administrator the choice by a module parameter; see `Documentation/intx.rst`.

@@ -6,7 +6,8 @@ use crate::device::{Device, Phase, SavedSize};
 use crate::engine::NoEngine;
 use crate::mdev::Type;
 use crate::migration::session::{
-    errno, not_committed, refusal, Chunk, Migration, Of, Resuming, Saving, Session, SUPPORT,
+    errno, not_committed, refusal, Chunk, Incoming, Migration, Of, Resuming, Saving, Session,
+    SUPPORT,
 };
 use crate::module::ModuleMetadata;
 use crate::reason::Reason;
@@ -164,7 +165,7 @@ fn saved(value: u8) -> Result<KVec<u8>> {
 fn loaded(into: u8, stream: &[u8]) -> Result<(Result, Register, Reason)> {
     let mut device = Register(into);
     let mut reason = Reason::none();
-    let mut resuming = Resuming::<Register>::new(device.incoming()?);
+    let mut resuming = Resuming::<Register>::new(Incoming::of(&device)?);
     let result = resuming
         .push(&wide(1)?, &Of(&mut device), stream, &mut reason)
         .map_err(refusal)
@@ -343,22 +344,22 @@ mod parameters {
     fn who_maps_the_data_section_does_not_wait_for_the_device() -> Result {
         let capacity = Capacity::new(9)?;
         let instance = Instance::<Register>::new(&TYPE, &[], &capacity)?;
-        assert_eq!(instance.mappable().err(), Some(ENODEV));
+        assert_eq!(instance.mappable(Region::Migration).err(), Some(ENODEV));
         assert_eq!(instance.take_staging().err(), Some(ENODEV));
-        instance.open();
+        instance.open()?;
         let busy = instance.state.lock();
-        let pages = instance.mappable()?;
+        let pages = instance.mappable(Region::Migration)?;
         drop(busy);
         // There is one data section, and one who reads and writes it.
-        assert!(Arc::ptr_eq(&pages, &instance.mappable()?));
+        assert!(Arc::ptr_eq(&pages, &instance.mappable(Region::Migration)?));
         assert!(instance.take_staging()?.is_some());
         assert!(instance.take_staging()?.is_none());
         // The next user gets another one.
         instance.close();
-        instance.open();
-        assert!(!Arc::ptr_eq(&pages, &instance.mappable()?));
+        instance.open()?;
+        assert!(!Arc::ptr_eq(&pages, &instance.mappable(Region::Migration)?));
         instance.close();
-        assert_eq!(instance.mappable().err(), Some(ENODEV));
+        assert_eq!(instance.mappable(Region::Migration).err(), Some(ENODEV));
         Ok(())
     }
 

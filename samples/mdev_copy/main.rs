@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A copy engine: the smallest device that accesses guest memory, and that sends MSI-X messages.
+//! A copy engine: the smallest device that accesses guest memory, that sends MSI-X messages, and that has memory of its own which can
+//! be mapped.
 //!
 //! The guest says from where, to where and how much; the engine copies, and signals vector 0. In BAR 0, little-endian:
 //!
@@ -8,10 +9,11 @@
 //! |---|---|---|
 //! | 0 | 8 | address to copy from |
 //! | 8 | 8 | address to copy to |
-//! | 16 | 4 | how many bytes, 65536 at most |
+//! | 16 | 4 | how many bytes, 65536 at most; with bit 30, the second address is one in the scratch memory, with bit 31, the first |
 //! | 20 | 4 | command: 1 copies, 2 makes the device fail; reads 0 |
 //! | 24 | 4 | status, read-only: 0 nothing was asked for, 1 to be done, 2 done, 3 not possible |
 //! | 28 | 4 | how many copies have ended, read-only |
+//! | 4096 | 61440 | scratch memory, which can be mapped; its addresses start at 0 |
 //!
 //! A copy that is asked for while the device may not access memory is made when it may again: at the other end of a migration, if that
 //! is what came between. Registers that are written while a copy is under way are for the next one.
@@ -28,6 +30,7 @@ use vfio::class::{Class, ClassDevice};
 use vfio::device::{Device, Phase};
 use vfio::engine::{Engine, GuestMemory};
 use vfio::irq::Counts;
+use vfio::mapped::{Area, Memory};
 use vfio::mdev::{Driver, Parent, Type};
 use vfio::region::Region;
 
@@ -41,6 +44,18 @@ module! {
 
 /// The most that is copied at once, in bytes.
 const MOST: u32 = 65536;
+
+/// Of the length register: what is copied comes from the scratch memory, or goes there.
+const FROM_SCRATCH: u32 = 1 << 31;
+const TO_SCRATCH: u32 = 1 << 30;
+
+/// Length of BAR 0, which ends with the scratch memory.
+const BAR: u64 = 65536;
+const SCRATCH: Area = Area {
+    region: Region::Bar(0),
+    offset: 4096,
+    len: 61440,
+};
 
 /// Length of the registers, and of the part that the guest writes.
 const REGISTERS: usize = 32;
@@ -79,6 +94,7 @@ struct Copier {
     pending: bool,
     /// It leads somewhere.
     routed: bool,
+    scratch: Memory,
 }
 
 impl Copier {
@@ -87,7 +103,7 @@ impl Copier {
     const STATE_LEN: usize = REGISTERS + 1;
 
     /// One that is in this state, and not routed.
-    fn of(state: &[u8; Self::STATE_LEN]) -> Self {
+    fn of(state: &[u8; Self::STATE_LEN], scratch: Memory) -> Self {
         let (registers, pending) = state.split_at(REGISTERS);
         let mut device = Self {
             registers: registers.first_chunk().copied().unwrap_or_default(),
@@ -95,6 +111,7 @@ impl Copier {
             failed: false,
             pending: pending == [1],
             routed: false,
+            scratch,
         };
         // No copy is under way in a state: what is to be done has not been begun.
         device.due = device.word(offset::STATUS) == status::DUE;
@@ -122,6 +139,7 @@ struct Copy {
     from: u64,
     to: u64,
     length: u32,
+    scratch: Memory,
     result: Result,
 }
 
@@ -144,14 +162,13 @@ impl Engine<Copier> for Copies {
             from: u64::from_le_bytes(device.field(offset::FROM)),
             to: u64::from_le_bytes(device.field(offset::TO)),
             length: device.word(offset::LENGTH),
+            scratch: device.scratch.clone(),
             result: Err(EINVAL),
         })
     }
 
     fn serve(&mut self, job: &mut Copy, memory: &mut GuestMemory<'_>) {
-        if job.length <= MOST {
-            job.result = self.copy(job, memory);
-        }
+        job.result = self.copy(job, memory);
     }
 
     fn finish(device: &mut Copier, job: Copy) {
@@ -171,13 +188,23 @@ impl Engine<Copier> for Copies {
 
 impl Copies {
     fn copy(&mut self, job: &Copy, memory: &mut GuestMemory<'_>) -> Result {
+        let length = job.length & !(FROM_SCRATCH | TO_SCRATCH);
+        if length > MOST {
+            return Err(EINVAL);
+        }
         let mut done = 0;
-        while done < job.length {
-            let len = (job.length - done).min(self.0.len() as u32);
+        while done < length {
+            let len = (length - done).min(self.0.len() as u32);
             let piece = self.0.get_mut(..len as usize).ok_or(EINVAL)?;
             let at = |start: u64| start.checked_add(done.into()).ok_or(EINVAL);
-            memory.read(at(job.from)?, piece)?;
-            memory.write(at(job.to)?, piece)?;
+            match job.length & FROM_SCRATCH {
+                0 => memory.read(at(job.from)?, piece)?,
+                _ => job.scratch.read(at(job.from)?, piece)?,
+            }
+            match job.length & TO_SCRATCH {
+                0 => memory.write(at(job.to)?, piece)?,
+                _ => job.scratch.write(at(job.to)?, piece)?,
+            }
             done += len;
         }
         Ok(())
@@ -193,7 +220,11 @@ impl Device for Copier {
     const NAME: &'static CStr = c"mdev_copy";
 
     fn power_on(_values: &Values<'_>) -> Result<KBox<Self>> {
-        Ok(KBox::new(Self::of(&[0; Self::STATE_LEN]), GFP_KERNEL)?)
+        let scratch = Memory::new(SCRATCH)?;
+        Ok(KBox::new(
+            Self::of(&[0; Self::STATE_LEN], scratch),
+            GFP_KERNEL,
+        )?)
     }
 
     fn reset(&mut self) {
@@ -203,7 +234,7 @@ impl Device for Copier {
 
     fn region_size(&self, region: Region) -> u64 {
         match region {
-            Region::Bar(0) => REGISTERS as u64,
+            Region::Bar(0) => BAR,
             _ => 0,
         }
     }
@@ -236,6 +267,10 @@ impl Device for Copier {
         if let Some(bytes) = registers {
             bytes.copy_from_slice(data);
         }
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        Some(&self.scratch)
     }
 
     fn irqs(&self) -> Counts {
@@ -289,9 +324,10 @@ impl Device for Copier {
             );
             return Err(EINVAL);
         };
-        let loaded = Self::of(state);
-        let is_possible = loaded.word(offset::COMMAND as usize) == 0
-            && loaded.word(offset::STATUS) <= status::FAILED
+        let word = |at: usize| state.get(at..).and_then(<[u8]>::first_chunk).copied();
+        let word = |at: usize| word(at).map(u32::from_le_bytes);
+        let is_possible = word(offset::COMMAND as usize) == Some(0)
+            && word(offset::STATUS).is_some_and(|status| status <= status::FAILED)
             && payload.last().is_some_and(|pending| *pending <= 1);
         if !is_possible {
             let _ = write!(reason, "command, status or pending message cannot be so");
@@ -308,7 +344,7 @@ impl Device for Copier {
     fn commit(&mut self, incoming: &mut Self::Incoming, _reason: &mut dyn Write) -> Result {
         *self = Self {
             routed: self.routed,
-            ..Self::of(&incoming.ok_or(EINVAL)?)
+            ..Self::of(&incoming.ok_or(EINVAL)?, self.scratch.clone())
         };
         Ok(())
     }

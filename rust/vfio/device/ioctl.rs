@@ -4,8 +4,9 @@
 
 use super::{Instance, State};
 use crate::irq::{Counts, Index, Request, NUM_INDICES};
+use crate::mapped::Memory;
 use crate::migration::{staging, v1};
-use crate::model::{Access, Device};
+use crate::model::Device;
 use crate::region::{accesses, chunk_len, Position, Region, CHUNK, NUM_REGIONS, OFFSET_SHIFT};
 use core::fmt;
 use kernel::error::to_result;
@@ -120,8 +121,7 @@ impl<T: Device> Instance<T> {
             if !state.has_room(at, N) {
                 return Ok(false);
             }
-            state.before_access(at, Access::Read(N));
-            state.device.read(at.region, at.offset, &mut data);
+            state.read(at, &mut data);
             self.settle(state);
         }
         UserSlice::new(buf, N).writer().write(&data)?;
@@ -143,8 +143,7 @@ impl<T: Device> Instance<T> {
         if !state.has_room(at, N) {
             return Whole::No;
         }
-        state.before_access(at, Access::Write(&data));
-        state.device.write(at.region, at.offset, &data);
+        state.write(at, &data);
         self.settle(state);
         Whole::Done
     }
@@ -165,8 +164,7 @@ impl<T: Device> Instance<T> {
         for access in accesses(region, offset, data.len()) {
             let offset = offset + access.start as u64;
             if let Some(bytes) = data.get_mut(access) {
-                state.before_access(Position { region, offset }, Access::Read(bytes.len()));
-                state.device.read(region, offset, bytes);
+                state.read(Position { region, offset }, bytes);
             }
         }
         self.settle(state);
@@ -179,8 +177,7 @@ impl<T: Device> Instance<T> {
         for access in accesses(region, offset, data.len()) {
             let offset = offset + access.start as u64;
             if let Some(bytes) = data.get(access) {
-                state.before_access(Position { region, offset }, Access::Write(bytes));
-                state.device.write(region, offset, bytes);
+                state.write(Position { region, offset }, bytes);
             }
         }
         self.settle(state);
@@ -254,6 +251,11 @@ impl<T: Device> Instance<T> {
             info.flags |= vfio_bindings::VFIO_REGION_INFO_FLAG_MMAP;
             add_migration_caps(caps)?;
         }
+        let area = self.memory.as_ref().map(Memory::area);
+        if let Some(area) = area.filter(|area| area.region == region) {
+            info.flags |= vfio_bindings::VFIO_REGION_INFO_FLAG_MMAP;
+            add_mappable(caps, area.offset, area.len as u64)?;
+        }
         Ok(())
     }
 
@@ -294,8 +296,18 @@ impl<T: Device> State<T> {
     }
 }
 
-/// What tells the migration region from others, and which part of it can be mapped: the data section.
-fn add_migration_caps(caps: &mut vfio_bindings::vfio_info_cap) -> Result {
+/// The header of a capability.
+fn cap_header(id: u32) -> vfio_bindings::vfio_info_cap_header {
+    vfio_bindings::vfio_info_cap_header {
+        // The identifiers are small numbers.
+        id: id as u16,
+        version: 1,
+        next: 0,
+    }
+}
+
+/// Which part of a region can be mapped.
+fn add_mappable(caps: &mut vfio_bindings::vfio_info_cap, offset: u64, size: u64) -> Result {
     /// `struct vfio_region_info_cap_sparse_mmap` with one area.
     #[repr(C)]
     struct SparseMmap {
@@ -305,39 +317,38 @@ fn add_migration_caps(caps: &mut vfio_bindings::vfio_info_cap) -> Result {
         area: vfio_bindings::vfio_region_sparse_mmap_area,
     }
 
-    let header = |id: u32| vfio_bindings::vfio_info_cap_header {
-        // The identifiers are small numbers.
-        id: id as u16,
-        version: 1,
-        next: 0,
-    };
-    let mut kind = vfio_bindings::vfio_region_info_cap_type {
-        header: header(vfio_bindings::VFIO_REGION_INFO_CAP_TYPE),
-        type_: vfio_bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
-        subtype: vfio_bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
-    };
     let mut sparse = SparseMmap {
-        header: header(vfio_bindings::VFIO_REGION_INFO_CAP_SPARSE_MMAP),
+        header: cap_header(vfio_bindings::VFIO_REGION_INFO_CAP_SPARSE_MMAP),
         nr_areas: 1,
         reserved: 0,
-        area: vfio_bindings::vfio_region_sparse_mmap_area {
-            offset: staging::OFFSET as u64,
-            size: staging::LEN as u64,
-        },
+        area: vfio_bindings::vfio_region_sparse_mmap_area { offset, size },
     };
-    // SAFETY: Both structures start with their header and are as long as said; the function copies them.
-    unsafe {
-        to_result(vfio_bindings::vfio_info_add_capability(
-            caps,
-            (&raw mut kind).cast(),
-            core::mem::size_of_val(&kind),
-        ))?;
-        to_result(vfio_bindings::vfio_info_add_capability(
+    // SAFETY: The structure starts with its header and is as long as said; the function copies it.
+    to_result(unsafe {
+        vfio_bindings::vfio_info_add_capability(
             caps,
             (&raw mut sparse).cast(),
             core::mem::size_of_val(&sparse),
-        ))
-    }
+        )
+    })
+}
+
+/// What tells the migration region from others, and which part of it can be mapped: the data section.
+fn add_migration_caps(caps: &mut vfio_bindings::vfio_info_cap) -> Result {
+    let mut kind = vfio_bindings::vfio_region_info_cap_type {
+        header: cap_header(vfio_bindings::VFIO_REGION_INFO_CAP_TYPE),
+        type_: vfio_bindings::VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+        subtype: vfio_bindings::VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+    };
+    // SAFETY: The structure starts with its header and is as long as said; the function copies it.
+    to_result(unsafe {
+        vfio_bindings::vfio_info_add_capability(
+            caps,
+            (&raw mut kind).cast(),
+            core::mem::size_of_val(&kind),
+        )
+    })?;
+    add_mappable(caps, staging::OFFSET as u64, staging::LEN as u64)
 }
 
 /// `VFIO_DEVICE_GET_INFO`. `EINVAL` for a short structure.

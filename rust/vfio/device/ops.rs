@@ -7,12 +7,14 @@ use super::{Instance, VfioHandle};
 use crate::anon_file::ssize;
 use crate::migration::{log_ops, v2};
 use crate::model::Device;
+use crate::region::{Region, OFFSET_SHIFT};
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::error::{from_err_ptr, to_result};
 use kernel::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
+use kernel::page::PAGE_SHIFT;
 use kernel::prelude::*;
 use kernel::sync::{Arc, Completion};
 use kernel::uaccess::UserPtr;
@@ -144,8 +146,10 @@ impl<T: Device> Callbacks<T> {
     /// Called by the VFIO core on a registered device that is not open.
     unsafe extern "C" fn open_device(vdev: *mut vfio_device) -> c_int {
         // SAFETY: The device is registered.
-        unsafe { VfioDevice::<T>::instance(vdev) }.open();
-        0
+        match unsafe { VfioDevice::<T>::instance(vdev) }.open() {
+            Ok(()) => 0,
+            Err(error) => error.to_errno(),
+        }
     }
 
     /// # Safety
@@ -230,7 +234,11 @@ impl<T: Device> Callbacks<T> {
     unsafe extern "C" fn mmap(vdev: *mut vfio_device, vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: The device is open.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        let pages = instance.mappable();
+        // SAFETY: The core passes a mapping that is being made, which nobody else changes.
+        let first = unsafe { (*vma).vm_pgoff as u64 };
+        let region = u32::try_from(first >> (OFFSET_SHIFT - PAGE_SHIFT as u32));
+        let region = region.map_err(|_| EINVAL).and_then(Region::try_from);
+        let pages = region.and_then(|region| instance.mappable(region));
         // SAFETY: The core passes a mapping of the device's file that is being made.
         match pages.and_then(|pages| unsafe { pages.map(vma) }) {
             Ok(()) => 0,

@@ -5,20 +5,21 @@
 //! What a session is, and the stream that it makes or takes, is [`::migration::session`]; here it gets the kernel's memory and
 //! errors, and a device of this crate.
 
+use crate::mapped::{self, Memory};
 use crate::model::Device;
 use ::migration::fsm::{State, Support};
 use ::migration::model::Values;
 use ::migration::session::{
     self as pure, CommitError, Emit, Failure, NoMemory, Phase, Remaining, SavedSize,
 };
-use ::migration::stream::{ErrorClass, Refusal};
+use ::migration::stream::{ErrorClass, Refusal, DEVICE_SECTIONS};
 use core::fmt::Write;
 use kernel::prelude::*;
 
 /// A session that gives the state out.
 pub(crate) type Saving = pure::Saving<Buffer>;
 /// A session that takes a state in.
-pub(crate) type Resuming<T> = pure::Resuming<Buffer, KBox<<T as Device>::Incoming>>;
+pub(crate) type Resuming<T> = pure::Resuming<Buffer, Incoming<T>>;
 /// Bytes of a saving session on their way to user space.
 pub(crate) type Chunk = pure::Chunk<Buffer>;
 
@@ -148,6 +149,9 @@ impl<T: Device> Migration<T> {
     pub(crate) fn end(&mut self, device: &mut T) {
         if let Some(Session::Saving(_)) = self.session.take() {
             device.stop_sending();
+            if let Some(memory) = device.memory() {
+                memory.stop_sending();
+            }
         }
         self.window = Window {
             pieces: self.window.pieces,
@@ -240,7 +244,8 @@ impl<T: Device> Migration<T> {
             Some(Session::Saving(saving)) => Some(saving),
             _ => None,
         };
-        pure::data_size(values, &Of(device), saving)
+        let memory = device.memory().map(Memory::to_come).unwrap_or_default();
+        pure::data_size(values, &Of(device), saving).saturating_add(memory.framed())
     }
 }
 
@@ -286,12 +291,31 @@ impl pure::Buffer for Buffer {
     }
 }
 
-/// A device of this crate, as a session sees it.
+/// The section that its mapped memory has, beside those of the device: the last one that there is.
+const MEMORY_SECTION: u16 = *DEVICE_SECTIONS.end() - *DEVICE_SECTIONS.start();
+
+/// What was loaded of a device so far.
+pub(crate) struct Incoming<T: Device> {
+    device: KBox<T::Incoming>,
+    memory: Option<mapped::Incoming>,
+}
+
+impl<T: Device> Incoming<T> {
+    /// Nothing yet.
+    pub(crate) fn of(device: &T) -> Result<Self> {
+        Ok(Self {
+            device: device.incoming()?,
+            memory: device.memory().map(Memory::incoming).transpose()?,
+        })
+    }
+}
+
+/// A device of this crate, as a session sees it: with its mapped memory, which is bulk state once the device has stopped.
 pub(crate) struct Of<'a, T>(pub(crate) &'a mut T);
 
 impl<T: Device> pure::Device for Of<'_, T> {
     type Error = Error;
-    type Incoming = KBox<T::Incoming>;
+    type Incoming = Incoming<T>;
 
     fn error(failure: Failure) -> Error {
         errno(failure)
@@ -306,19 +330,43 @@ impl<T: Device> pure::Device for Of<'_, T> {
     }
 
     fn max_sent_section(&self) -> usize {
-        self.0.max_sent_section()
+        let most = self.0.max_sent_section();
+        match self.0.memory() {
+            Some(_) => most.max(Memory::section_len()),
+            None => most,
+        }
     }
 
     fn remaining(&self) -> Remaining {
-        self.0.remaining()
+        let mut left = match self.0.max_sent_section() {
+            0 => Remaining::default(),
+            _ => self.0.remaining(),
+        };
+        if let Some(memory) = self.0.memory() {
+            let SavedSize { bytes, sections } = memory.remaining();
+            left.dirty.bytes = left.dirty.bytes.saturating_add(bytes);
+            left.dirty.sections = left.dirty.sections.saturating_add(sections);
+        }
+        left
     }
 
     fn next_section(&mut self, payload: &mut [u8]) -> Option<(u16, usize)> {
-        self.0.next_section(payload)
+        let most = self.0.max_sent_section();
+        if most > 0 {
+            let section = self.0.next_section(payload.get_mut(..most)?);
+            if section.is_some() {
+                return section;
+            }
+        }
+        let len = self.0.memory()?.next_section(payload)?;
+        Some((MEMORY_SECTION, len))
     }
 
     fn section_len(&self, id: u16) -> Option<usize> {
-        self.0.section_len(id)
+        match self.0.memory() {
+            Some(_) if id == MEMORY_SECTION => Some(Memory::section_len()),
+            _ => self.0.section_len(id),
+        }
     }
 
     fn load(
@@ -328,7 +376,11 @@ impl<T: Device> pure::Device for Of<'_, T> {
         payload: &[u8],
         reason: &mut dyn Write,
     ) -> Result<(), Refusal> {
-        T::load(incoming, phase, id, payload, reason).map_err(|error| match error == ENOMEM {
+        let loaded = match &mut incoming.memory {
+            Some(memory) if id == MEMORY_SECTION => memory.section(payload, reason),
+            _ => T::load(&mut incoming.device, phase, id, payload, reason),
+        };
+        loaded.map_err(|error| match error == ENOMEM {
             true => Refusal {
                 class: ErrorClass::TooBig,
                 reason: "there is no memory for it",
@@ -338,11 +390,17 @@ impl<T: Device> pure::Device for Of<'_, T> {
     }
 
     fn is_complete(incoming: &Self::Incoming) -> bool {
-        T::is_complete(incoming)
+        let memory = incoming.memory.as_ref();
+        T::is_complete(&incoming.device) && memory.is_none_or(mapped::Incoming::is_complete)
     }
 
     fn commit(&mut self, incoming: &mut Self::Incoming, reason: &mut dyn Write) -> Result {
-        self.0.commit(incoming, reason)
+        self.0.commit(&mut incoming.device, reason)?;
+        match (self.0.memory(), &incoming.memory) {
+            // The device is open and what came is complete, so this does not fail.
+            (Some(memory), Some(incoming)) => memory.load(incoming),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 //! The arcs of the state machine, as a device takes them. Both protocols go through here.
 
 use crate::device::State as DeviceState;
-use crate::migration::session::{errno, not_committed, Of, Resuming, Saving, Session, SessionId};
+use crate::migration::session::{
+    errno, not_committed, Incoming, Of, Resuming, Saving, Session, SessionId,
+};
 use crate::model::Device;
 use crate::timer;
 use ::migration::fsm::{Arc as Transition, State};
@@ -44,16 +46,22 @@ impl<T: Device> DeviceState<T> {
                 let saving = Saving::stop_copy(&self.values, &Of(device))?;
                 opening.open(id, true)?;
                 device.start_sending();
+                if let Some(memory) = device.memory() {
+                    memory.start_sending();
+                }
                 migration.begin(Session::Saving(saving));
             }
             PreCopyToStopCopy | PreCopyP2pToStopCopy => {
                 if let Some(Session::Saving(saving)) = &mut migration.session {
                     saving.stop(&self.values, &Of(device))?;
+                    if let Some(memory) = device.memory() {
+                        memory.start_sending();
+                    }
                 }
             }
             StopToResuming => {
                 let id = migration.next_id();
-                let resuming = Resuming::<T>::new(device.incoming()?);
+                let resuming = Resuming::<T>::new(Incoming::of(device)?);
                 opening.open(id, false)?;
                 migration.begin(Session::Resuming(resuming));
                 self.reason.clear();

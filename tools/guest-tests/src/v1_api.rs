@@ -24,6 +24,7 @@ mod carriers;
 mod container;
 mod description;
 mod hostile;
+mod mapped;
 mod maps;
 mod ownership;
 mod pieces;
@@ -42,6 +43,7 @@ pub fn suite() -> Suite {
     carriers::add(&mut suite);
     refusals::add(&mut suite);
     maps::add(&mut suite);
+    mapped::add(&mut suite);
     ownership::add(&mut suite);
     hostile::add(&mut suite);
     threads::add(&mut suite);

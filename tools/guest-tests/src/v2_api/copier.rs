@@ -32,6 +32,17 @@ pub const LENGTH: u64 = 64 * PAGE;
 /// The most that it copies at once, in bytes.
 pub const MOST: u32 = 65536;
 
+/// Bytes of BAR 0.
+pub const BAR_LENGTH: u64 = 65536;
+/// Where its scratch memory is in BAR 0, which can be mapped.
+pub const SCRATCH: u64 = 4096;
+/// Bytes of that.
+pub const SCRATCH_LENGTH: usize = 61440;
+/// With a length: what is copied comes from the scratch memory.
+pub const FROM_SCRATCH: u32 = 1 << 31;
+/// With a length: it goes there.
+pub const TO_SCRATCH: u32 = 1 << 30;
+
 /// Offsets of its registers.
 mod offset {
     pub(super) const FROM: u64 = 0;
@@ -216,6 +227,11 @@ impl Copier {
         self.device
             .set_irqs(&IrqSet::eventfd(MSIX, TRIGGER, -1))
             .named("no eventfd")
+    }
+
+    /// Closes the device, and keeps the instance.
+    pub fn close(self) -> Mdev {
+        self.instance
     }
 
     /// The open device, by itself.

@@ -10,6 +10,7 @@ use crate::ktap::Suite;
 mod access;
 mod failure;
 mod logging;
+mod mapped;
 mod messages;
 mod quiet;
 mod waiting;
@@ -23,6 +24,7 @@ pub(super) fn add(suite: &mut Suite) {
     quiet::add(suite);
     waiting::add(suite);
     failure::add(suite);
+    mapped::add(suite);
 }
 
 /// Does something again and again on another thread until `act` has ended. The failure of either.
