@@ -76,6 +76,9 @@ enum Action {
         /// The QEMU that is shown, of those in the machine
         #[arg(long, default_value = "10.0", value_name = "VERSION")]
         qemu: String,
+        /// The device that is shown
+        #[arg(long, default_value = "serial", value_parser = ["serial", "blk"])]
+        device: String,
     },
     /// Counts what operations cost, in instructions, then measures migrations; writes results/bench.json, bench.svg and bench.txt
     Bench(BenchArgs),
@@ -167,7 +170,11 @@ fn main() -> ExitCode {
         Action::Run(args) => command(&env, &args),
         Action::Test(args) => test(&env, &[], &[], &args.host_tests, &args.with, args.machines),
         Action::Shell(args) => shell(&env, &args),
-        Action::Demo { timeout, qemu } => demo(&env, Duration::from_secs(timeout), qemu),
+        Action::Demo {
+            timeout,
+            qemu,
+            device,
+        } => demo(&env, Duration::from_secs(timeout), [qemu, device]),
         Action::Bench(args) => measure(&env, &args),
     };
     done.unwrap_or_else(|e| {
@@ -464,7 +471,7 @@ fn shell(env: &Environment, args: &LoadArgs) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }
 
-fn demo(env: &Environment, timeout: Duration, qemu: String) -> Result<ExitCode> {
+fn demo(env: &Environment, timeout: Duration, what: [String; 2]) -> Result<ExitCode> {
     let mut session = open(
         env,
         &LoadArgs {
@@ -472,7 +479,8 @@ fn demo(env: &Environment, timeout: Duration, qemu: String) -> Result<ExitCode> 
             bare: false,
         },
     )?;
-    let argv = vec![SCENARIOS.to_owned(), "--demo".to_owned(), qemu];
+    let [qemu, device] = what;
+    let argv = vec![SCENARIOS.to_owned(), "--demo".to_owned(), qemu, device];
     let run = pass_on(&mut session, "demo", argv, timeout, None)?;
     let complaints = complaints(&mut session, &run)?;
     let logs = logs(env)?;

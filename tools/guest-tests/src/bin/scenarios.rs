@@ -5,7 +5,7 @@
 //! ```text
 //! scenarios [NAME…]           run all scenarios, or those called NAME or whose name contains it; KTAP on standard output
 //! scenarios --list            print the names, each with the seconds it may take and the QEMU it needs
-//! scenarios --demo [VERSION]  one migration, told to a person, with this QEMU
+//! scenarios --demo [VERSION [DEVICE]]  one migration, told to a person, with this QEMU, of a serial card or a disk (serial, blk)
 //! scenarios --bench           scenario a with our card and with the kernel's C sample mtty, and what QEMU measured
 //! ```
 //!
@@ -21,7 +21,7 @@ use guest_tests::scenarios::{
     smooth, snapshot, story, two_cards, v1, vfio_user,
 };
 
-const USAGE: &str = "usage: scenarios [--list | --demo [VERSION] | --bench | NAME...]";
+const USAGE: &str = "usage: scenarios [--list | --demo [VERSION [DEVICE]] | --bench | NAME...]";
 
 /// Seconds that a scenario of one migration may take on a machine of normal speed.
 const ONE: u64 = 120;
@@ -424,14 +424,17 @@ fn main() -> ExitCode {
             let (name, seconds) = (scenario.name(version), scenario.seconds + 20);
             println!("{name}\t{seconds}\t{version}");
         }),
-        ["--demo"] => return demo(Version::V10_0),
-        ["--demo", version] => match version.parse() {
-            Ok(version) => return demo(version),
-            Err(error) => {
-                eprintln!("scenarios: {error}");
-                return ExitCode::from(2);
-            }
-        },
+        ["--demo"] => return demo(Version::V10_0, story::tell),
+        ["--demo", version, device @ ..] if device.len() < 2 => {
+            let story = story::by_name(device.first().unwrap_or(&"serial"));
+            return match version.parse().and_then(|version| Ok((version, story?))) {
+                Ok((version, story)) => demo(version, story),
+                Err(error) => {
+                    eprintln!("scenarios: {error}");
+                    ExitCode::from(2)
+                }
+            };
+        }
         ["--bench"] => {
             if let Err(error) = bench::compare() {
                 eprintln!("scenarios: {error:#}");
@@ -447,9 +450,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Tells the story.
-fn demo(version: Version) -> ExitCode {
-    if let Err(error) = story::tell(version) {
+/// Tells a story.
+fn demo(version: Version, story: story::Story) -> ExitCode {
+    if let Err(error) = story(version) {
         eprintln!("\nscenarios: the demonstration failed: {error:#}");
         return ExitCode::FAILURE;
     }

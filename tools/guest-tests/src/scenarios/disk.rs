@@ -25,9 +25,9 @@ use crate::module::Loaded;
 use crate::qmp::Message;
 
 /// The driver of disks, and the name of their parent.
-const PARENT: &str = "mdev_blk";
+pub(super) const PARENT: &str = "mdev_blk";
 /// A disk of any size, of 64 MiB if nothing else is said: large enough to matter and small enough for an emulated machine.
-const KIND: &str = "mdev_blk-any";
+pub(super) const KIND: &str = "mdev_blk-any";
 
 /// A downtime limit, in milliseconds, and a bandwidth, in bytes a second, with which a guest stays in pre-copy that writes its memory
 /// all the time.
@@ -35,7 +35,7 @@ const TOO_SHORT: u64 = 10;
 const TOO_SLOW: u64 = 4 << 20;
 
 /// A serial card and so many disks, for both sides.
-fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
+pub(super) fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
     let driver = Arc::new(Loaded::new(PARENT)?);
     let kind = MdevType::of_parent(PARENT, KIND)?;
     let side = || -> Result<Cards> {

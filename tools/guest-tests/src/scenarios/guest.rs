@@ -179,17 +179,21 @@ impl Guest {
     /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report. Everything that was ever
     /// written to a disk is there.
     pub fn settle(&mut self, machine: &impl Host) -> Result<Vec<PortReport>> {
+        Ok(self.account(machine)?.0)
+    }
+
+    /// As [`Guest::settle`], with the reports on the disks.
+    pub fn account(&mut self, machine: &impl Host) -> Result<(Vec<PortReport>, Vec<DiskReport>)> {
         let from = machine.timeline().position();
         machine.command(Command::Report)?;
         let ports = self.reports(machine, from)?;
-        self.disk_reports(machine, from)?;
-        Ok(ports)
+        Ok((ports, self.disk_reports(machine, from)?))
     }
 
     /// Waits for reports on the disks that were asked for at `from`, and checks them.
-    fn disk_reports(&mut self, machine: &impl Host, from: usize) -> Result<()> {
+    fn disk_reports(&mut self, machine: &impl Host, from: usize) -> Result<Vec<DiskReport>> {
         if self.disks.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let mut reports: Vec<DiskReport> = Vec::new();
         let disks = self.disks.len();
@@ -221,7 +225,7 @@ impl Guest {
                 "no interrupt came since the last report, when it was {seen}: {report:?}"
             );
         }
-        Ok(())
+        Ok(reports)
     }
 
     /// Has the guest use no disk until [`Guest::look_at_fetched`].

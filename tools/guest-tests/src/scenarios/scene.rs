@@ -15,6 +15,7 @@ use qapi::qmp::{Event, VfioMigrationState};
 
 use super::command_line::Spec;
 use super::machine::{Machine, Place};
+use super::state::saved;
 use super::timeline::{Listener, Look, Timeline, What};
 use super::version::{Protocol, Version};
 use crate::processors;
@@ -335,7 +336,7 @@ fn traced_bytes(machine: &Machine, began: usize) -> Result<u64> {
         let What::Trace(line) = what else {
             return Look::Wait;
         };
-        bytes += saved_bytes(line).unwrap_or(0);
+        bytes += saved(line).map_or(0, |(_, bytes)| bytes);
         if line.starts_with("vfio_save_complete_precopy") {
             complete += 1;
         }
@@ -346,13 +347,6 @@ fn traced_bytes(machine: &Machine, began: usize) -> Result<u64> {
         }
     })?;
     Ok(bytes)
-}
-
-/// The size in a line such as `vfio_save_buffer  (UUID) Offset 0x1000 size 0x178 pending 0x178`.
-fn saved_bytes(line: &str) -> Option<u64> {
-    let rest = line.strip_prefix("vfio_save_buffer ")?;
-    let (_, rest) = rest.split_once(" size 0x")?;
-    u64::from_str_radix(rest.split(' ').next()?, 16).ok()
 }
 
 /// Why the migration of `machine` failed, in QEMU's words.
@@ -385,17 +379,5 @@ impl std::fmt::Display for Measured {
             ram,
         } = self;
         write!(f, "total {total} ms, downtime {downtime} ms, device state {device} bytes, memory {ram} bytes")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_from_the_trace_of_what_was_saved_and_from_no_other() {
-        let line = "vfio_save_buffer  (99d2) Offset 0x1000 size 0x178 pending 0x178";
-        assert_eq!(saved_bytes(line), Some(0x178));
-        assert_eq!(saved_bytes("vfio_save_cleanup  (99d2) size 0x178"), None);
     }
 }

@@ -54,6 +54,20 @@ pub fn traced(line: &str) -> Option<(&str, u32)> {
     Some((instance, bits.trim_end().parse().ok()?))
 }
 
+/// The instance and the bytes of its state in a line of the trace such as `vfio_save_buffer  (UUID) Offset 0x1000 size 0x178 pending 0x178`
+/// of a QEMU of protocol v1, or `vfio_save_block  (UUID) data_size 376`.
+pub fn saved(line: &str) -> Option<(&str, u64)> {
+    let (event, rest) = line.split_once('(')?;
+    let (instance, rest) = rest.split_once(')')?;
+    let word = |key: &str| rest.split_once(key)?.1.split_whitespace().next();
+    let bytes = match event.trim_end() {
+        "vfio_save_buffer" => u64::from_str_radix(word(" size 0x")?, 16),
+        "vfio_save_block" => word(" data_size ")?.parse(),
+        _ => return None,
+    };
+    Some((instance, bytes.ok()?))
+}
+
 /// The state that `device_state` of protocol v1 stands for: bit 0 is running, bit 1 saving, bit 2 resuming (linux/vfio.h of
 /// Linux 5.8 to 5.17). None for the error state and for what is no state.
 pub fn state_of_bits(bits: u32) -> Option<State> {
@@ -105,6 +119,21 @@ mod tests {
             "vfio_migration_set_state",
         ] {
             assert_eq!(traced(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_from_the_trace_of_what_was_saved_and_from_no_other() {
+        let v1 = "vfio_save_buffer  (99d2) Offset 0x1000 size 0x178 pending 0x178";
+        assert_eq!(saved(v1), Some(("99d2", 0x178)));
+        let v2 = "vfio_save_block  (99d2) data_size 376";
+        assert_eq!(saved(v2), Some(("99d2", 376)));
+        for line in [
+            "vfio_save_cleanup  (99d2) size 0x178",
+            "vfio_save_block  (99d2) data_size -1",
+            "vfio_save_block",
+        ] {
+            assert_eq!(saved(line), None, "{line}");
         }
     }
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! A live migration told to a person: what is loaded, what sysfs shows, a guest that counts, its card and itself on their
-//! way from one QEMU to another, the guest that counts on, and the verdict. Then what happens if the cards differ.
+//! way from one QEMU to another, the guest that counts on, and the verdict. Then what happens if the cards differ. The same of a
+//! [`disk`].
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +21,11 @@ use super::state::{state_of_bits, traced};
 use super::timeline::{Entry, What};
 use super::version::Version;
 use crate::l2::line::Line;
+use crate::mdev::MdevType;
 use crate::qmp::Message;
 
+pub mod disk;
+mod picture;
 mod refusal;
 
 /// Ports of the card in the story.
@@ -28,23 +33,31 @@ const PORTS: usize = 2;
 /// Time between two lines about the guest's count.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 
-/// Tells the story with one QEMU. The error is for the reader, too.
+/// Tells a story with one QEMU.
+pub type Story = fn(Version) -> Result<()>;
+
+/// The story of a device.
+pub fn by_name(device: &str) -> Result<Story, String> {
+    match device {
+        "serial" => Ok(tell),
+        "blk" => Ok(disk::tell),
+        _ => Err(format!(
+            "there is no device {device} to show; there are serial, blk"
+        )),
+    }
+}
+
+/// Tells the story of the serial card with one QEMU. The error is for the reader, too.
 pub fn tell(version: Version) -> Result<()> {
     println!("1. What is loaded\n");
-    loaded()?;
-    println!(
-        "   QEMU {version} runs the guest and asks for the card's state by migration protocol {}",
-        version.protocol()
-    );
+    loaded(
+        "mdev_serial",
+        "the serial card, a vendor driver in safe Rust",
+        version,
+    )?;
     println!("\n2. What sysfs shows\n");
     let kind = Driver::MdevSerial.kind(PORTS)?;
-    println!("   {}", kind.path().display());
-    for name in ["name", "description", "device_api", "available_instances"] {
-        println!(
-            "     {name:<20} {}",
-            kind.attribute(name).unwrap_or_else(|_| "-".into())
-        );
-    }
+    self::kind(&kind);
     let (here, there) = pair(version, &[PORTS])?;
     println!("   Two instances were made by writing their names to `create`:");
     for (cards, role) in [
@@ -106,14 +119,22 @@ pub fn tell(version: Version) -> Result<()> {
     refusal::tell(version)
 }
 
-/// Prints the modules that matter and their versions.
-fn loaded() -> Result<()> {
+/// Prints a type of device as sysfs shows it.
+fn kind(kind: &MdevType) {
+    println!("   {}", kind.path().display());
+    for name in ["name", "description", "device_api", "available_instances"] {
+        println!(
+            "     {name:<20} {}",
+            kind.attribute(name).unwrap_or_else(|_| "-".into())
+        );
+    }
+}
+
+/// Prints the modules that matter, the driver first, and what runs them and the guest.
+fn loaded(driver: &str, role: &str, version: Version) -> Result<()> {
     let modules = fs::read_to_string("/proc/modules").context("/proc/modules")?;
     for (name, role) in [
-        (
-            "mdev_serial",
-            "the serial card, a vendor driver in safe Rust",
-        ),
+        (driver, role),
         (
             "rust_vfio",
             "what it is built on: VFIO, mdev and migration for Rust",
@@ -132,16 +153,24 @@ fn loaded() -> Result<()> {
         "   in Linux {}, itself in a machine emulated by QEMU",
         release.trim()
     );
+    println!(
+        "   QEMU {version} runs the guest and asks for the device's state by migration protocol {}",
+        version.protocol()
+    );
     Ok(())
 }
 
 /// Prints what happens while it happens.
 struct Narrator {
     talking: Arc<AtomicBool>,
+    /// What QEMU and the kernel call the devices, and what a person does; it is a card if it is not here.
+    names: Vec<(String, &'static str)>,
+    /// The guest's work is a disk's.
+    disk: bool,
     /// When a count was printed last.
     last: Mutex<Option<Duration>>,
-    /// The state that a QEMU of protocol v1 wrote last, and which one: it writes some twice.
-    written: Mutex<Option<(String, VfioMigrationState)>>,
+    /// The states that a QEMU of protocol v1 wrote last, by its name and the device's: it writes some twice.
+    written: Mutex<HashMap<(String, String), VfioMigrationState>>,
     /// Who warned of the card's interrupt already.
     warned: Mutex<Vec<String>>,
 }
@@ -151,10 +180,37 @@ impl Narrator {
     fn new(talking: Arc<AtomicBool>) -> Self {
         Self {
             talking,
+            names: Vec::new(),
+            disk: false,
             last: Mutex::new(None),
-            written: Mutex::new(None),
+            written: Mutex::new(HashMap::new()),
             warned: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The same of a guest with a disk, with what its devices are called.
+    fn of_disk(talking: Arc<AtomicBool>, names: Vec<(String, &'static str)>) -> Self {
+        Self {
+            names,
+            disk: true,
+            ..Self::new(talking)
+        }
+    }
+
+    /// What a person calls a device.
+    fn device(&self, name: &str) -> &'static str {
+        let known = self.names.iter().find(|(known, _)| known == name);
+        known.map_or("card", |(_, device)| device)
+    }
+
+    /// It is time for another line about the guest's count.
+    fn is_due(&self, now: Duration) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now - last >= COUNT_EVERY);
+        if due {
+            *last = Some(now);
+        }
+        due
     }
 
     fn hear(&self, entry: &Entry) {
@@ -173,33 +229,45 @@ impl Narrator {
                 ports,
                 uart,
                 interrupt,
+                disks,
                 ..
             }) => {
+                let disks = match self.disk {
+                    true => format!("{disks} disk; "),
+                    false => String::new(),
+                };
                 say(format!(
-                    "guest booted: {ports} ports of type {uart}, interrupt by {interrupt}"
+                    "guest booted: {disks}{ports} ports of type {uart}, interrupt by {interrupt}"
                 ));
             }
-            What::Guest(Line::Count(counts)) => {
-                let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-                if last.is_none_or(|last| entry.at - last >= COUNT_EVERY) {
-                    *last = Some(entry.at);
-                    let counts: Vec<String> = counts.iter().map(u32::to_string).collect();
-                    say(format!("guest counts: {} records", counts.join(" and ")));
-                }
+            What::Guest(Line::Count(counts)) if !self.disk && self.is_due(entry.at) => {
+                let counts: Vec<String> = counts.iter().map(u32::to_string).collect();
+                say(format!("guest counts: {} records", counts.join(" and ")));
             }
-            What::Guest(line @ (Line::Fault { .. } | Line::Failed(_))) => {
+            What::Guest(Line::Disks(steps)) if self.disk && self.is_due(entry.at) => {
+                let steps: u32 = steps.iter().sum();
+                say(format!(
+                    "guest counts: {steps} files replaced and others checked"
+                ));
+            }
+            What::Guest(line @ (Line::Fault { .. } | Line::DiskFault { .. } | Line::Failed(_))) => {
                 say(format!("GUEST: {line}"))
             }
             What::Qmp(Message::Event(Event::VFIO_MIGRATION { data, .. })) => {
-                say(format!("card: {}", meaning(data.device_state)));
+                say(format!(
+                    "{}: {}",
+                    self.device(&data.device_id),
+                    meaning(data.device_state)
+                ));
             }
             // QEMU 7.2 has no event for that.
             What::Trace(line) => {
-                if let Some(state) = traced(line).and_then(|(_, bits)| state_of_bits(bits)) {
-                    let now = Some((entry.who.clone(), state));
+                let new = traced(line).and_then(|(name, bits)| Some((name, state_of_bits(bits)?)));
+                if let Some((name, state)) = new {
+                    let key = (entry.who.clone(), name.to_owned());
                     let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-                    if std::mem::replace(&mut *written, now.clone()) != now {
-                        say(format!("card: {}", meaning(state)));
+                    if written.insert(key, state) != Some(state) {
+                        say(format!("{}: {}", self.device(name), meaning(state)));
                     }
                 }
             }
