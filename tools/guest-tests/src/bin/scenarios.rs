@@ -282,6 +282,12 @@ const SCENARIOS: &[Scenario] = &[
         body: disk::cancelled,
     },
     Scenario {
+        title: "x_disk_goes_along_after_either_side_was_killed",
+        seconds: TWENTY,
+        versions: USUAL,
+        body: disk::killed,
+    },
+    Scenario {
         title: "plain_commands_of_the_readme_on_q35",
         seconds: ONE,
         versions: ALL,

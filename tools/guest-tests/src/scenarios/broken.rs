@@ -64,23 +64,25 @@ pub fn hold(
     Ok(began)
 }
 
-/// The source never left pre-copy: its guest was not stopped, and its card went back to RUNNING at once.
+/// The source never left pre-copy: its guest was not stopped, and its cards went back to RUNNING at once.
 pub(super) fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Result<()> {
     let stop = scene.timeline().find(began, |entry| {
         entry.who == source.name()
             && matches!(entry.what, What::Qmp(Message::Event(Event::STOP { .. })))
     });
     ensure!(stop.is_none(), "the source stopped its guest");
-    wait_state(source, began, 0, VfioMigrationState::running)?;
-    let mut states = scene.states(source, began, 0);
-    // QEMU 7.2 writes RUNNING once more for each step of a failure.
-    states.dedup();
-    let expected = [VfioMigrationState::pre_copy, VfioMigrationState::running];
-    ensure!(
-        states == expected,
-        "the card of the source went through {}",
-        names(&states)
-    );
+    for card in 0..source.cards() {
+        wait_state(source, began, card, VfioMigrationState::running)?;
+        let mut states = scene.states(source, began, card);
+        // QEMU 7.2 writes RUNNING once more for each step of a failure.
+        states.dedup();
+        let expected = [VfioMigrationState::pre_copy, VfioMigrationState::running];
+        ensure!(
+            states == expected,
+            "card {card} of the source went through {}",
+            names(&states)
+        );
+    }
     source.expect_status(RunState::running)
 }
 
@@ -95,52 +97,88 @@ pub fn gave_up(destination: Machine, provoked: &[&'static str]) -> Result<()> {
     destination.check_complaints()
 }
 
-/// Migrates the guest after all, with a fresh QEMU at the destination's card.
-pub fn second_try(scene: &Scene, source: Machine, there: &Cards, guest: &mut Guest) -> Result<()> {
+/// Migrates the guest after all, with a fresh QEMU at the destination's cards, where it is then.
+pub fn second_try(
+    scene: &Scene,
+    source: Machine,
+    there: &Cards,
+    guest: &mut Guest,
+) -> Result<Machine> {
     let again = scene.start("again", &there.waits())?;
     works(&source, guest)?;
     let began = scene.migrate(&source, &again, &Options::default())?;
     let measured = see_through(scene, source, &again, guest, began)?;
     diag!(
-        "second try: {measured}; the guest counted to {:?}",
-        guest.counts()
+        "second try: {measured}; the guest counted to {:?}, and did {:?} steps on its disks",
+        guest.counts(),
+        guest.disks()
     );
-    again.quit()
+    Ok(again)
+}
+
+/// A migration between these cards whose destination is killed in pre-copy; with a fresh one at the same cards it works. The guest is
+/// there then.
+pub(super) fn without_destination(
+    scene: &Scene,
+    here: &Cards,
+    there: &Cards,
+) -> Result<(Machine, Guest)> {
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(scene, here, there)?;
+    let began = hold(scene, &source, &destination, Options::default())?;
+    destination.kill()?;
+    migration_ends(&source, began, MigrationStatus::failed)?;
+    never_stopped(scene, &source, began)?;
+    source.provoke(&DESTINATION_GONE);
+    let again = second_try(scene, source, there, &mut guest)?;
+    Ok((again, guest))
+}
+
+/// A migration from `source` whose source is killed in pre-copy; its destination gives up.
+pub(super) fn without_source(scene: &Scene, source: Machine, destination: Machine) -> Result<()> {
+    hold(scene, &source, &destination, Options::default())?;
+    source.kill()?;
+    gave_up(destination, &SOURCE_GONE)
+}
+
+/// Another guest can use these cards, which know nothing of one before.
+pub(super) fn fresh(scene: &Scene, name: &str, cards: &Cards) -> Result<()> {
+    let fresh = scene.start(name, &cards.boots())?;
+    let mut guest = Guest::boot(&fresh, 0, &cards.view())?;
+    works(&fresh, &mut guest)?;
+    fresh.quit()
+}
+
+/// A migration between these cards that is cancelled in pre-copy, and works when it is tried again.
+pub(super) fn not_wanted(scene: &Scene, here: &Cards, there: &Cards) -> Result<()> {
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(scene, here, there)?;
+    let began = hold(scene, &source, &destination, Options::default())?;
+    source.execute(&qmp::migrate_cancel {})?;
+    migration_ends(&source, began, MigrationStatus::cancelled)?;
+    never_stopped(scene, &source, began)?;
+    gave_up(destination, &SOURCE_GONE)?;
+    source.provoke(&DESTINATION_GONE);
+    second_try(scene, source, there, &mut guest)?.quit()
 }
 
 /// Scenario j: the destination is killed; with a fresh one at the same card, the migration works.
 pub fn destination_killed(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
     let scene = Scene::with_qemu(version, "j-destination-killed")?;
-    let Pair {
-        source,
-        destination,
-        mut guest,
-    } = Pair::at_work(&scene, &here, &there)?;
-    let began = hold(&scene, &source, &destination, Options::default())?;
-    destination.kill()?;
-    migration_ends(&source, began, MigrationStatus::failed)?;
-    never_stopped(&scene, &source, began)?;
-    source.provoke(&DESTINATION_GONE);
-    second_try(&scene, source, &there, &mut guest)
+    without_destination(&scene, &here, &there)?.0.quit()
 }
 
 /// Scenario j: the migration is cancelled, and works when it is tried again.
 pub fn cancelled(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
-    let scene = Scene::with_qemu(version, "j-cancelled")?;
-    let Pair {
-        source,
-        destination,
-        mut guest,
-    } = Pair::at_work(&scene, &here, &there)?;
-    let began = hold(&scene, &source, &destination, Options::default())?;
-    source.execute(&qmp::migrate_cancel {})?;
-    migration_ends(&source, began, MigrationStatus::cancelled)?;
-    never_stopped(&scene, &source, began)?;
-    gave_up(destination, &SOURCE_GONE)?;
-    source.provoke(&DESTINATION_GONE);
-    second_try(&scene, source, &there, &mut guest)
+    not_wanted(&Scene::with_qemu(version, "j-cancelled")?, &here, &there)
 }
 
 /// Scenario j: the source is killed; another guest can use the destination's card, which knows nothing of the first.
@@ -152,13 +190,8 @@ pub fn source_killed(version: Version) -> Outcome {
         destination,
         ..
     } = Pair::at_work(&scene, &here, &there)?;
-    hold(&scene, &source, &destination, Options::default())?;
-    source.kill()?;
-    gave_up(destination, &SOURCE_GONE)?;
-    let fresh = scene.start("fresh", &there.boots())?;
-    let mut guest = Guest::boot(&fresh, 0, &there.view())?;
-    works(&fresh, &mut guest)?;
-    fresh.quit()
+    without_source(&scene, source, destination)?;
+    fresh(&scene, "fresh", &there)
 }
 
 /// Scenario k: the card at the destination has another number of ports. It refuses the setup record, in pre-copy.

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use qapi::qmp::{self, MigrationStatus};
 
-use super::broken::{gave_up, hold, never_stopped, works, DESTINATION_GONE, SOURCE_GONE};
+use super::broken::{
+    fresh, gave_up, not_wanted, without_destination, without_source, works, DESTINATION_GONE,
+};
 use super::cards::{Cards, Driver};
 use super::contract::{early, REFUSED};
 use super::machine::{Machine, ANSWER};
 use super::scene::{migration_ends, Options, Scene};
 use super::smooth::{see_through, trips, Pair};
-use super::timeline::What;
+use super::timeline::{Look, What};
 use super::version::Version;
 use crate::diag;
 use crate::ktap::Outcome;
@@ -148,7 +150,6 @@ fn fetched_before_the_switch(version: Version, name: &str) -> Result<Vec<Option<
 fn all_sent(machine: &Machine, from: usize, times: usize) -> Result<usize> {
     let mut seen = 0;
     let (position, ()) = machine.wait_for(from, ANSWER, "the memory to be sent", |what| {
-        use super::timeline::Look;
         if let What::Qmp(Message::Event(qmp::Event::MIGRATION_PASS { .. })) = what {
             seen += 1;
         }
@@ -212,23 +213,19 @@ pub fn other_capacity(version: Version) -> Outcome {
 /// Cancelled in pre-copy, when blocks have gone over; then migrated, to a disk that had some of them.
 pub fn cancelled(version: Version) -> Outcome {
     let (here, there) = pair(version, 1)?;
-    let scene = Scene::with_qemu(version, "disk-cancelled")?;
-    let Pair {
-        source,
-        destination,
-        mut guest,
-    } = Pair::at_work(&scene, &here, &there)?;
-    let began = hold(&scene, &source, &destination, Options::default())?;
-    source.execute(&qmp::migrate_cancel {})?;
-    migration_ends(&source, began, MigrationStatus::cancelled)?;
-    never_stopped(&scene, &source, began)?;
-    gave_up(destination, &SOURCE_GONE)?;
-    source.provoke(&DESTINATION_GONE);
-    works(&source, &mut guest)?;
+    not_wanted(&Scene::with_qemu(version, "disk-cancelled")?, &here, &there)
+}
 
-    let destination = scene.start("again", &there.waits())?;
-    let began = scene.migrate(&source, &destination, &Options::default())?;
-    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
-    diag!("{measured}; the guest did {:?} steps", guest.disks());
-    destination.quit()
+/// The destination is killed in pre-copy: the guest goes on, and is migrated after all. Then it is to go back, and its machine is killed:
+/// the destination gives up, and both disks can be used by other guests.
+pub fn killed(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let scene = Scene::with_qemu(version, "disk-killed")?;
+    let (machine, _) = without_destination(&scene, &here, &there)?;
+    let back = scene.start("back", &here.waits())?;
+    without_source(&scene, machine, back)?;
+    for (name, cards) in [("fresh-here", &here), ("fresh-there", &there)] {
+        fresh(&scene, name, cards)?;
+    }
+    Ok(())
 }

@@ -203,7 +203,7 @@ pub fn cancelled_at_the_switch_over(version: Version) -> Outcome {
     source.provoke(&DESTINATION_GONE);
     source.provoke(&[SHUT_DOWN]);
     set_capability(&source, pause, false)?;
-    second_try(&scene, source, &there, &mut guest)
+    second_try(&scene, source, &there, &mut guest)?.quit()
 }
 
 /// The migration is complete, but the destination, which was not to start the guest yet, dies. Whoever manages them lets the
@@ -232,7 +232,7 @@ pub fn source_goes_on_after_all(version: Version) -> Outcome {
     let from = scene.timeline().position();
     source.execute(&qmp::cont {})?;
     wait_state(&source, from, 0, State::running)?;
-    second_try(&scene, source, &there, &mut guest)
+    second_try(&scene, source, &there, &mut guest)?.quit()
 }
 
 #[cfg(test)]
