@@ -288,6 +288,12 @@ const SCENARIOS: &[Scenario] = &[
         body: disk::killed,
     },
     Scenario {
+        title: "x_disk_is_saved_in_an_image_and_taken_up_again",
+        seconds: TWENTY,
+        versions: USUAL,
+        body: disk::snapshot,
+    },
+    Scenario {
         title: "plain_commands_of_the_readme_on_q35",
         seconds: ONE,
         versions: ALL,

@@ -18,6 +18,7 @@ use super::contract::{early, REFUSED};
 use super::machine::{Machine, ANSWER};
 use super::scene::{migration_ends, Options, Scene};
 use super::smooth::{see_through, trips, Pair};
+use super::snapshot::saved_and_loaded;
 use super::timeline::{Look, What};
 use super::version::Version;
 use crate::diag;
@@ -228,4 +229,11 @@ pub fn killed(version: Version) -> Outcome {
         fresh(&scene, name, cards)?;
     }
     Ok(())
+}
+
+/// Saved in an image and taken up again, with what was on the disk then.
+pub fn snapshot(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let scene = Scene::with_qemu(version, "disk-snapshot")?;
+    saved_and_loaded(&scene, &here, &there)
 }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::broken::works;
+use super::cards::Cards;
 use super::command_line::Spec;
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
@@ -36,7 +37,11 @@ const TAG: &str = "lab";
 /// having run in between, it goes on from where it was saved; and so it does in another machine with another card.
 pub fn save_and_load(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
-    let scene = Scene::with_qemu(version, "snapshot")?;
+    saved_and_loaded(&Scene::with_qemu(version, "snapshot")?, &here, &there)
+}
+
+/// The same with these cards.
+pub(super) fn saved_and_loaded(scene: &Scene, here: &Cards, there: &Cards) -> Result<()> {
     let image = scene.place().sockets.join("image.qcow2");
     let machine = scene.start("first", &here.boots())?;
     let mut guest = Guest::boot(&machine, 0, &here.view())?;
@@ -61,7 +66,7 @@ pub fn save_and_load(version: Version) -> Outcome {
     works(&machine, &mut guest)?;
 
     let mut late = vec![];
-    for loads in loads(version.protocol()) {
+    for loads in loads(machine.protocol()) {
         guest.count_on(&machine, FAR)?;
         machine.execute(&qmp::stop {})?;
         for _ in 0..*loads {
