@@ -2,7 +2,7 @@
 
 //! Rings full of anything: bounded work, no panic, and a reset recovers.
 //!
-//! `HOSTILE_RINGS` says how many; 20 000 unless it does.
+//! `HOSTILE_RINGS` says how many; a million unless it does.
 
 use crate::machine::*;
 use crate::memory::BASE;
@@ -108,7 +108,7 @@ fn nearly_good(machine: &mut Machine, numbers: &mut Numbers) {
 fn random_rings_are_bounded_and_a_reset_recovers() {
     let rings: u64 = match std::env::var("HOSTILE_RINGS") {
         Ok(text) => text.parse().expect("HOSTILE_RINGS is a number"),
-        Err(_) => 20_000,
+        Err(_) => 1_000_000,
     };
     let mut config = Config::new(1);
     config.queue_size = 16.try_into().unwrap();
