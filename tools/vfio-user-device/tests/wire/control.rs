@@ -14,10 +14,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::Signal;
 
 use crate::client::Client;
-use crate::program::command;
+use crate::program::{command, descriptors, peak_memory, send};
 use speaker::Speaker;
 
 /// The program that serves many devices.
@@ -80,8 +80,7 @@ impl Many {
 
     /// Descriptors that the program has open.
     pub fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(path).expect("the program runs").count()
+        descriptors(&self.child)
     }
 
     /// Its threads.
@@ -92,18 +91,11 @@ impl Many {
 
     /// Kilobytes of memory that it has had at most.
     pub fn peak_memory(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = std::fs::read_to_string(path).expect("the program runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("VmHWM")
+        peak_memory(&self.child)
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process"), signal).expect("the program runs");
+        send(&self.child, signal);
     }
 
     /// Waits for its end.

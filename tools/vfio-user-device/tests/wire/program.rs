@@ -85,31 +85,45 @@ impl Program {
 
     /// Descriptors that the program has open. It has done all that was asked of it before: call it after a reply.
     pub fn descriptors(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.child.id());
-        fs::read_dir(path).expect("the program runs").count()
+        descriptors(&self.child)
     }
 
     /// Kilobytes of memory that it has had at most.
     pub fn peak_memory(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.child.id());
-        let status = fs::read_to_string(path).expect("the program runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number
-            .and_then(|number| number.parse().ok())
-            .expect("VmHWM")
+        peak_memory(&self.child)
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process"), signal).expect("the program runs");
+        send(&self.child, signal);
     }
 
     /// Waits for its end.
     pub fn end(mut self) -> ExitStatus {
         self.child.wait().expect("the program ends")
     }
+}
+
+/// Descriptors that a program has open.
+pub fn descriptors(child: &Child) -> usize {
+    let path = format!("/proc/{}/fd", child.id());
+    fs::read_dir(path).expect("the program runs").count()
+}
+
+/// Kilobytes of memory that a program has had at most.
+pub fn peak_memory(child: &Child) -> u64 {
+    let path = format!("/proc/{}/status", child.id());
+    let status = fs::read_to_string(path).expect("the program runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number
+        .and_then(|number| number.parse().ok())
+        .expect("VmHWM")
+}
+
+/// Sends a program a signal.
+pub fn send(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("the program runs");
 }
 
 /// Starts a command with a descriptor as its number 3.
