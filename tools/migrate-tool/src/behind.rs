@@ -21,7 +21,7 @@ use vfio_user_protocol::feature::{number, Feature, Operation};
 use vfio_user_protocol::Request;
 
 use crate::host::{any, get, name, open, run, set, Scratch};
-use crate::programs::{arguments, Program};
+use crate::programs::{arguments, refusal, Program};
 
 mod client;
 mod memory;
@@ -280,18 +280,13 @@ fn a_device_behind_a_socket_refuses_in_the_drivers_words() -> Result<()> {
     let _program = behind(&socket, &destination)?;
     let state = state.display().to_string();
     run(["save", &name(&source), &state])?.expect(0)?;
-    let refusal = |device: &str| -> Result<String> {
-        let refused = run(["load", device, &state])?.expect(1)?;
-        let words = refused.err.split_once(device).context("no name")?.1;
-        // What is to be done about it is something else.
-        let words = words
-            .split(';')
-            .filter(|part| !part.contains("vfio-migrate"));
-        Ok(words.collect::<Vec<_>>().join(";"))
-    };
-    let words = refusal(&name(&destination))?;
+    let words = refusal(&name(&destination), &state)?;
     ensure!(words.contains("num-ports: source has 2"), "{words}");
-    equal("what a client is told", refusal(&word(&socket))?, words)
+    equal(
+        "what a client is told",
+        refusal(&word(&socket), &state)?,
+        words,
+    )
 }
 
 /// A feature is read or written.

@@ -122,6 +122,17 @@ fn a_state_goes_from_the_driver_to_a_program_and_back() -> Result<()> {
     Ok(())
 }
 
+/// Why a device refuses a state, in its own words.
+pub fn refusal(device: &str, state: &str) -> Result<String> {
+    let refused = run(["load", device, state])?.expect(1)?;
+    let words = refused.err.split_once(device).context("no name")?.1;
+    // What is to be done about it is something else.
+    let words = words
+        .split(';')
+        .filter(|part| !part.contains("vfio-migrate"));
+    Ok(words.collect::<Vec<_>>().join(";"))
+}
+
 fn a_program_refuses_what_the_driver_refuses_in_the_same_words() -> Result<()> {
     let (source, destination) = (any()?, any()?);
     for (param, value) in [("num-ports", "2"), ("fifo-depth", "64"), ("msi", "off")] {
@@ -134,16 +145,7 @@ fn a_program_refuses_what_the_driver_refuses_in_the_same_words() -> Result<()> {
     let card = format!("vfio-user:{}", socket.display());
     let state = state.display().to_string();
     run(["save", &source, &state])?.expect(0)?;
-    let refusal = |device: &str| -> Result<String> {
-        let refused = run(["load", device, &state])?.expect(1)?;
-        let words = refused.err.split_once(device).context("no name")?.1;
-        // What is to be done about it is something else.
-        let words = words
-            .split(';')
-            .filter(|part| !part.contains("vfio-migrate"));
-        Ok(words.collect::<Vec<_>>().join(";"))
-    };
-    let words = refusal(&destination)?;
+    let words = refusal(&destination, &state)?;
     ensure!(words.contains("num-ports: source has 2"), "{words}");
-    equal("what the program says", refusal(&card)?, words)
+    equal("what the program says", refusal(&card, &state)?, words)
 }

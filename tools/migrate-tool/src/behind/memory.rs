@@ -28,6 +28,7 @@ pub fn add(suite: &mut Suite) {
     tests!(
         suite,
         a_device_behind_a_socket_reaches_the_clients_memory,
+        memory_that_may_not_be_accessed_is_not,
         memory_that_is_taken_away_costs_a_copy_and_not_the_program,
         what_a_device_behind_a_socket_writes_is_logged,
     );
@@ -46,6 +47,8 @@ const FAILED: u32 = 3;
 
 /// The copy engine behind a socket, once for each way to open it, with a client and its memory. Fields are dropped in this order.
 struct Engine {
+    /// It was opened by its group, so that its memory is a container's.
+    by_group: bool,
     client: Client,
     memory: File,
     _program: crate::programs::Program,
@@ -67,6 +70,7 @@ impl Engine {
         let memory = File::from(memory);
         memory.set_len(OFFSET + LENGTH)?;
         Ok(Self {
+            by_group,
             client: Client::connect(&socket)?,
             memory,
             _program: program,
@@ -85,13 +89,17 @@ impl Engine {
     }
 
     fn map(&mut self, writable: bool) -> Result<Answer> {
+        self.map_part(0, LENGTH, true, writable)
+    }
+
+    fn map_part(&mut self, at: u64, size: u64, readable: bool, writable: bool) -> Result<Answer> {
         let map = DmaMap {
-            readable: true,
+            readable,
             writable,
             wants_file: true,
-            offset: OFFSET,
-            address: ADDRESS,
-            size: LENGTH,
+            offset: OFFSET + at,
+            address: ADDRESS + at,
+            size,
         };
         let memory = self.memory.try_clone()?;
         self.client.ask(&Request::DmaMap(map), &[memory.as_fd()])
@@ -171,6 +179,31 @@ fn a_device_behind_a_socket_reaches_the_clients_memory() -> Result<()> {
         engine.map(true)?.named("DMA_MAP")?;
         equal("a copy", engine.copy(100, 9 * PAGE, 64)?, DONE)?;
         same_bytes("copied", &engine.at(9 * PAGE, 64)?, &bytes[..64])
+    })
+}
+
+fn memory_that_may_not_be_accessed_is_not() -> Result<()> {
+    const HALF: u64 = LENGTH / 2;
+    Engine::each(|engine| {
+        engine.map_part(HALF, HALF, true, true)?.named("DMA_MAP")?;
+        let refused = engine.map_part(0, HALF, false, false)?;
+        equal("memory for nothing", refused, Err(Errno::EINVAL))?;
+        for (readable, writable) in [(true, false), (false, true)] {
+            engine.put(0, &pattern(64))?;
+            engine.put(HALF, &[0; 64])?;
+            let mapped = engine.map_part(0, HALF, readable, writable)?;
+            mapped.named("DMA_MAP")?;
+            // A container lets a device access nothing that it may not read, not even to write (vfio_iommu_type1.c of Linux 7.3).
+            let writable = writable && (readable || !engine.by_group);
+            for (from, to, may) in [(0, HALF, readable), (HALF, 0, writable)] {
+                let what =
+                    format!("{from:#x} to {to:#x}, readable {readable}, writable {writable}");
+                let result = if may { DONE } else { FAILED };
+                equal(what, engine.copy(from, to, 64)?, result)?;
+            }
+            engine.unmap(ADDRESS, HALF)?.named("DMA_UNMAP")?;
+        }
+        Ok(())
     })
 }
 
