@@ -332,3 +332,9 @@ pub fn prepare_results(env: &Environment) -> Result<PathBuf> {
     fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     fs::canonicalize(results).with_context(|| format!("cannot find {}", results.display()))
 }
+
+/// Where the logs of a run are.
+pub fn logs(env: &Environment) -> Result<PathBuf> {
+    let path = env.results.join("logs");
+    fs::canonicalize(&path).with_context(|| format!("cannot find {}", path.display()))
+}
