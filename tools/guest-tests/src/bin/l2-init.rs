@@ -64,6 +64,9 @@ fn run() -> Result<std::convert::Infallible> {
     cards.take_up()?;
     let files = option("lab.files")?.is_some_and(|value| value != 0);
     let mut disks = Disk::take_up(files)?;
+    for line in disks.iter().filter_map(Disk::kept) {
+        println!("{line}");
+    }
     println!(
         "{}",
         Line::Ready {
@@ -138,6 +141,11 @@ fn run() -> Result<std::convert::Infallible> {
         if ready[0].contains(PollFlags::IN) {
             match console.command()? {
                 Some(Command::Reboot) => {
+                    for disk in &disks {
+                        if let Some(line) = disk.put_away()? {
+                            println!("{line}");
+                        }
+                    }
                     println!("{}", Line::Rebooting);
                     reboot(RebootCommand::Restart).context("reboot")?;
                 }

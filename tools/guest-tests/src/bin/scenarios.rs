@@ -294,6 +294,12 @@ const SCENARIOS: &[Scenario] = &[
         body: disk::snapshot,
     },
     Scenario {
+        title: "x_files_are_there_after_the_guest_rebooted_and_moved",
+        seconds: ONE,
+        versions: USUAL,
+        body: disk::rebooted,
+    },
+    Scenario {
         title: "plain_commands_of_the_readme_on_q35",
         seconds: ONE,
         versions: ALL,

@@ -46,6 +46,8 @@ pub struct Disk {
     writers: Vec<Writer>,
     /// Blocks that were read and not looked at.
     fetched: Vec<Block>,
+    /// Files that were on it when the guest booted.
+    kept: Option<Line>,
 }
 
 /// A thread, and what it works on.
@@ -120,13 +122,12 @@ impl Disk {
             .parse()
             .context("size")?;
         let blocks = sectors * 512 / BLOCK as u64;
+        let mut kept = None;
         let writers = if files {
             let place = PathBuf::from("/run").join(&name);
-            vec![Writer::start(Kind::Files(Files::new(
-                &path,
-                place,
-                u32::from(number) << 8,
-            )?))]
+            let files = Files::new(&path, place, u32::from(number) << 8)?;
+            kept = (files.written() > 0).then(|| account(number, &files));
+            vec![Writer::start(Kind::Files(files))]
         } else {
             // One for each processor, so that the disk's queues are used at once. Their parts are spread over the disk.
             let count = thread::available_parallelism()?.get() as u64;
@@ -150,7 +151,25 @@ impl Disk {
             name,
             writers,
             fetched: Vec::new(),
+            kept,
         })
+    }
+
+    /// The files that were on it when the guest booted, all of them whole, if there were any.
+    pub fn kept(&self) -> Option<&Line> {
+        self.kept.as_ref()
+    }
+
+    /// Has the writers stand still for good, and unmounts the file system; the files that are on it, if there is one.
+    pub fn put_away(&self) -> Result<Option<Line>> {
+        let mut left = None;
+        for writer in &self.writers {
+            if let Kind::Files(files) = &mut *writer.shared.hold() {
+                files.put_away()?;
+                left = Some(account(self.number, files));
+            }
+        }
+        Ok(left)
     }
 
     /// Steps done and verified, of the slowest writer.
@@ -321,6 +340,15 @@ impl Shared {
         self.held.store(false, Ordering::Relaxed);
         drop(work);
         self.go_on.notify_all();
+    }
+}
+
+/// What is to be said of files.
+fn account(disk: u8, files: &Files) -> Line {
+    Line::Files {
+        disk,
+        files: files.written(),
+        generations: files.generations(),
     }
 }
 

@@ -194,6 +194,15 @@ pub enum Line {
     Report(PortReport),
     /// The answer to [`Command::Report`], one line a disk, after the ports.
     DiskReport(DiskReport),
+    /// What is on a disk that is put away before the guest reboots, and what was there when it booted.
+    Files {
+        /// Which disk.
+        disk: u8,
+        /// Files that are there, all of them whole.
+        files: u32,
+        /// How often all of them together were written.
+        generations: u32,
+    },
     /// The answer to [`Command::Rest`] and [`Command::Fetch`].
     Done(Command),
     /// The answer to [`Command::Verify`], one line a disk.
@@ -263,6 +272,9 @@ impl fmt::Display for Line {
                 report.faults,
                 report.interrupts
             ),
+            Line::Files { disk, files, generations } => {
+                write!(f, "files disk={disk} files={files} generations={generations}")
+            }
             Line::Done(command) => write!(f, "done {command}"),
             Line::Fetched { disk, good, bad } => write!(f, "fetched disk={disk} good={good} {bad}"),
             Line::Card(report) => write!(f, "card {report}"),
@@ -336,6 +348,11 @@ impl FromStr for Line {
                 faults: field(fields, "faults")?,
                 interrupts: field(fields, "interrupts")?,
             })),
+            "files" => Ok(Line::Files {
+                disk: field(fields, "disk")?,
+                files: field(fields, "files")?,
+                generations: field(fields, "generations")?,
+            }),
             "done" => fields.parse().map(Line::Done),
             "fetched" => {
                 // What is wrong stands behind the fields, and may be nothing.
@@ -487,6 +504,11 @@ mod tests {
                 faults: 5,
                 interrupts: 6,
             }),
+            Line::Files {
+                disk: 1,
+                files: 24,
+                generations: 77,
+            },
             Line::Done(Command::Fetch),
             Line::Fetched {
                 disk: 0,

@@ -15,14 +15,16 @@ use super::broken::{
 };
 use super::cards::{Cards, Driver};
 use super::contract::{early, REFUSED};
+use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{migration_ends, Options, Scene};
+use super::scene::{migration_ends, Options, Scene, MIGRATION};
 use super::smooth::{see_through, trips, Pair};
 use super::snapshot::saved_and_loaded;
 use super::timeline::{Look, What};
 use super::version::Version;
 use crate::diag;
 use crate::ktap::Outcome;
+use crate::l2::line::{Command, Line};
 use crate::mdev::MdevType;
 use crate::module::Loaded;
 use crate::qmp::Message;
@@ -236,4 +238,47 @@ pub fn snapshot(version: Version) -> Outcome {
     let (here, there) = pair(version, 1)?;
     let scene = Scene::with_qemu(version, "disk-snapshot")?;
     saved_and_loaded(&scene, &here, &there)
+}
+
+/// The guest reboots where it is, moves, and reboots there: each time every file is on its disk again.
+pub fn rebooted(version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let (here, there) = (here.with_files(), there.with_files());
+    let scene = Scene::with_qemu(version, "disk-rebooted")?;
+    let Pair {
+        source,
+        destination,
+        ..
+    } = Pair::at_work(&scene, &here, &there)?;
+    let mut guest = reboot(&source, &here)?;
+    let began = scene.migrate(&source, &destination, &Options::default())?;
+    let measured = see_through(&scene, source, &destination, &mut guest, began)?;
+    diag!("{measured}");
+    reboot(&destination, &there)?;
+    destination.quit()
+}
+
+/// Reboots the guest of `machine`; what it left on its disk is what it finds there, and it works.
+fn reboot(machine: &Machine, cards: &Cards) -> Result<Guest> {
+    let from = machine.timeline().position();
+    machine.command(Command::Reboot)?;
+    let mut seen = Vec::new();
+    machine.wait_for(from, MIGRATION, "files left and found", |what| {
+        if let What::Guest(line @ Line::Files { .. }) = what {
+            seen.push(line.clone());
+        }
+        match what {
+            What::Guest(Line::Ready { .. }) => Look::Found(()),
+            _ => Look::Wait,
+        }
+    })?;
+    let [Line::Files { files, .. }, found] = seen.as_slice() else {
+        anyhow::bail!("files should be left and found once each, but: {seen:?}");
+    };
+    ensure!(*files > 0, "no file was left: {seen:?}");
+    ensure!(seen[0] == *found, "the guest left and found: {seen:?}");
+    diag!("after the reboot: {found}");
+    let mut guest = Guest::boot(machine, from, &cards.view())?;
+    works(machine, &mut guest)?;
+    Ok(guest)
 }

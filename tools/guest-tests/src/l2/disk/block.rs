@@ -66,11 +66,18 @@ impl Block {
         Ok(())
     }
 
+    /// The generation that it says it is of.
+    pub fn generation(&self) -> u32 {
+        self.word(16)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+    }
+
     /// What it holds, for people.
     fn describe(&self) -> String {
-        let word = |at: usize| {
-            u32::from_le_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
-        };
+        let word = |at| self.word(at);
         if self.0 == Self::ZERO.0 {
             return "zeroed".into();
         }

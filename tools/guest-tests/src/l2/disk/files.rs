@@ -4,12 +4,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{ensure, Context, Result};
 use rustix::fs::{fadvise, Advice};
-use rustix::mount::{mount, MountFlags};
+use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 
 use super::block::{Block, BLOCK};
 
@@ -29,29 +30,55 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes a file system on `disk` and mounts it at `place`.
+    /// Mounts the file system on `disk` at `place`, and takes up and verifies the files on it; makes a file system if there is none.
     pub fn new(disk: &Path, place: PathBuf, writer: u32) -> Result<Self> {
-        let output = Command::new(MAKE[0])
-            .args([MAKE[1], "-b", "4096"])
-            .arg(disk)
-            .stdin(Stdio::null())
-            .output()
-            .context(MAKE[0])?;
-        ensure!(
-            output.status.success(),
-            "no file system can be made on {}: {}",
-            disk.display(),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        let there = has_file_system(disk)?;
+        if !there {
+            make(disk)?;
+        }
         fs::create_dir_all(&place)?;
         mount(disk, &place, "ext4", MountFlags::empty(), None)
             .with_context(|| format!("the file system on {} cannot be mounted", disk.display()))?;
-        Ok(Self {
+        let mut files = Self {
             place,
             writer,
             generations: vec![0; FILES as usize],
             next: 0,
-        })
+        };
+        if there {
+            files.take_up()?;
+        }
+        Ok(files)
+    }
+
+    /// Takes up the files that there are, in the generation that each of them says it is of.
+    fn take_up(&mut self) -> Result<()> {
+        for number in 0..FILES {
+            let path = self.path(number);
+            if !path.exists() {
+                continue;
+            }
+            let mut first = Block::ZERO;
+            File::open(&path)
+                .and_then(|mut file| file.read_exact(&mut first.0))
+                .with_context(|| format!("{} cannot be read", path.display()))?;
+            let generation = first.generation();
+            ensure!(generation > 0, "{} holds nothing", path.display());
+            self.generations[number as usize] = generation;
+            self.verify(number)?;
+        }
+        Ok(())
+    }
+
+    /// Unmounts the file system; nothing can be done with the files any more.
+    pub fn put_away(&mut self) -> Result<()> {
+        unmount(&self.place, UnmountFlags::empty())
+            .with_context(|| format!("{} cannot be unmounted", self.place.display()))
+    }
+
+    /// How often all files together were written.
+    pub fn generations(&self) -> u32 {
+        self.generations.iter().sum()
     }
 
     /// Replaces a file and verifies another one.
@@ -141,4 +168,31 @@ impl Files {
 /// Blocks of a file; another number in each generation.
 fn length(number: u32, generation: u32) -> u32 {
     1 + (number * 5 + generation * 7) % LONGEST
+}
+
+/// There is a file system on the disk: the magic number of ext2 and what came after it stands where it belongs (56 bytes behind the
+/// begin of the superblock, which is 1024 bytes behind that of the disk).
+fn has_file_system(disk: &Path) -> Result<bool> {
+    let mut magic = [0; 2];
+    File::open(disk)
+        .and_then(|file| file.read_exact_at(&mut magic, 1024 + 56))
+        .with_context(|| format!("{} cannot be read", disk.display()))?;
+    Ok(u16::from_le_bytes(magic) == 0xef53)
+}
+
+/// Makes a file system.
+fn make(disk: &Path) -> Result<()> {
+    let output = Command::new(MAKE[0])
+        .args([MAKE[1], "-b", "4096"])
+        .arg(disk)
+        .stdin(Stdio::null())
+        .output()
+        .context(MAKE[0])?;
+    ensure!(
+        output.status.success(),
+        "no file system can be made on {}: {}",
+        disk.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
