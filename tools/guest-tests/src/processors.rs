@@ -8,7 +8,7 @@
 //! in a guest with nested paging and whether it takes interrupts, and a change of them at the same moment is undone.
 
 use anyhow::{ensure, Context, Result};
-use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity, CpuSet};
 
 /// The processor that QEMU emulates first.
 const FIRST: usize = 0;
@@ -30,6 +30,13 @@ pub fn expect_not_the_first() -> Result<()> {
         "a guest started from here might run on the machine's first processor, where the emulator would lose it"
     );
     Ok(())
+}
+
+/// Keeps this thread on the processor that it runs on now.
+pub fn stay_on_this_processor() -> Result<()> {
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).context("sched_setaffinity")
 }
 
 fn usable() -> Result<CpuSet> {

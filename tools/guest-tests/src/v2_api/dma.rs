@@ -15,6 +15,7 @@ mod messages;
 mod quiet;
 mod waiting;
 
+pub use mapped::map_all;
 pub use waiting::in_another_process;
 
 pub(super) fn add(suite: &mut Suite) {

@@ -49,8 +49,8 @@ fn map(device: &Device, offset: u64, length: usize) -> crate::vfio::Result<Mappi
     Mapping::of_file(device.as_fd(), place, length, MapFlags::MAP_SHARED)
 }
 
-/// Maps all of the memory.
-fn map_all(device: &Device) -> anyhow::Result<Mapping> {
+/// Maps all of the memory of a copy engine.
+pub fn map_all(device: &Device) -> anyhow::Result<Mapping> {
     map(device, SCRATCH, SCRATCH_LENGTH).named("mmap")
 }
 
