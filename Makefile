@@ -17,7 +17,8 @@ help:
 	@echo 'Live-migratable VFIO devices in Rust, with the test machine they run in.'
 	@echo
 	@echo '  make demo      a virtual machine with our serial card is live-migrated before your eyes'
-	@echo '                 (DEVICE=blk: with a disk, on which it writes files meanwhile; a picture shows what moved when)'
+	@echo '                 (DEVICE=blk: with a disk, on which it writes files meanwhile; a picture shows what moved when.'
+	@echo '                 DEVICE=vfio-user: its card is the driver'"'"'s before and a program after)'
 	@echo '  make test      every test; results and logs in results/    (ARGS="--help": choose some)'
 	@echo '  make test-stock  what of it Debian'"'"'s own kernel can run, unmodified: no kernel is built for it'
 	@echo '  make test-debug  what runs in the test machine, with a kernel that looks for faults of memory, locks and leaks'
@@ -32,7 +33,7 @@ help:
 	@echo 'live in a private directory tree under $${XDG_CACHE_HOME:-~/.cache}/rust-vfio-mdev.'
 	@echo
 	@echo '  QEMU=VERSION     which QEMU the demonstration shows: 7.2 (migration protocol v1), 10.0 (v2; the default) or 11.1 (v2)'
-	@echo '  DEVICE=NAME      which device the demonstration shows: serial (the default) or blk, a disk'
+	@echo '  DEVICE=NAME      which device the demonstration shows: serial (the default), blk, a disk, or vfio-user'
 	@echo '  KERNEL=stock     Debian'"'"'s own kernel instead of the test kernel, for demo and shell; KERNEL=debug: that of test-debug'
 	@echo '  KDIR=DIR         a ready kernel build tree instead of the test kernel, or Debian'"'"'s headers for "make modules"'
 	@echo '  KERNEL_SRC=PATH  source of the test kernel: a directory or a tarball, instead of the Debian package'

@@ -39,7 +39,7 @@ pub enum Action {
         #[arg(long, default_value = "10.0", value_name = "VERSION")]
         qemu: String,
         /// The device that is shown
-        #[arg(long, default_value = "serial", value_parser = ["serial", "blk"])]
+        #[arg(long, default_value = "serial", value_parser = ["serial", "blk", "vfio-user"])]
         device: String,
     },
     /// Counts what operations cost, in instructions, then measures migrations; writes results/bench.json, bench.svg and bench.txt

@@ -5,7 +5,7 @@
 //! ```text
 //! scenarios [NAME…]           run all scenarios, or those called NAME or whose name contains it; KTAP on standard output
 //! scenarios --list            print the names, each with the seconds it may take and the QEMU it needs
-//! scenarios --demo [VERSION [DEVICE]]  one migration, told to a person, with this QEMU, of a serial card or a disk (serial, blk)
+//! scenarios --demo [VERSION [DEVICE]]  one migration, told to a person, with this QEMU, of a serial card, a disk or a card with two homes (serial, blk, vfio-user)
 //! scenarios --bench           scenario a with our card and with the kernel's C sample mtty, and what QEMU measured
 //! ```
 //!

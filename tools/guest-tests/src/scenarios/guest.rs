@@ -124,14 +124,9 @@ impl Guest {
     /// Takes in the last that the guest said on machine `from`, which has ended, and listens to its next machine from
     /// position `began` on, when it cannot have said anything there yet.
     pub fn moved(&mut self, timeline: &Timeline, from: &str, began: usize) -> Result<()> {
-        let mut result = Ok(());
-        timeline.each(self.position, |_, entry| {
-            if result.is_ok() && entry.who == from {
-                result = self.take(&entry.what).map(drop);
-            }
-        });
+        self.take_in(timeline, from, timeline.position())?;
         self.position = began;
-        result
+        Ok(())
     }
 
     /// Waits until the guest on `machine` has verified `more` records than known now on every port, and done as many more steps on
@@ -177,7 +172,7 @@ impl Guest {
 
     /// Has the guest wait for everything it sent, and checks its account: every record came back whole, once and in order,
     /// none is under way any more, the UARTs lost nothing, and the cards interrupted since the last report. Everything that was ever
-    /// written to a disk is there.
+    /// written to a disk is there. What is counted on from here comes after the account.
     pub fn settle(&mut self, machine: &impl Host) -> Result<Vec<PortReport>> {
         Ok(self.account(machine)?.0)
     }
@@ -186,26 +181,51 @@ impl Guest {
     pub fn account(&mut self, machine: &impl Host) -> Result<(Vec<PortReport>, Vec<DiskReport>)> {
         let from = machine.timeline().position();
         machine.command(Command::Report)?;
-        let ports = self.reports(machine, from)?;
-        Ok((ports, self.disk_reports(machine, from)?))
+        let (ports_told, ports) = self.reports(machine, from)?;
+        let (disks_told, disks) = self.disk_reports(machine, from)?;
+        self.take_in(
+            machine.timeline(),
+            machine.name(),
+            ports_told.max(disks_told),
+        )?;
+        self.counts = ports.iter().map(|report| report.verified).collect();
+        self.disks = disks.iter().map(|report| report.steps).collect();
+        Ok((ports, disks))
     }
 
-    /// Waits for reports on the disks that were asked for at `from`, and checks them.
-    fn disk_reports(&mut self, machine: &impl Host, from: usize) -> Result<Vec<DiskReport>> {
+    /// Takes in what the guest said on machine `from` up to this position, and listens from there on.
+    fn take_in(&mut self, timeline: &Timeline, from: &str, end: usize) -> Result<()> {
+        let mut result = Ok(());
+        timeline.each(self.position, |position, entry| {
+            if result.is_ok() && position < end && entry.who == from {
+                result = self.take(&entry.what).map(drop);
+            }
+        });
+        self.position = self.position.max(end);
+        result
+    }
+
+    /// Waits for reports on the disks that were asked for at `from`, and checks them; also the position after them.
+    fn disk_reports(
+        &mut self,
+        machine: &impl Host,
+        from: usize,
+    ) -> Result<(usize, Vec<DiskReport>)> {
         if self.disks.is_empty() {
-            return Ok(Vec::new());
+            return Ok((from, Vec::new()));
         }
         let mut reports: Vec<DiskReport> = Vec::new();
         let disks = self.disks.len();
-        machine.wait_for(from, REPORT, "the guest's report on every disk", |what| {
-            if let What::Guest(Line::DiskReport(report)) = what {
-                reports.push(report.clone());
-            }
-            match reports.len() == disks {
-                true => Look::Found(()),
-                false => Look::Wait,
-            }
-        })?;
+        let (end, ()) =
+            machine.wait_for(from, REPORT, "the guest's report on every disk", |what| {
+                if let What::Guest(Line::DiskReport(report)) = what {
+                    reports.push(report.clone());
+                }
+                match reports.len() == disks {
+                    true => Look::Found(()),
+                    false => Look::Wait,
+                }
+            })?;
         for (report, (steps, interrupts)) in reports
             .iter()
             .zip(self.disks.iter().zip(&mut self.disk_interrupts))
@@ -225,7 +245,7 @@ impl Guest {
                 "no interrupt came since the last report, when it was {seen}: {report:?}"
             );
         }
-        Ok(reports)
+        Ok((end, reports))
     }
 
     /// Has the guest use no disk until [`Guest::look_at_fetched`].
@@ -279,11 +299,11 @@ impl Guest {
         Ok(seen.into_iter().map(|(_, bad)| bad).collect())
     }
 
-    /// Waits for reports that were asked for at `from`, and checks them.
-    fn reports(&mut self, machine: &impl Host, from: usize) -> Result<Vec<PortReport>> {
+    /// Waits for reports that were asked for at `from`, and checks them; also the position after them.
+    fn reports(&mut self, machine: &impl Host, from: usize) -> Result<(usize, Vec<PortReport>)> {
         let mut reports: Vec<PortReport> = Vec::new();
         let ports = self.counts.len();
-        machine.wait_for(
+        let (end, ()) = machine.wait_for(
             from,
             REPORT,
             "the guest's report on every port",
@@ -321,7 +341,7 @@ impl Guest {
                 "no interrupt came since the last report, when it was {seen}: {report:?}"
             );
         }
-        Ok(reports)
+        Ok((end, reports))
     }
 
     /// Has the guest's driver let go of the cards and take them anew, once everything it sent has come back.

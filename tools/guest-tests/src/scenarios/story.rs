@@ -20,14 +20,17 @@ use super::smooth::{pair, see_through, SOME};
 use super::state::{state_of_bits, traced};
 use super::timeline::{Entry, What};
 use super::version::Version;
-use crate::l2::line::Line;
+use crate::l2::line::{Line, PortReport};
 use crate::mdev::MdevType;
 use crate::qmp::Message;
 
 pub mod disk;
 mod picture;
 mod refusal;
+mod vfio_user;
 
+/// What the driver of serial cards is.
+const CARD: &str = "the serial card, a vendor driver in safe Rust";
 /// Ports of the card in the story.
 const PORTS: usize = 2;
 /// Time between two lines about the guest's count.
@@ -41,8 +44,9 @@ pub fn by_name(device: &str) -> Result<Story, String> {
     match device {
         "serial" => Ok(tell),
         "blk" => Ok(disk::tell),
+        "vfio-user" => Ok(vfio_user::tell),
         _ => Err(format!(
-            "there is no device {device} to show; there are serial, blk"
+            "there is no device {device} to show; there are serial, blk, vfio-user"
         )),
     }
 }
@@ -50,11 +54,8 @@ pub fn by_name(device: &str) -> Result<Story, String> {
 /// Tells the story of the serial card with one QEMU. The error is for the reader, too.
 pub fn tell(version: Version) -> Result<()> {
     println!("1. What is loaded\n");
-    loaded(
-        "mdev_serial",
-        "the serial card, a vendor driver in safe Rust",
-        version,
-    )?;
+    loaded("mdev_serial", CARD)?;
+    asks(version);
     println!("\n2. What sysfs shows\n");
     let kind = Driver::MdevSerial.kind(PORTS)?;
     self::kind(&kind);
@@ -99,12 +100,7 @@ pub fn tell(version: Version) -> Result<()> {
     talking.store(false, Ordering::Relaxed);
 
     println!("\n6. Verdict\n");
-    for report in &reports {
-        println!(
-            "   port {}: {} records sent, {} came back whole and in order, {} wrong, {} under way",
-            report.port, report.sent, report.verified, report.faults, report.outstanding
-        );
-    }
+    account(&reports);
     println!(
         "   device state {} bytes, memory {} KiB",
         measured.device,
@@ -130,8 +126,8 @@ fn kind(kind: &MdevType) {
     }
 }
 
-/// Prints the modules that matter, the driver first, and what runs them and the guest.
-fn loaded(driver: &str, role: &str, version: Version) -> Result<()> {
+/// Prints the modules that matter, the driver first, and what runs them.
+fn loaded(driver: &str, role: &str) -> Result<()> {
     let modules = fs::read_to_string("/proc/modules").context("/proc/modules")?;
     for (name, role) in [
         (driver, role),
@@ -153,11 +149,25 @@ fn loaded(driver: &str, role: &str, version: Version) -> Result<()> {
         "   in Linux {}, itself in a machine emulated by QEMU",
         release.trim()
     );
+    Ok(())
+}
+
+/// Prints the guest's account of its ports.
+fn account(reports: &[PortReport]) {
+    for report in reports {
+        println!(
+            "   port {}: {} records sent, {} came back whole and in order, {} wrong, {} under way",
+            report.port, report.sent, report.verified, report.faults, report.outstanding
+        );
+    }
+}
+
+/// Prints which QEMU asks for the device's state, and how.
+fn asks(version: Version) {
     println!(
         "   QEMU {version} runs the guest and asks for the device's state by migration protocol {}",
         version.protocol()
     );
-    Ok(())
 }
 
 /// Prints what happens while it happens.
@@ -290,6 +300,7 @@ impl Narrator {
                 }
             }
             What::Stderr(line) => say(format!("QEMU says: {line}")),
+            What::Note(text) => say(text.replace(vfio_user::OBJECT, "…")),
             _ => {}
         }
     }

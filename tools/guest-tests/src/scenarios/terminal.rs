@@ -23,6 +23,8 @@ use super::timeline::{Look, Timeline, What};
 use crate::ktap::scaled;
 use crate::l2::line;
 
+/// Between two questions what a migration's status is.
+const REST: Duration = Duration::from_millis(100);
 /// What takes a terminal of QEMU's from the guest's console to the monitor, and back.
 const SWITCH: &[u8] = b"\x01c";
 
@@ -122,13 +124,24 @@ impl Terminal {
 
     /// Types a command into QEMU's monitor, when it asks for one: those before it are carried out then.
     pub fn monitor(&self, command: &str) -> Result<()> {
+        self.note(format!("(qemu) {command}"));
+        self.enter(command)
+    }
+
+    /// Puts on the timeline what was typed or seen.
+    pub fn note(&self, text: String) {
+        self.timeline.push(&self.name, What::Note(text));
+    }
+
+    /// As [`Terminal::monitor`], with no word about it.
+    pub fn enter(&self, command: &str) -> Result<()> {
         self.prompt()?;
         self.type_in(format!("{command}\n").as_bytes())
     }
 
     /// Types a command into QEMU's monitor, and returns what it printed before it asked for the next one.
     pub fn ask(&self, command: &str) -> Result<String> {
-        self.monitor(command)?;
+        self.enter(command)?;
         let from = self.prompted.get();
         let at = self.prompt()?;
         // What is typed next needs no further prompt.
@@ -160,10 +173,23 @@ impl Terminal {
             // Protocol v1 has no state of its own for the card that is being saved.
             match status.split_whitespace().next().unwrap_or_default() {
                 status if status == wanted => return Ok(()),
-                "setup" | "active" | "pre-switchover" | "device" | "failing" => {}
+                "setup" | "active" | "pre-switchover" | "device" | "failing" | "cancelling" => {
+                    self.rest()
+                }
                 other => anyhow::bail!("{}: the migration is {other}", self.name),
             }
         }
+    }
+
+    /// Lets QEMU work for a while, unless it ends: a person's monitor tells no events.
+    fn rest(&self) {
+        let from = self.timeline.position();
+        let _ = self
+            .timeline
+            .wait(from, REST, "QEMU's end", |entry| match &entry.what {
+                What::Exited(_) if entry.who == self.name => Look::Found(()),
+                _ => Look::Wait,
+            });
     }
 
     /// Waits until the monitor asks for a command; where that is on the timeline.

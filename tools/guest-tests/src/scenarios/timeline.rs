@@ -33,6 +33,8 @@ pub enum What {
     Stderr(String),
     /// QEMU ended.
     Exited(ExitStatus),
+    /// Nothing of its own: what was typed there, or was to be seen.
+    Note(String),
 }
 
 impl fmt::Display for What {
@@ -49,6 +51,7 @@ impl fmt::Display for What {
             What::Trace(line) => write!(f, "trace: {line}"),
             What::Stderr(line) => write!(f, "QEMU says: {line}"),
             What::Exited(status) => write!(f, "QEMU ended: {status}"),
+            What::Note(text) => f.write_str(text),
         }
     }
 }

@@ -19,7 +19,6 @@ use serde_json::Value;
 use super::cards::{Cards, Driver, UNMASK_REFUSED};
 use super::guest::{Guest, View};
 use super::scene::Scene;
-use super::smooth::SOME;
 use super::terminal::Terminal;
 use super::version::Version;
 use crate::diag;
@@ -37,8 +36,11 @@ const TEXT: &str = include_str!("../../../../Documentation/vfio-user.rst");
 const SOCKET: &str = "/run/card.sock";
 /// What `vfio-migrate` has to say of every program.
 const WARNING: &str = "does not migrate vfio-user devices";
+/// Records that a guest verifies on each port before and after something happens to it. Each access to a register is a message to a
+/// program and one back, which in a machine like this takes as long as many that end in its kernel.
+const RECORDS: u32 = 6;
 /// Ports of the card.
-const PORTS: usize = 2;
+pub(in crate::scenarios) const PORTS: usize = 2;
 
 /// The block of the text that is marked so, without its indentation.
 fn block(name: &str) -> Result<String> {
@@ -72,7 +74,7 @@ fn commands_of(text: &str, name: &str) -> Result<Vec<String>> {
 
 /// What the text's commands stand in.
 #[derive(Clone)]
-struct Shell {
+pub(in crate::scenarios) struct Shell {
     /// An instance of the driver's: the source of what is loaded by a program, and what is behind a program's socket.
     source: String,
     program: String,
@@ -81,7 +83,11 @@ struct Shell {
 }
 
 impl Shell {
-    fn new(source: String, version: Version, directory: PathBuf) -> Result<Self> {
+    pub(in crate::scenarios) fn new(
+        source: String,
+        version: Version,
+        directory: PathBuf,
+    ) -> Result<Self> {
         let here = std::env::current_exe().context("the path of this program")?;
         let here = here.parent().context("its directory")?.to_path_buf();
         let qemu = version.program();
@@ -115,7 +121,7 @@ impl Shell {
     }
 
     /// Runs a command, which has to succeed: standard output and standard error.
-    fn run(&self, text: &str) -> Result<(String, String)> {
+    pub(in crate::scenarios) fn run(&self, text: &str) -> Result<(String, String)> {
         let output = self.command(text).output().context("sh")?;
         let [out, err] = [output.stdout, output.stderr].map(|bytes| {
             let text = String::from_utf8_lossy(&bytes);
@@ -260,9 +266,9 @@ pub fn drives(version: Version) -> Outcome {
     for name in ["first", "second"] {
         let machine = Terminal::run(scene.place(), name, &monitor, &shell.variables())?;
         let mut guest = Guest::boot(&machine, 0, &view)?;
-        guest.count_on(&machine, SOME)?;
+        guest.count_on(&machine, RECORDS)?;
         guest.settle(&machine)?;
-        guest.count_on(&machine, SOME)?;
+        guest.count_on(&machine, RECORDS)?;
         let reports = guest.settle(&machine)?;
         diag!("{name}: {reports:?}");
         machine.quit(&[UNMASK_REFUSED])?;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use qapi::qmp::{self, Event, MigrationStatus};
 
 use super::picture::{parts, Amount, Span};
-use super::{loaded, Narrator};
+use super::{asks, loaded, Narrator};
 use crate::l2::line::Line;
 use crate::mdev::{Mdev, MdevType};
 use crate::qmp::Message;
@@ -35,11 +35,8 @@ pub fn tell(version: Version) -> Result<()> {
     let (here, there) = pair(version, 1)?;
     let (here, there) = (here.with_files(), there.with_files());
     println!("1. What is loaded\n");
-    loaded(
-        "mdev_blk",
-        "the disk, a vendor driver in safe Rust",
-        version,
-    )?;
+    loaded("mdev_blk", "the disk, a vendor driver in safe Rust")?;
+    asks(version);
 
     println!("\n2. What sysfs shows\n");
     let kind = MdevType::of_parent(PARENT, KIND)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use qapi::qmp::{Event, MigrationStatus};
 
-use super::Narrator;
+use super::{account, Narrator};
 use crate::mdev::Mdev;
 use crate::qmp::Message;
 use crate::scenarios::broken::{gave_up, never_stopped, DESTINATION_GONE};
@@ -116,12 +116,7 @@ pub fn tell(version: Version) -> Result<()> {
     talking.store(false, Ordering::Relaxed);
     again.quit()?;
     println!();
-    for report in &reports {
-        println!(
-            "   port {}: {} records sent, {} came back whole and in order, {} wrong, {} under way",
-            report.port, report.sent, report.verified, report.faults, report.outstanding
-        );
-    }
+    account(&reports);
     println!(
         "   the guest stood still for {} ms in the migration that worked; the refused one lost nothing",
         measured.downtime

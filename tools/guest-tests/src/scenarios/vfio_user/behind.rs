@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
 
-use super::{block, commands, Device, Shell, PORTS, SOCKET};
+use super::{block, commands, Device, Shell, PORTS, RECORDS, SOCKET};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Interrupt;
@@ -16,7 +16,6 @@ use crate::module::Loaded;
 use crate::scenarios::cards::{Cards, Driver, UNMASK_REFUSED};
 use crate::scenarios::guest::{Guest, View};
 use crate::scenarios::scene::Scene;
-use crate::scenarios::smooth::SOME;
 use crate::scenarios::terminal::Terminal;
 use crate::scenarios::version::Version;
 use crate::vfio::Access;
@@ -68,9 +67,9 @@ pub fn drives(version: Version) -> Outcome {
     };
     let machine = Terminal::run(scene.place(), "behind", &monitor()?, &shell.variables())?;
     let mut guest = Guest::boot(&machine, 0, &view)?;
-    guest.count_on(&machine, SOME)?;
+    guest.count_on(&machine, RECORDS)?;
     guest.settle(&machine)?;
-    guest.count_on(&machine, SOME)?;
+    guest.count_on(&machine, RECORDS)?;
     let reports = guest.settle(&machine)?;
     diag!("{reports:?}; the guest did {:?} steps", guest.disks());
     for mdev in [card, disk] {

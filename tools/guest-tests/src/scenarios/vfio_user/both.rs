@@ -15,7 +15,7 @@ use crate::scenarios::version::Version;
 use anyhow::{ensure, Result};
 
 /// The option in the place of that for the card's parameter: the instance has it already.
-fn behind(instance: &Mdev) -> String {
+pub(in crate::scenarios) fn behind(instance: &Mdev) -> String {
     format!("--backend vfio:{}", instance.path().display())
 }
 

@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use anyhow::{ensure, Context, Result};
 use rustix::process::{kill_process, Pid, Signal};
 
-use super::{block_of, commands_of, Device, Shell, PORTS};
+use super::{block_of, commands_of, Device, Shell, PORTS, RECORDS};
 use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Interrupt;
 use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
+use crate::scenarios::broken::SHUT_DOWN;
 use crate::scenarios::cards::UNMASK_REFUSED;
 use crate::scenarios::guest::{Guest, View};
 use crate::scenarios::scene::Scene;
-use crate::scenarios::smooth::SOME;
 use crate::scenarios::terminal::Terminal;
 use crate::scenarios::version::Version;
 
@@ -27,29 +27,29 @@ const TEXT: &str = include_str!("../../../../../Documentation/vfio-user-dbus.rst
 /// What a destination's QEMU has in addition, as the text says.
 const WAITS: &str = "-S -incoming unix:/run/guest.sock";
 /// The card's parameter in the text, and one that does not match.
-pub(super) const MATCHES: &str = "--m-num-ports=2";
-pub(super) const DIFFERS: &str = "--m-num-ports=4";
+pub(in crate::scenarios) const MATCHES: &str = "--m-num-ports=2";
+pub(in crate::scenarios) const DIFFERS: &str = "--m-num-ports=4";
 /// Another one that does.
 const ONE_PORT: &str = "--m-num-ports=1";
 /// Where the text has the slot of QEMU's device.
 const SLOT_PROPERTY: &str = "\"addr\":\"5\",";
 /// What a source says whose destination has refused.
-pub(super) const REFUSED: &str = "Sibling indicated error";
+pub(in crate::scenarios) const REFUSED: &str = "Sibling indicated error";
 /// The slot that the text gives the card.
 const SLOT: u8 = 5;
 
 /// A card, and how the guest sees it.
-pub(super) struct Card {
+pub(in crate::scenarios) struct Card {
     /// Its parameter on the command line.
-    pub(super) param: String,
+    pub(in crate::scenarios) param: String,
     /// More of QEMU's device, in JSON.
     properties: String,
-    pub(super) view: View,
+    pub(in crate::scenarios) view: View,
 }
 
 impl Card {
     /// The one of the text.
-    pub(super) fn of_text() -> Self {
+    pub(in crate::scenarios) fn of_text() -> Self {
         Self {
             param: MATCHES.to_string(),
             properties: String::new(),
@@ -94,15 +94,15 @@ impl Drop for Bus {
 }
 
 /// What is on one host. The monitor goes first, and the bus last.
-pub(super) struct Host {
+pub(in crate::scenarios) struct Host {
     name: String,
-    pub(super) machine: Terminal,
+    pub(in crate::scenarios) machine: Terminal,
     device: Device,
     _bus: Bus,
     places: Places,
     shell: Shell,
     /// What QEMU has reason to say.
-    pub(super) allowed: Vec<&'static str>,
+    pub(in crate::scenarios) allowed: Vec<&'static str>,
 }
 
 /// Where things of a host are.
@@ -121,7 +121,7 @@ impl Places {
 }
 
 impl Host {
-    pub(super) fn start(
+    pub(in crate::scenarios) fn start(
         scene: &Scene,
         shell: &Shell,
         name: &str,
@@ -173,13 +173,16 @@ impl Host {
 
     /// Types what a command of the text prints into the monitor.
     fn types_what_is_printed(&self, command: &str, selector: &str) -> Result<()> {
+        self.machine.note(format!("$ {command}"));
         let (out, _) = self.shell.run(&self.places.fill(command, selector))?;
-        diag!("$ {command}\n{out}");
         // An array of strings, as busctl writes it.
-        out.split('"')
-            .skip(1)
-            .step_by(2)
-            .try_for_each(|line| self.machine.monitor(line))
+        let lines: Vec<&str> = out.split('"').skip(1).step_by(2).collect();
+        let note = |n| format!("{n} commands for the monitor, which are typed into it");
+        self.machine.note(match lines.len() {
+            0 => "done".to_owned(),
+            n => note(n),
+        });
+        lines.iter().try_for_each(|line| self.machine.enter(line))
     }
 
     /// What QEMU has of the card's configuration space.
@@ -193,26 +196,48 @@ impl Host {
         Ok(card.join("; "))
     }
 
-    pub(super) fn end(self) -> Result<()> {
+    /// Why the program refused what it was given last.
+    pub(in crate::scenarios) fn last_refusal(&self) -> Result<String> {
+        let ask = commands_of(TEXT, "refusal")?.pop().context("no command")?;
+        let (out, _) = self.shell.run(&self.places.fill(&ask, ""))?;
+        let reason = out
+            .strip_prefix("s \"")
+            .and_then(|rest| rest.strip_suffix('"'));
+        Ok(reason
+            .with_context(|| format!("{out} is no text"))?
+            .to_owned())
+    }
+
+    pub(in crate::scenarios) fn end(self) -> Result<()> {
         self.machine.quit(&self.allowed)?;
         self.device.terminate()
     }
 }
 
-/// Takes the guest as far as a migration can be cancelled: it stands still.
-pub(super) fn begin(source: &Host, destination: &Host) -> Result<()> {
+/// Takes the guest past where a migration can be cancelled.
+pub(in crate::scenarios) fn begin(source: &Host, destination: &Host) -> Result<()> {
+    freeze(source, destination)?;
+    source.types("continue")
+}
+
+/// Takes the guest as far as a migration can be cancelled: it stands still, and its card does.
+fn freeze(source: &Host, destination: &Host) -> Result<()> {
     for host in [source, destination] {
         host.types("capabilities")?;
     }
     source.types("begin")?;
     source.machine.migration("info migrate", "pre-switchover")?;
     let freeze = commands_of(TEXT, "freeze")?.pop().context("no command")?;
-    source.types_what_is_printed(&freeze, "")?;
-    source.types("continue")
+    source.types_what_is_printed(&freeze, "")
 }
 
 /// Takes the guest to another host.
-pub(super) fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Guest) -> Result<()> {
+pub(in crate::scenarios) fn go(
+    scene: &Scene,
+    source: Host,
+    destination: &Host,
+    guest: &mut Guest,
+) -> Result<()> {
     let before = source.card()?;
     let began = scene.timeline().position();
     begin(&source, destination)?;
@@ -222,11 +247,12 @@ pub(super) fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Gu
     // QEMU is content, and the guest's card is not where the guest left it.
     let lost = destination.card()?;
     ensure!(lost != before, "QEMU has migrated {before} by itself");
-    diag!(
-        "{}: {before}\n{} at first: {lost}",
-        source.name,
-        destination.name
-    );
+    source
+        .machine
+        .note(format!("QEMU has the card as {before}"));
+    destination
+        .machine
+        .note(format!("QEMU has the card as {lost}"));
 
     let selector = destination.machine.ask(&block_of(TEXT, "selector")?)?;
     let (_, selector) = selector.rsplit_once("= ").context("no value")?;
@@ -238,6 +264,9 @@ pub(super) fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Gu
     destination.types_what_is_printed(&thaw, "")?;
     let found = destination.card()?;
     ensure!(found == before, "the card was {before} and is {found}");
+    destination
+        .machine
+        .note(format!("QEMU has the card as {found}"));
     destination.types("resume")?;
 
     let name = source.name.clone();
@@ -247,10 +276,10 @@ pub(super) fn go(scene: &Scene, source: Host, destination: &Host, guest: &mut Gu
 }
 
 /// The guest verifies records on every port, by interrupts.
-pub(super) fn works(host: &Host, guest: &mut Guest) -> Result<()> {
-    guest.count_on(&host.machine, SOME)?;
+pub(in crate::scenarios) fn works(host: &Host, guest: &mut Guest) -> Result<()> {
+    guest.count_on(&host.machine, RECORDS)?;
     guest.settle(&host.machine)?;
-    guest.count_on(&host.machine, SOME)
+    guest.count_on(&host.machine, RECORDS)
 }
 
 /// A guest at work with a card.
@@ -261,21 +290,20 @@ fn at_work(scene: &Scene, shell: &Shell, card: &Card) -> Result<(Host, Guest)> {
     Ok((host, guest))
 }
 
-/// A guest at work is refused by a card that differs, and then goes from host to host.
+/// A guest at work goes on where it is when its migration is cancelled, and then goes from host to host.
 pub fn migrates(version: Version) -> Outcome {
     let scene = Scene::with_qemu(version, "vfio-user-carried")?;
     let shell = Shell::new(String::new(), version, scene.place().sockets.clone())?;
     let card = Card::of_text();
     let (mut here, mut guest) = at_work(&scene, &shell, &card)?;
 
-    let differs = Card {
-        param: DIFFERS.to_string(),
-        ..Card::of_text()
-    };
-    let other = Host::start(&scene, &shell, "other", &differs, true)?;
-    begin(&here, &other)?;
-    here.machine.migration("info migrate", "failed")?;
-    here.allowed.push(REFUSED);
+    let other = Host::start(&scene, &shell, "other", &card, true)?;
+    freeze(&here, &other)?;
+    here.types("cancel")?;
+    here.machine.migration("info migrate", "cancelled")?;
+    here.allowed.push(SHUT_DOWN);
+    let thaw = commands_of(TEXT, "thaw")?.pop().context("no command")?;
+    here.types_what_is_printed(&thaw, "")?;
     drop(other);
     works(&here, &mut guest)?;
 
@@ -313,10 +341,19 @@ mod tests {
         assert!(helpers[1].starts_with("$program ") && helpers[1].ends_with(" $socket"));
         assert!(helpers[1].contains(MATCHES) && TEXT.contains(WAITS));
         assert!(block_of(TEXT, "carried").unwrap().contains("'$socket'"));
-        assert_eq!(commands_of(TEXT, "freeze").unwrap().len(), 1);
+        for name in ["freeze", "refusal", "thaw"] {
+            assert_eq!(commands_of(TEXT, name).unwrap().len(), 1);
+        }
         let replay = commands_of(TEXT, "replay").unwrap();
         assert!(replay.len() == 2 && replay[0].contains(&format!("00:{SLOT:02x}.0 $selector")));
-        for name in ["capabilities", "begin", "continue", "selector", "resume"] {
+        for name in [
+            "capabilities",
+            "begin",
+            "continue",
+            "cancel",
+            "selector",
+            "resume",
+        ] {
             assert!(!block_of(TEXT, name).unwrap().contains('$'), "{name}");
         }
     }
