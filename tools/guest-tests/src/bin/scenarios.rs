@@ -87,7 +87,7 @@ const SCENARIOS: &[Scenario] = &[
         title: "d_device_state_travels_through_multifd_channels",
         seconds: ONE,
         versions: V2,
-        body: smooth::multifd,
+        body: disk::multifd,
     },
     Scenario {
         title: "e_stopped_guest_migrates_without_pre_copy",

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use anyhow::{ensure, Context, Result};
-use qapi::qmp::{self, MigrationStatus};
+use qapi::qmp::{self, MigrationCapability, MigrationStatus};
 
 use super::broken::{
     fresh, gave_up, not_wanted, without_destination, without_source, works, DESTINATION_GONE,
@@ -20,7 +20,9 @@ use super::machine::{Machine, ANSWER};
 use super::scene::{migration_ends, Options, Scene, MIGRATION};
 use super::smooth::{see_through, trips, Pair};
 use super::snapshot::saved_and_loaded;
+use super::state::saved;
 use super::timeline::{Look, What};
+use super::two_cards::{through_channels, unless_lost_count};
 use super::version::Version;
 use crate::diag;
 use crate::ktap::Outcome;
@@ -38,6 +40,10 @@ pub(super) const KIND: &str = "mdev_blk-any";
 /// all the time.
 const TOO_SHORT: u64 = 10;
 const TOO_SLOW: u64 = 4 << 20;
+/// A downtime limit, in milliseconds, that no migration of such a guest exceeds.
+const LONG: u64 = 600_000;
+/// Bytes of a disk that the guest has written on most of its part.
+const SEVERAL: u64 = 3 << 20;
 
 /// A serial card and so many disks, for both sides.
 pub(super) fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
@@ -72,6 +78,54 @@ pub fn files(version: Version) -> Outcome {
         there.through_iommufd().with_files(),
     );
     told(&scene, &here, &there, &early())
+}
+
+/// Scenario d: QEMU stops the guest at the first opportunity, so that nearly all of the disk travels through multifd channels, and the
+/// state of the card beside it.
+pub fn multifd(version: Version) -> Outcome {
+    let scene = Scene::with_qemu(version, "d")?;
+    let outcome = by_channels(&scene, version);
+    unless_lost_count(&scene, outcome)
+}
+
+fn by_channels(scene: &Scene, version: Version) -> Outcome {
+    let (here, there) = pair(version, 1)?;
+    let (here, there) = (here.with_multifd_transfer(), there.with_multifd_transfer());
+    let mut options = Options::with(&[
+        MigrationCapability::return_path,
+        MigrationCapability::multifd,
+    ]);
+    // One for memory, and one for each card.
+    options.multifd_channels = Some(3);
+    // The memory comes first, and the limit of the bandwidth before the end of it.
+    (options.downtime_limit, options.bandwidth) = (LONG, TOO_SLOW);
+    let Pair {
+        source,
+        destination,
+        mut guest,
+    } = Pair::at_work(scene, &here, &there)?;
+    let name = source.name().to_owned();
+    let began = scene.migrate(&source, &destination, &options)?;
+    let measured = see_through(scene, source, &destination, &mut guest, began)?;
+    through_channels(scene, &destination)?;
+    // QEMU traces what goes into its stream, and counts all.
+    let mut streamed = 0;
+    scene.timeline().each(began, |_, entry| {
+        if let (true, What::Trace(line)) = (entry.who == name, &entry.what) {
+            streamed += saved(line).map_or(0, |(_, bytes)| bytes);
+        }
+    });
+    let through = measured.device.saturating_sub(streamed);
+    ensure!(
+        through >= SEVERAL,
+        "only {through} of {} bytes travelled through channels",
+        measured.device
+    );
+    diag!(
+        "{measured}, of which {through} through channels; the guest did {:?} steps",
+        guest.disks()
+    );
+    destination.quit()
 }
 
 /// Ten migrations in a row.

@@ -242,28 +242,6 @@ pub fn switchover_ack(version: Version) -> Outcome {
     Ok(())
 }
 
-/// Scenario d.
-pub fn multifd(version: Version) -> Outcome {
-    let (here, there) = pair(version, &[2])?;
-    let (here, there) = (here.with_multifd_transfer(), there.with_multifd_transfer());
-    let mut options = Options::with(&[
-        MigrationCapability::return_path,
-        MigrationCapability::multifd,
-    ]);
-    options.multifd_channels = Some(2);
-    let scene = Scene::with_qemu(version, "d")?;
-    told(&scene, &here, &there, &options)?;
-    let through = scene.timeline().find(0, |entry| {
-        entry.who == "destination"
-            && matches!(&entry.what, What::Trace(line) if line.starts_with("vfio_load_state_device_buffer_load_end"))
-    });
-    ensure!(
-        through.is_some(),
-        "the device state did not travel through the multifd channels"
-    );
-    Ok(())
-}
-
 /// Scenario e, first half: a guest that was stopped goes into stop-and-copy without pre-copy.
 pub fn stopped_first(version: Version) -> Outcome {
     let (here, there) = pair(version, &[2])?;
