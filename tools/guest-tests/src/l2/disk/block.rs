@@ -13,6 +13,8 @@
 //!
 //! A block that was never written, or was zeroed since, has generation 0 and holds zeroes.
 
+use std::sync::LazyLock;
+
 use anyhow::{ensure, Result};
 
 /// Bytes of a block.
@@ -21,6 +23,17 @@ pub const BLOCK: usize = 4096;
 const MAGIC: &[u8; 8] = b"labblock";
 const CONTENT: usize = 20;
 const SUM: usize = BLOCK - 4;
+
+/// What blocks are filled with: no two parts of it are alike.
+static NOISE: LazyLock<[u8; 2 * BLOCK]> = LazyLock::new(|| {
+    let (mut bytes, mut mix) = ([0; 2 * BLOCK], 1u32);
+    for word in bytes.chunks_exact_mut(4) {
+        mix = mix.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // The low bits of such a number come round soon.
+        word.copy_from_slice(&(mix ^ (mix >> 15)).to_le_bytes());
+    }
+    bytes
+});
 
 /// A block in memory, where a disk that is read and written past the cache wants it.
 #[derive(Clone)]
@@ -43,13 +56,13 @@ impl Block {
         head[8..12].copy_from_slice(&writer.to_le_bytes());
         head[12..16].copy_from_slice(&number.to_le_bytes());
         head[16..].copy_from_slice(&generation.to_le_bytes());
-        // Every word differs from its neighbours, and from the same one of another block or generation.
-        let mut mix =
-            number.wrapping_mul(0x9e37_79b9) ^ generation.wrapping_mul(0x85eb_ca6b) ^ writer;
-        for word in rest.chunks_exact_mut(4) {
-            mix = mix.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            word.copy_from_slice(&mix.to_le_bytes());
-        }
+        // Another part of it for blocks and generations that are next to each other.
+        let start = number
+            .wrapping_mul(1031)
+            .wrapping_add(generation.wrapping_mul(257))
+            .wrapping_add(writer)
+            % BLOCK as u32;
+        rest.copy_from_slice(&NOISE[start as usize..][..rest.len()]);
         let crc = crc32fast::hash(content);
         sum.copy_from_slice(&crc.to_le_bytes());
     }
@@ -124,6 +137,19 @@ mod tests {
             block.fill(7, 70, 700);
             block.0[at] ^= 0x10;
             assert!(block.check(7, 70, 700).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_partly_of_another_generation_is_found() {
+        let (mut old, mut new) = (Block::ZERO, Block::ZERO);
+        for generation in 1..300 {
+            old.fill(3, 5, generation);
+            new.fill(3, 5, generation + 1);
+            // Nowhere is a run of bytes, as long as a sector's eighth, the same in both.
+            for at in (CONTENT..SUM - 64).step_by(64) {
+                assert_ne!(old.0[at..at + 64], new.0[at..at + 64], "{generation}, {at}");
+            }
         }
     }
 
