@@ -5,7 +5,8 @@
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
 //! [`WINDOW`]); `lab.flow-control=1`, that the ports use RTS and CTS; `lab.by-hand=1`, that it sets up the ports itself as 16550A
-//! ([`guest_tests::l2::by_hand`]); `lab.files=1`, that the last disk gets a file system. If the guest has disks, it writes and
+//! ([`guest_tests::l2::by_hand`]); `lab.files=1`, that the last disk gets a file system; `lab.disk-mib=N`, how many MiB of each
+//! disk are used, and each block of them is written once. If the guest has disks, it writes and
 //! verifies them at the same time ([`guest_tests::l2::disk`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
 
 use std::fs::{self, File, OpenOptions};
@@ -63,7 +64,7 @@ fn run() -> Result<std::convert::Infallible> {
     };
     cards.take_up()?;
     let files = option("lab.files")?.is_some_and(|value| value != 0);
-    let mut disks = Disk::take_up(files)?;
+    let mut disks = Disk::take_up(files, option("lab.disk-mib")?)?;
     for line in disks.iter().filter_map(Disk::kept) {
         println!("{line}");
     }
@@ -105,9 +106,10 @@ fn run() -> Result<std::convert::Infallible> {
                 }
                 _ => {
                     cards.obey(command)?;
-                    if command == Command::Report {
+                    if let Command::Report | Command::Tally = command {
                         for disk in &disks {
-                            println!("{}", Line::DiskReport(disk.report()?));
+                            let report = disk.report(command == Command::Report)?;
+                            println!("{}", Line::DiskReport(report));
                         }
                     }
                     true
@@ -156,6 +158,10 @@ fn run() -> Result<std::convert::Infallible> {
                 }
                 Some(command @ Command::Fetch) => {
                     disks.iter_mut().try_for_each(Disk::fetch)?;
+                    println!("{}", Line::Done(command));
+                }
+                Some(command @ Command::Pace(rate)) => {
+                    disks.iter().for_each(|disk| disk.pace(rate));
                     println!("{}", Line::Done(command));
                 }
                 Some(Command::Verify) => {

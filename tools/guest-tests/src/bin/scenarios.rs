@@ -17,8 +17,8 @@ use std::time::Duration;
 use guest_tests::ktap::{Outcome, Suite};
 use guest_tests::scenarios::version::Version;
 use guest_tests::scenarios::{
-    bench, broken, contract, dirty_rate, disk, guest_driver, hotplug, kvm_intx, plain, removal,
-    smooth, snapshot, story, two_cards, v1, vfio_user,
+    bench, broken, contract, convergence, dirty_rate, disk, guest_driver, hotplug, kvm_intx, plain,
+    removal, smooth, snapshot, story, two_cards, v1, vfio_user,
 };
 
 const USAGE: &str = "usage: scenarios [--list | --demo [VERSION [DEVICE]] | --bench | NAME...]";
@@ -286,6 +286,12 @@ const SCENARIOS: &[Scenario] = &[
         seconds: TWENTY,
         versions: USUAL,
         body: disk::killed,
+    },
+    Scenario {
+        title: "x_disk_that_is_written_faster_than_it_is_sent_stays_in_pre_copy",
+        seconds: TWENTY,
+        versions: USUAL,
+        body: convergence::rates,
     },
     Scenario {
         title: "x_disk_is_saved_in_an_image_and_taken_up_again",

@@ -9,6 +9,7 @@ mod area;
 mod block;
 mod busy;
 mod files;
+mod pace;
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsFd;
@@ -17,14 +18,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use rustix::fs::OFlags;
 
 use area::Area;
-use block::{Block, BLOCK};
+pub use area::RUN;
+use block::Block;
+pub use block::BLOCK;
 pub use busy::BusyMemory;
 use files::Files;
+use pace::Pace;
 
 use super::card::text;
 use super::line::{DiskReport, Line};
@@ -35,6 +40,8 @@ const DISKS: &str = "/sys/block";
 const NAME: &str = "vd";
 /// Blocks that each writer of a disk has, if the disk is large enough.
 const AREA: u64 = 1024;
+/// Bytes that a writer with a rate writes at once: a request that is worth its while in an emulated machine.
+pub const PIECE: usize = 256 << 10;
 /// Blocks that are read and not looked at.
 const FETCHED: usize = 128;
 
@@ -83,6 +90,14 @@ impl Kind {
         }
     }
 
+    /// For how long there is nothing to be done.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Kind::Area(area) => area.wait(),
+            Kind::Files(_) => None,
+        }
+    }
+
     fn verify_all(&mut self) -> Result<u32> {
         match self {
             Kind::Area(area) => area.verify_all(),
@@ -99,8 +114,9 @@ impl Kind {
 }
 
 impl Disk {
-    /// Starts to work on every disk that there is. With `files`, the last one gets a file system.
-    pub fn take_up(files: bool) -> Result<Vec<Disk>> {
+    /// Starts to work on every disk that there is: on so many MiB of it, each block of which is written once to begin with, or on a
+    /// part of the usual size. With `files`, the last one gets a file system.
+    pub fn take_up(files: bool, mib: Option<u64>) -> Result<Vec<Disk>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(DISKS).context(DISKS)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -112,11 +128,13 @@ impl Disk {
         let last = names.len().saturating_sub(1);
         (0..)
             .zip(names)
-            .map(|(number, name)| Self::start(number, name, files && usize::from(number) == last))
+            .map(|(number, name)| {
+                Self::start(number, name, files && usize::from(number) == last, mib)
+            })
             .collect()
     }
 
-    fn start(number: u8, name: String, files: bool) -> Result<Self> {
+    fn start(number: u8, name: String, files: bool, mib: Option<u64>) -> Result<Self> {
         let path = Path::new("/dev").join(&name);
         let sectors: u64 = text(&Path::new(DISKS).join(&name).join("size"))?
             .parse()
@@ -131,18 +149,18 @@ impl Disk {
         } else {
             // One for each processor, so that the disk's queues are used at once. Their parts are spread over the disk.
             let count = thread::available_parallelism()?.get() as u64;
-            let area = AREA.min(blocks / count);
+            let area = mib.map_or(AREA, |mib| (mib << 20) / BLOCK as u64 / count);
+            let area = area.min(blocks / count);
             ensure!(area > 0, "{name} has {blocks} blocks");
             let start = |n: u64| -> Result<Writer> {
                 let disk = open(&path)?;
                 let writer = (u32::from(number) << 8) | n as u32;
                 let first = u32::try_from(blocks / count * n)?;
-                Ok(Writer::start(Kind::Area(Area::new(
-                    disk,
-                    writer,
-                    first,
-                    area as u32,
-                ))))
+                let mut area = Area::new(disk, writer, first, u32::try_from(area)?);
+                if mib.is_some() {
+                    area.cover();
+                }
+                Ok(Writer::start(Kind::Area(area)))
             };
             (0..count).map(start).collect::<Result<_>>()?
         };
@@ -196,8 +214,8 @@ impl Disk {
         writer.shared.fault()
     }
 
-    /// Has the writers stand still, verifies everything that was ever written, and has them go on.
-    pub fn report(&self) -> Result<DiskReport> {
+    /// Has the writers stand still, verifies everything that was ever written if that is asked for, and has them go on.
+    pub fn report(&self, verify: bool) -> Result<DiskReport> {
         let mut report = DiskReport {
             disk: self.number,
             steps: self.verified(),
@@ -206,9 +224,11 @@ impl Disk {
         };
         for writer in &self.writers {
             let mut work = writer.shared.hold();
-            match work.verify_all() {
-                Ok(verified) => report.verified += verified,
-                Err(error) => writer.shared.fail(&error),
+            if verify {
+                match work.verify_all() {
+                    Ok(verified) => report.verified += verified,
+                    Err(error) => writer.shared.fail(&error),
+                }
             }
             report.faults += u32::from(writer.shared.fault().is_some());
             report.written += work.written();
@@ -224,6 +244,21 @@ impl Disk {
         }
         // Not zeroes, which a block may hold.
         self.fetched = vec![Block([0xdb; BLOCK]); FETCHED];
+    }
+
+    /// Has the disk written in order and over and over at so many KiB a second by all its writers together, from now on. A file system
+    /// stays as it is.
+    pub fn pace(&self, rate: u32) {
+        // The same for each, and at least a piece in a day.
+        let rate = (f64::from(rate) * 1024.0 / self.writers.len() as f64).max(1.0);
+        let interval = Duration::from_secs_f64(PIECE as f64 / rate);
+        for writer in &self.writers {
+            let mut work = writer.shared.hold();
+            if let Kind::Area(area) = &mut *work {
+                area.keep_to(Pace::new(interval, Instant::now()));
+            }
+            writer.shared.release(work);
+        }
     }
 
     /// Reads blocks, at which the processor does not look.
@@ -322,6 +357,11 @@ impl Shared {
                 .go_on
                 .wait_while(work, held)
                 .unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) = work.wait() {
+                // Somebody may have it stand still meanwhile, or keep to another rate.
+                drop(self.go_on.wait_timeout(work, left));
+                continue;
+            }
             match work.step() {
                 Ok(()) => drop(self.steps.fetch_add(1, Ordering::Relaxed)),
                 Err(error) => return self.fail(&error),

@@ -192,7 +192,7 @@ pub enum Line {
     },
     /// The answer to [`Command::Report`], one line a port.
     Report(PortReport),
-    /// The answer to [`Command::Report`], one line a disk, after the ports.
+    /// The answer to [`Command::Report`] and [`Command::Tally`], one line a disk, after the ports.
     DiskReport(DiskReport),
     /// What is on a disk that is put away before the guest reboots, and what was there when it booted.
     Files {
@@ -203,7 +203,7 @@ pub enum Line {
         /// How often all of them together were written.
         generations: u32,
     },
-    /// The answer to [`Command::Rest`] and [`Command::Fetch`].
+    /// The answer to [`Command::Rest`], [`Command::Fetch`] and [`Command::Pace`].
     Done(Command),
     /// The answer to [`Command::Verify`], one line a disk.
     Fetched {
@@ -404,6 +404,8 @@ pub enum Command {
     /// Complete the records in progress, wait until everything sent has come back (or nothing comes any more), print one
     /// [`Line::Report`] a port, and go on.
     Report,
+    /// As [`Command::Report`], but verify no more of the disks than their writers do all the time.
+    Tally,
     /// As [`Command::Report`], but have the driver detect its ports anew and print one [`Line::Card`] a card.
     Look,
     /// As [`Command::Report`] up to the wait; then have the driver let go of every card and take it anew, open the ports again,
@@ -426,14 +428,18 @@ pub enum Command {
     Fetch,
     /// Look at the blocks that were read, print [`Line::Fetched`], and use the disks again.
     Verify,
+    /// Write each disk that has no file system in order and over and over, at so many KiB a second, and print [`Line::Done`]. It is
+    /// verified for reports only.
+    Pace(u32),
     /// Reboot at once, with records in flight.
     Reboot,
 }
 
 impl Command {
-    /// All of them.
-    const ALL: [Command; 11] = [
+    /// All of them that are a word.
+    const ALL: [Command; 12] = [
         Command::Report,
+        Command::Tally,
         Command::Look,
         Command::Rebind,
         Command::LetGo,
@@ -450,7 +456,9 @@ impl Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Command::Pace(rate) => return write!(f, "pace {rate}"),
             Command::Report => "report",
+            Command::Tally => "tally",
             Command::Look => "look",
             Command::Rebind => "rebind",
             Command::LetGo => "let-go",
@@ -470,6 +478,9 @@ impl FromStr for Command {
 
     fn from_str(text: &str) -> Result<Self, NotALine> {
         let word = text.trim();
+        if let Some(rate) = word.strip_prefix("pace ") {
+            return rate.parse().map(Command::Pace).map_err(|_| NotALine);
+        }
         let named = |command: &Command| command.to_string() == word;
         Command::ALL.into_iter().find(named).ok_or(NotALine)
     }
@@ -510,6 +521,7 @@ mod tests {
                 generations: 77,
             },
             Line::Done(Command::Fetch),
+            Line::Done(Command::Pace(7)),
             Line::Fetched {
                 disk: 0,
                 good: 12,
@@ -579,9 +591,11 @@ mod tests {
 
     #[test]
     fn commands_read_back() {
-        for command in Command::ALL {
+        for command in Command::ALL.into_iter().chain([Command::Pace(4096)]) {
             assert_eq!(command.to_string().parse(), Ok(command));
         }
-        assert_eq!("".parse::<Command>(), Err(NotALine));
+        for text in ["", "pace", "pace -1"] {
+            assert_eq!(text.parse::<Command>(), Err(NotALine), "{text:?}");
+        }
     }
 }

@@ -71,7 +71,7 @@ pub struct Cards {
     /// The cards' states go through multifd channels.
     multifd_transfer: bool,
     interrupt: Interrupt,
-    append: &'static str,
+    append: String,
     window: Option<u32>,
     complaints: &'static [&'static str],
 }
@@ -110,7 +110,7 @@ impl Cards {
             properties: String::new(),
             multifd_transfer: false,
             interrupt: Interrupt::Intx,
-            append: "",
+            append: String::new(),
             window: driver.window(),
             complaints: driver.complaints(),
         }
@@ -172,13 +172,13 @@ impl Cards {
 
     /// Driven by hand, as 16550A whatever they are (see [`by_hand`]).
     pub fn driven_by_hand(mut self) -> Self {
-        self.append = by_hand::OPTIONS;
+        self.append.push_str(by_hand::OPTIONS);
         self
     }
 
     /// With ports that use RTS and CTS for flow control.
     pub fn with_flow_control(mut self) -> Self {
-        self.append = " lab.flow-control=1";
+        self.append.push_str(" lab.flow-control=1");
         self
     }
 
@@ -191,8 +191,17 @@ impl Cards {
 
     /// The last disk gets a file system.
     pub fn with_files(mut self) -> Self {
-        self.append = " lab.files=1";
+        self.append.push_str(" lab.files=1");
         self
+    }
+
+    /// The disks have so many MiB, and the guest uses all of them.
+    pub fn with_whole_disks(mut self, mib: u32) -> Result<Self> {
+        for disk in &self.disks {
+            disk.set_attribute("migration/capacity-mib", &mib.to_string())?;
+        }
+        self.append.push_str(&format!(" lab.disk-mib={mib}"));
+        Ok(self)
     }
 
     /// The disks.
@@ -229,7 +238,7 @@ impl Cards {
             paused: false,
             pluggable: false,
             processors: if self.disks.is_empty() { 1 } else { 2 },
-            append: self.append,
+            append: self.append.clone(),
             window: self.window,
             allowed: self.complaints,
         }

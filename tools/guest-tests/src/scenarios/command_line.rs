@@ -62,7 +62,7 @@ pub struct Spec {
     /// Processors of the guest.
     pub processors: u8,
     /// More words on the guest's kernel command line, with a space in front.
-    pub append: &'static str,
+    pub append: String,
     /// Bytes that the guest may have under way on a port, if not its own choice.
     pub window: Option<u32>,
     /// What QEMU has reason to say on its standard error: lines that contain one of these.

@@ -18,7 +18,7 @@ use super::contract::{early, REFUSED};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
 use super::scene::{migration_ends, Options, Scene, MIGRATION};
-use super::smooth::{see_through, trips, Pair};
+use super::smooth::{see_through, trips, Pair, SOME};
 use super::snapshot::saved_and_loaded;
 use super::state::saved;
 use super::timeline::{Look, What};
@@ -26,6 +26,7 @@ use super::two_cards::{through_channels, unless_lost_count};
 use super::version::Version;
 use crate::diag;
 use crate::ktap::Outcome;
+use crate::l2::disk::{BLOCK, RUN};
 use crate::l2::line::{Command, Line};
 use crate::mdev::MdevType;
 use crate::module::Loaded;
@@ -40,6 +41,12 @@ pub(super) const KIND: &str = "mdev_blk-any";
 /// all the time.
 const TOO_SHORT: u64 = 10;
 const TOO_SLOW: u64 = 4 << 20;
+/// MiB of the disk that goes there and back, if the variable does not say it: as many as there is time for in a test.
+const WHOLE: u32 = 16;
+/// Environment variable that does.
+const MIB_VARIABLE: &str = "LAB_DISK_MIB";
+/// Steps in which each of two writers has written its part of a MiB once.
+const COVER: u32 = (1 << 20) / (RUN * BLOCK as u32) / 2;
 /// A downtime limit, in milliseconds, that no migration of such a guest exceeds.
 const LONG: u64 = 600_000;
 /// Bytes of a disk that the guest has written on most of its part.
@@ -128,10 +135,28 @@ fn by_channels(scene: &Scene, version: Version) -> Outcome {
     destination.quit()
 }
 
-/// Ten migrations in a row.
+/// Ten migrations in a row of a disk that the guest has written all over, and verifies all over in the end.
 pub fn there_and_back(version: Version) -> Outcome {
+    let mib = match std::env::var(MIB_VARIABLE) {
+        Ok(text) => text.parse().context(MIB_VARIABLE)?,
+        Err(_) => WHOLE,
+    };
     let scene = Scene::with_qemu(version, "disk-there-and-back")?;
-    trips(&scene, &<[Cards; 2]>::from(pair(version, 1)?), 10)
+    let (here, there) = pair(version, 1)?;
+    let cards = [here.with_whole_disks(mib)?, there.with_whole_disks(mib)?];
+    let disks = trips(&scene, &cards, 10, |machine, guest| {
+        while guest.disks().iter().any(|steps| *steps < COVER * mib) {
+            guest.count_on(machine, SOME)?;
+        }
+        Ok(())
+    })?;
+    let blocks = mib << 8;
+    ensure!(
+        disks.len() == 1 && disks[0].verified == blocks && disks[0].written > blocks / 2,
+        "{blocks} blocks should be verified, and most of them hold something: {disks:?}"
+    );
+    diag!("{mib} MiB are as they were written: {disks:?}");
+    Ok(())
 }
 
 fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<()> {
@@ -204,7 +229,7 @@ fn fetched_before_the_switch(version: Version, name: &str) -> Result<Vec<Option<
 }
 
 /// Waits until QEMU has asked so many more times what was written: all of the memory has been sent by then.
-fn all_sent(machine: &Machine, from: usize, times: usize) -> Result<usize> {
+pub(super) fn all_sent(machine: &Machine, from: usize, times: usize) -> Result<usize> {
     let mut seen = 0;
     let (position, ()) = machine.wait_for(from, ANSWER, "the memory to be sent", |what| {
         if let What::Qmp(Message::Event(qmp::Event::MIGRATION_PASS { .. })) = what {

@@ -179,8 +179,21 @@ impl Guest {
 
     /// As [`Guest::settle`], with the reports on the disks.
     pub fn account(&mut self, machine: &impl Host) -> Result<(Vec<PortReport>, Vec<DiskReport>)> {
+        self.told(machine, Command::Report)
+    }
+
+    /// As [`Guest::settle`], but of the disks it is verified what their writers happen to read.
+    pub fn tally(&mut self, machine: &impl Host) -> Result<()> {
+        self.told(machine, Command::Tally).map(drop)
+    }
+
+    fn told(
+        &mut self,
+        machine: &impl Host,
+        command: Command,
+    ) -> Result<(Vec<PortReport>, Vec<DiskReport>)> {
         let from = machine.timeline().position();
-        machine.command(Command::Report)?;
+        machine.command(command)?;
         let (ports_told, ports) = self.reports(machine, from)?;
         let (disks_told, disks) = self.disk_reports(machine, from)?;
         self.take_in(
@@ -256,6 +269,11 @@ impl Guest {
     /// Has the guest read blocks, and not look at them.
     pub fn fetch(&self, machine: &impl Host) -> Result<()> {
         self.done(machine, Command::Fetch)
+    }
+
+    /// Has the guest write its disks at so many KiB a second from now on.
+    pub fn pace(&self, machine: &impl Host, rate: u32) -> Result<()> {
+        self.done(machine, Command::Pace(rate))
     }
 
     fn done(&self, machine: &impl Host, command: Command) -> Result<()> {

@@ -6,7 +6,7 @@
 //! [`timeline`] what all of them said and when, [`state`] which states the cards went through. The scenarios themselves are in
 //! [`smooth`] (the migration works), [`broken`] (it must not, and nothing may be lost), [`v1`] (where QEMU 7.2 differs),
 //! [`contract`] (cards that differ), [`two_cards`], [`hotplug`], [`guest_driver`] (what the guest does meanwhile), [`dirty_rate`],
-//! [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`], [`removal`], [`vfio_user`] (the card is a program) and [`disk`] (a
+//! [`convergence`] (whether a migration ends), [`kvm_intx`] (an interrupt that QEMU has KVM deliver), [`snapshot`], [`removal`], [`vfio_user`] (the card is a program) and [`disk`] (a
 //! disk goes along); [`plain`] types the commands of README.md into a [`terminal`]; [`story`] tells one of them to a person, and [`mod@bench`] compares.
 
 pub mod bench;
@@ -14,6 +14,7 @@ pub mod broken;
 pub mod cards;
 pub mod command_line;
 pub mod contract;
+pub mod convergence;
 pub mod dirty_rate;
 pub mod disk;
 pub mod guest;

@@ -15,6 +15,7 @@ use super::timeline::{Look, What};
 use super::version::{Protocol, Version};
 use crate::diag;
 use crate::ktap::Outcome;
+use crate::l2::line::DiskReport;
 use crate::qmp::Message;
 
 /// Records that a guest verifies on each port before and after something happens to it.
@@ -298,15 +299,29 @@ pub fn never_ran(version: Version) -> Outcome {
 /// Scenario f: the same guest and the same two cards, twenty migrations.
 pub fn there_and_back(version: Version) -> Outcome {
     let scene = Scene::with_qemu(version, "f")?;
-    trips(&scene, &<[Cards; 2]>::from(pair(version, &[2])?), 20)
+    trips(
+        &scene,
+        &<[Cards; 2]>::from(pair(version, &[2])?),
+        20,
+        |_, _| Ok(()),
+    )
+    .map(drop)
 }
 
-/// A guest goes from one set of cards to the other and back, so many migrations in all.
-pub(super) fn trips(scene: &Scene, cards: &[Cards; 2], count: usize) -> Result<()> {
+/// A guest goes from one set of cards to the other and back, so many migrations in all, once it is `ready`. What was on
+/// its disks is verified in the end.
+pub(super) fn trips(
+    scene: &Scene,
+    cards: &[Cards; 2],
+    count: usize,
+    ready: impl FnOnce(&Machine, &mut Guest) -> Result<()>,
+) -> Result<Vec<DiskReport>> {
     let mut here = scene.start("0", &cards[0].boots())?;
     let mut there = scene.start("1", &cards[1].waits())?;
     let mut guest = Guest::boot(&here, 0, &cards[0].view())?;
+    let mut disks = Vec::new();
     guest.count_on(&here, SOME)?;
+    ready(&here, &mut guest)?;
     for trip in 1..=count {
         let began = scene.migrate(&here, &there, &Options::default())?;
         let measured = switch_over(scene, &here, &there, began)?;
@@ -318,7 +333,10 @@ pub(super) fn trips(scene: &Scene, cards: &[Cards; 2], count: usize) -> Result<(
             let fresh = || scene.start(&format!("{}", trip + 1), &cards[(trip + 1) % 2].waits());
             let next = (trip < count).then(|| scope.spawn(fresh));
             guest.count_on(&there, SOME)?;
-            guest.settle(&there)?;
+            match trip == count {
+                true => disks = guest.account(&there)?.1,
+                false => guest.tally(&there)?,
+            }
             next.map(|next| {
                 next.join()
                     .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -332,7 +350,8 @@ pub(super) fn trips(scene: &Scene, cards: &[Cards; 2], count: usize) -> Result<(
         let Some(next) = next else { break };
         here = std::mem::replace(&mut there, next);
     }
-    there.quit()
+    there.quit()?;
+    Ok(disks)
 }
 
 /// Scenario g: two cards of different size in one guest. QEMU takes more than one card only if all can do P2P; the one of

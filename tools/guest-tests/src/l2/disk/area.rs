@@ -4,15 +4,20 @@
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use rustix::fs::fdatasync;
 use rustix::io::{preadv, pwritev};
 
 use super::block::{Block, BLOCK};
+use super::pace::Pace;
+use super::PIECE;
 
-/// The most blocks of one request.
-const RUN: u32 = 16;
+/// The most blocks of one request, but for a writer with a rate.
+pub const RUN: u32 = 16;
+/// The most blocks of one request of such a writer.
+const MOST: u32 = (PIECE / BLOCK) as u32;
 /// How often a run is zeroed, and how often the disk is asked to have written everything: once in so many steps each.
 const SELDOM: u32 = 16;
 
@@ -25,6 +30,11 @@ pub struct Area {
     generations: Vec<u32>,
     buffer: Vec<Block>,
     random: u32,
+    /// Blocks that were written in order, if that was asked for: up to here.
+    covered: u32,
+    /// The rate that it keeps to, if one was set, and the block that is next then.
+    pace: Option<Pace>,
+    next: u32,
 }
 
 impl Area {
@@ -35,13 +45,26 @@ impl Area {
             writer,
             first,
             generations: vec![0; blocks as usize],
-            buffer: vec![Block::ZERO; RUN as usize],
+            buffer: vec![Block::ZERO; MOST as usize],
             random: writer.wrapping_mul(0x9e37_79b9) | 1,
+            covered: blocks,
+            pace: None,
+            next: 0,
         }
     }
 
-    /// Blocks written, zeroed or read, and verified: writes a run of blocks, or zeroes it, and verifies another one.
+    /// Writes a run of blocks, or zeroes it, and verifies another one; with a rate, writes the next blocks.
     pub fn step(&mut self) -> Result<()> {
+        if let Some(pace) = &mut self.pace {
+            pace.done(Instant::now());
+            return self.next_piece();
+        }
+        let left = self.generations.len() as u32 - self.covered;
+        if left > 0 {
+            let (start, count) = (self.covered, left.min(RUN));
+            self.covered += count;
+            return self.write(start, count);
+        }
         let (start, count) = self.run();
         match self.below(SELDOM) {
             0 => self.zero(start, count)?,
@@ -53,6 +76,28 @@ impl Area {
         }
         let (start, count) = self.run();
         self.verify(start, count)
+    }
+
+    /// From now on its blocks are written in order and over and over, [`PIECE`] bytes at a time.
+    pub fn keep_to(&mut self, pace: Pace) {
+        self.pace = Some(pace);
+    }
+
+    /// For how long nothing is to be written.
+    pub fn wait(&self) -> Option<Duration> {
+        self.pace.as_ref()?.wait(Instant::now())
+    }
+
+    fn next_piece(&mut self) -> Result<()> {
+        let (start, blocks) = (self.next, self.generations.len() as u32);
+        let count = MOST.min(blocks - start);
+        self.next = (start + count) % blocks;
+        self.write(start, count)
+    }
+
+    /// Its blocks are written once, in order, before anything else is done.
+    pub fn cover(&mut self) {
+        self.covered = 0;
     }
 
     /// Verifies every block.
