@@ -34,7 +34,10 @@ const SLACK: f64 = 2_000.0;
 const WORTH_COUNTING: f64 = 300_000.0;
 
 /// The same where another process takes turns with this one.
-const WORTH_COUNTING_TURNS: f64 = 3_000_000.0;
+pub const TURNS: f64 = 3_000_000.0;
+
+/// The same where others want the processor besides: a loop has many of their shares in it.
+pub const CONTENDED: f64 = 12_000_000.0;
 
 /// What a call costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,16 +110,18 @@ pub fn count(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
     count_timed(timed, WORTH_COUNTING, TOLERANCE)
 }
 
-/// Counts one kind of call that this process and another one make together, by a clock of what both had.
+/// Counts one kind of call that this process and another one make together, by a clock of what both had, in loops of `worth`
+/// instructions or more.
 ///
 /// # Errors
 /// If a call fails.
 pub fn count_turns(
     clock: impl Fn() -> Result<f64>,
+    worth: f64,
     mut call: impl FnMut() -> Result<()>,
 ) -> Result<Figure> {
     let timed = |calls| timed(&clock, calls, &mut call);
-    count_timed(timed, WORTH_COUNTING_TURNS, TURNS_TOLERANCE)
+    count_timed(timed, worth, TURNS_TOLERANCE)
 }
 
 fn count_timed(

@@ -122,18 +122,20 @@ impl Report {
         self.figure(operation, subject, &figure)
     }
 
-    /// Counts an operation that this process and another one make together, by a clock of what both had, if it was asked for.
+    /// Counts an operation that this process and another one make together, by a clock of what both had and in loops of so many
+    /// instructions, if it was asked for.
     pub fn turns_row(
         &self,
         operation: &str,
         subject: &str,
-        clock: impl Fn() -> Result<f64>,
+        (clock, worth): (impl Fn() -> Result<f64>, f64),
         mut call: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         if !self.is_wanted(operation) || self.profiles(subject, &mut call)? {
             return Ok(());
         }
-        let figure = count_turns(clock, call).with_context(|| format!("{operation}, {subject}"))?;
+        let figure =
+            count_turns(clock, worth, call).with_context(|| format!("{operation}, {subject}"))?;
         self.figure(operation, subject, &figure)
     }
 

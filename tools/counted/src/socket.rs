@@ -17,11 +17,12 @@ use vfio_uapi::abi::{VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX};
 use vfio_uapi::mdev::MdevType;
 use vfio_user_protocol::{Access, Header, Proposal, Request};
 
-use crate::measure::{nanoseconds, own_time};
+use crate::measure::{nanoseconds, own_time, TURNS};
 use crate::report::Report;
 use crate::OURS;
 
 mod example;
+mod neighbour;
 
 pub use example::{serve, OPTION};
 
@@ -77,20 +78,9 @@ impl Program {
         Ok(program)
     }
 
-    /// Sends a message and takes the whole reply.
     fn ask(&self, message: &[u8], reply: &mut Vec<u8>) -> Result<()> {
-        let mut socket = self.socket.as_ref().context("the connection")?;
-        socket.write_all(message)?;
-        reply.resize(4096, 0);
-        let length = socket.read(reply).context("a reply")?;
-        reply.truncate(length);
-        let first = reply.first_chunk().context("a cut reply")?;
-        let header = Header::parse(first);
-        ensure!(
-            header.size as usize == length && header.error().is_none(),
-            "{length} bytes: {header:?}"
-        );
-        Ok(())
+        let socket = self.socket.as_ref().context("the connection")?;
+        ask(socket, message, reply)
     }
 
     /// What this thread and the program had of the processor.
@@ -104,6 +94,21 @@ impl Drop for Program {
         drop(self.socket.take());
         let _ = self.child.wait();
     }
+}
+
+/// Sends a message and takes the whole reply.
+fn ask(mut socket: &UnixStream, message: &[u8], reply: &mut Vec<u8>) -> Result<()> {
+    socket.write_all(message)?;
+    reply.resize(4096, 0);
+    let length = socket.read(reply).context("a reply")?;
+    reply.truncate(length);
+    let first = reply.first_chunk().context("a cut reply")?;
+    let header = Header::parse(first);
+    ensure!(
+        header.size as usize == length && header.error().is_none(),
+        "{length} bytes: {header:?}"
+    );
+    Ok(())
 }
 
 /// The clock of what another process had of the processor.
@@ -147,8 +152,10 @@ pub fn add(report: &Report) -> Result<()> {
         for (operation, asked) in rows {
             let mut reply = Vec::new();
             let call = || program.ask(&asked, &mut reply);
-            report.turns_row(&operation, SUBJECT, || program.time(), call)?;
+            let clock = || program.time();
+            report.turns_row(&operation, SUBJECT, (clock, TURNS), call)?;
         }
     }
+    neighbour::add(report)?;
     example::add(report)
 }

@@ -15,6 +15,7 @@ use vfio_uapi::abi::{vfio_region_info, VFIO_REGION_INFO_FLAG_READ, VFIO_REGION_I
 use vfio_user::{Client, DmaMapFlags, DmaUnmapFlags, Server, ServerBackend, ServerRegion};
 
 use super::{clock_of, with, CONNECTION, SCRATCH, SUBJECT};
+use crate::measure::TURNS;
 use crate::report::Report;
 
 /// The option with which this program is the example.
@@ -119,7 +120,7 @@ pub(super) fn add(report: &Report) -> Result<()> {
         let counted = client.and_then(|mut client| {
             let clock = clock_of(&child)?;
             let time = || with(clock);
-            report.turns_row(&operation, SUBJECT, time, || {
+            report.turns_row(&operation, SUBJECT, (time, TURNS), || {
                 let mut byte = [0];
                 let read = client.region_read(SCRATCH.region, SCRATCH.offset, &mut byte);
                 read.context("a register")
