@@ -10,7 +10,7 @@ use crate::stream::{
     ErrorClass, Handler, Known, Phase, Reader, Refusal, Scratch, SectionHeader, SetupRecord,
     MAX_SECTION_LEN,
 };
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 /// Why the state that came does not become the device's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl<B: Buffer, I> Resuming<B, I> {
             values,
             device,
             incoming: &mut self.incoming,
-            detail: Reason::none(),
+            detail: Detail(None),
         };
         let result = self.reader.push_into(bytes, &mut self.scratch, &mut judge);
         result.map_err(|error| {
@@ -130,8 +130,22 @@ struct Judge<'a, D: Device> {
     values: &'a Values<'a>,
     device: &'a D,
     incoming: &'a mut D::Incoming,
-    /// More than a [`Refusal`] can say.
-    detail: Reason,
+    detail: Detail,
+}
+
+/// More than a [`Refusal`] can say. There is room for it once something is said, which mostly nothing is.
+struct Detail(Option<Reason>);
+
+impl Detail {
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", Reason::as_str)
+    }
+}
+
+impl Write for Detail {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.get_or_insert_with(Reason::none).write_str(text)
+    }
 }
 
 impl<D: Device> Handler for Judge<'_, D> {
@@ -154,10 +168,12 @@ impl<D: Device> Handler for Judge<'_, D> {
             None => Ok(Known::No),
             Some(max) if header.len <= max => Ok(Known::Yes),
             Some(max) => {
-                self.detail.set(format_args!(
+                // What does not fit is cut.
+                let _ = write!(
+                    self.detail,
                     "section {:#x} has {} bytes, this device reads {max}",
                     header.id, header.len
-                ));
+                );
                 Err(Refusal {
                     class: ErrorClass::TooBig,
                     reason: "a section is too long",
