@@ -367,7 +367,7 @@ impl Arc {
 
     /// The arc between two states, if there is one.
     pub fn between(from: State, to: State) -> Option<Arc> {
-        Self::ALL.into_iter().find(|arc| arc.ends() == (from, to))
+        *BETWEEN.get(from as usize)?.get(to as usize)?
     }
 
     /// Whether a device with this support meets the arc.
@@ -393,6 +393,22 @@ impl Arc {
         from.has_session() && !to.has_session()
     }
 }
+
+/// How many states there are: their numbers start at 0.
+const STATES: usize = State::ALL.len();
+
+/// The arc between two states, by their numbers.
+static BETWEEN: [[Option<Arc>; STATES]; STATES] = {
+    let mut between = [[None; STATES]; STATES];
+    let mut i = 0;
+    while i < Arc::ALL.len() {
+        let arc = Arc::ALL[i];
+        let (from, to) = arc.ends();
+        between[from as usize][to as usize] = Some(arc);
+        i += 1;
+    }
+    between
+};
 
 impl fmt::Display for Arc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
