@@ -176,11 +176,8 @@ impl<T: Device> State<T> {
         // SAFETY: An open device is neither released nor unregistered: `close_device` takes the mutex that the caller holds to
         // end that. So its parent, which has the files, is registered.
         unsafe {
-            self.told.state_changed(
-                (*vdev.0.as_ptr()).dev,
-                self.migration.progress(),
-                timer::now_ns(),
-            )
+            self.told
+                .state_changed((*vdev.0.as_ptr()).dev, self.migration.progress())
         };
     }
 
@@ -342,7 +339,7 @@ impl<T: Device> Instance<T> {
     /// Bytes of the session's stream were read or written, or taken back: who polls `migration/` is told.
     pub(crate) fn stream_moved(&self, state: &mut State<T>) {
         let progress = state.migration.progress();
-        let later = state.told.stream_moved(progress, timer::now_ns());
+        let later = state.told.stream_moved(progress);
         self.tell_bytes_in(later);
     }
 
@@ -572,7 +569,7 @@ unsafe impl<T: Device> HasTimer<BYTES> for Instance<T> {
 
     fn expired(&self) {
         let mut state = self.state.lock();
-        let again = state.told.due(timer::now_ns());
+        let again = state.told.due();
         self.tell_bytes_in(again);
     }
 }

@@ -10,6 +10,7 @@
 
 use crate::migration::session::NO_PHASE;
 use crate::names::DIRECTORY;
+use crate::timer::now_ns;
 use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::prelude::*;
@@ -39,15 +40,19 @@ impl Node {
         NonNull::new(node).map(Self)
     }
 
-    /// Wakes who polls the file, if anybody has it open: queueing the work that wakes nobody costs as much as a system call.
-    ///
-    /// Who opens the file after this has looked reads what is there then, under the same mutex that the caller holds.
-    fn notify(&self) {
+    /// Whether anybody has the file open. Who opens it after this has looked reads what is there then, under the same mutex that the
+    /// caller holds.
+    fn is_open(&self) -> bool {
         // SAFETY: By the type invariant; the node is a file's, so this is the part of the union that is in use. The pointer is
         // changed by others at any time, and is not followed here.
         let open =
             unsafe { (&raw const (*self.0.as_ptr()).__bindgen_anon_1.attr.open).read_volatile() };
-        if !open.is_null() {
+        !open.is_null()
+    }
+
+    /// Wakes who polls the file, if anybody has it open: queueing the work that wakes nobody costs as much as a system call.
+    fn notify(&self) {
+        if self.is_open() {
             // SAFETY: By the type invariant; a file that was removed has nobody to be woken.
             unsafe { bindings::kernfs_notify(self.0.as_ptr()) };
         }
@@ -143,6 +148,11 @@ impl Files {
             bytes: file(c"bytes")?,
         })
     }
+
+    /// Whether anybody has one of them open.
+    fn are_open(&self) -> bool {
+        self.state.is_open() || self.phase.is_open() || self.bytes.is_open()
+    }
 }
 
 /// What pollers of an open device have been told.
@@ -176,7 +186,6 @@ impl Progress {
         &mut self,
         device: *mut bindings::device,
         (phase, bytes): (&'static str, u64),
-        now_ns: u64,
     ) {
         if self.files.is_none() {
             // SAFETY: By contract.
@@ -192,34 +201,34 @@ impl Progress {
             }
         }
         (self.phase, self.bytes) = (phase, bytes);
-        self.pace.told(now_ns);
+        self.pace.told(now_ns());
     }
 
     /// Bytes were read or written. Nanoseconds after which [`Progress::due`] is to be called, if it is.
-    pub(crate) fn stream_moved(
-        &mut self,
-        (phase, bytes): (&'static str, u64),
-        now_ns: u64,
-    ) -> Option<u64> {
+    pub(crate) fn stream_moved(&mut self, (phase, bytes): (&'static str, u64)) -> Option<u64> {
         let files = self.files.as_ref()?;
-        if phase != self.phase {
+        let (old_phase, old_bytes) = (self.phase, self.bytes);
+        (self.phase, self.bytes) = (phase, bytes);
+        // Mostly nobody has, and what time it is need not be asked.
+        if !files.are_open() {
+            return None;
+        }
+        if phase != old_phase {
             files.phase.notify();
             files.bytes.notify();
-            (self.phase, self.bytes) = (phase, bytes);
-            self.pace.told(now_ns);
+            self.pace.told(now_ns());
             return None;
         }
-        if bytes == self.bytes {
+        if bytes == old_bytes {
             return None;
         }
-        self.bytes = bytes;
-        let tell = self.pace.changed(now_ns);
+        let tell = self.pace.changed(now_ns());
         self.tell(tell)
     }
 
     /// The time is over that [`Progress::stream_moved`] or this function returned.
-    pub(crate) fn due(&mut self, now_ns: u64) -> Option<u64> {
-        let tell = self.pace.due(now_ns);
+    pub(crate) fn due(&mut self) -> Option<u64> {
+        let tell = self.pace.due(now_ns());
         self.tell(tell)
     }
 

@@ -7,7 +7,6 @@ use crate::migration::session::{
     errno, not_committed, Incoming, Of, Resuming, Saving, Session, SessionId,
 };
 use crate::model::Device;
-use crate::timer;
 use ::migration::fsm::{Arc as Transition, State};
 use kernel::prelude::*;
 
@@ -25,12 +24,17 @@ impl Opening for () {
 }
 
 impl<T: Device> DeviceState<T> {
-    /// Takes one arc, while no job of the device's is served. Nothing has changed if it fails, but that time has passed.
-    pub(crate) fn step(&mut self, arc: Transition, opening: &mut impl Opening) -> Result {
+    /// Takes one arc at this time of the system, while no job of the device's is served. The arcs of one way are taken at the same
+    /// time. Nothing has changed if it fails, but that time has passed.
+    pub(crate) fn step(
+        &mut self,
+        arc: Transition,
+        now_ns: u64,
+        opening: &mut impl Opening,
+    ) -> Result {
         use Transition::*;
 
         // What is saved is the device as it is on this edge, and its clock stops there.
-        let now_ns = timer::now_ns();
         self.tell_time_at(now_ns);
         let (migration, device) = (&mut self.migration, &mut *self.device);
         match arc {

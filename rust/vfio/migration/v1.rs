@@ -261,8 +261,9 @@ impl<T: Device> Instance<T> {
 impl<T: Device> DeviceState<T> {
     /// Goes to a state, arc by arc. Stops where an arc fails.
     fn walk(&mut self, to: State) -> Result {
+        let now_ns = timer::now_ns();
         while let Some(arc) = next_arc(self.current(), to, SUPPORT).map_err(|_| EINVAL)? {
-            self.step(arc, &mut ())?;
+            self.step(arc, now_ns, &mut ())?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::migration::file::DataFile;
 use crate::migration::session::{Protocol, SessionId, SUPPORT};
 use crate::migration::transition::Opening;
 use crate::model::Device;
+use crate::timer;
 use ::migration::fsm::{next_arc, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
@@ -55,9 +56,10 @@ impl<T: Device> Instance<T> {
             opened: None,
         };
         let mut result = Ok(());
+        let now_ns = timer::now_ns();
         loop {
             match next_arc(state.current(), target, SUPPORT) {
-                Ok(Some(arc)) => result = state.step(arc, &mut files),
+                Ok(Some(arc)) => result = state.step(arc, now_ns, &mut files),
                 Ok(None) => break,
                 Err(error) => {
                     state.reason.set(format_args!("{error}"));
