@@ -75,6 +75,18 @@ impl<T: Device> DataFile<T> {
     }
 }
 
+/// Has the next bytes take the place of those in the buffer: as many as it has room for, or as there are. They are copied once, and
+/// nothing is zeroed for them.
+fn take(from: &mut UserSliceReader, buffer: &mut KVec<u8>) -> Result {
+    buffer.clear();
+    let room = buffer.spare_capacity_mut();
+    let len = from.len().min(room.len());
+    from.read_raw(room.get_mut(..len).ok_or(EINVAL)?)?;
+    // SAFETY: So many bytes behind those that there are, which are none, were just written.
+    unsafe { buffer.inc_len(len) };
+    Ok(())
+}
+
 impl<T: Device> AnonFile for DataFile<T> {
     type OwnerModule = T::OwnerModule;
     const NAME: &'static CStr = c"vfio-migration";
@@ -113,12 +125,10 @@ impl<T: Device> AnonFile for DataFile<T> {
     fn write(&self, mut from: UserSliceReader) -> Result<usize> {
         let _order = self.order.lock();
         let count = from.len();
-        let mut buffer = KVec::from_elem(0u8, count.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
+        let mut buffer = KVec::with_capacity(count.min(CHUNK), GFP_KERNEL_ACCOUNT)?;
         loop {
             let done = count - from.len();
-            let len = from.len().min(CHUNK);
-            let chunk = buffer.get_mut(..len).ok_or(EINVAL)?;
-            match from.read_slice(chunk) {
+            match take(&mut from, &mut buffer) {
                 Err(_) if done > 0 => return Ok(done),
                 result => result?,
             }
@@ -130,7 +140,7 @@ impl<T: Device> AnonFile for DataFile<T> {
                     .push(
                         &state.values,
                         &Of(&mut *state.device),
-                        chunk,
+                        &buffer,
                         &mut state.reason,
                     )
                     .map_err(refusal)

@@ -277,13 +277,19 @@ impl pure::Buffer for Buffer {
     }
 
     fn lengthen(&mut self, len: usize) -> Result<(), NoMemory> {
-        match self.0.len() < len {
-            true => self
-                .0
-                .resize(len, 0, GFP_KERNEL_ACCOUNT)
-                .map_err(|_| NoMemory),
-            false => Ok(()),
+        let Some(more) = len.checked_sub(self.0.len()).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        pure::Buffer::reserve(self, more)?;
+        let room = self.0.spare_capacity_mut().get_mut(..more);
+        let room = room.ok_or(NoMemory)?;
+        // Byte by byte is how `resize` does it.
+        // SAFETY: The room is for so many bytes, behind those that there are, and they have a value afterwards.
+        unsafe {
+            room.as_mut_ptr().write_bytes(0, more);
+            self.0.inc_len(more);
         }
+        Ok(())
     }
 
     fn truncate(&mut self, len: usize) {
