@@ -58,6 +58,11 @@ impl FarEnd {
         self.waiting.iter()
     }
 
+    /// Holds what another one holds.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        self.waiting.copy_from(&other.waiting);
+    }
+
     /// Forgets everything that waits.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();

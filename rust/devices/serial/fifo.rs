@@ -125,6 +125,14 @@ impl<const N: usize, const M: usize> Fifo<N, M> {
         self.len = 0;
     }
 
+    /// Has what another one has, of which nothing is copied that is not in it.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        match other.is_empty() {
+            true => self.clear(),
+            false => self.clone_from(other),
+        }
+    }
+
     /// The symbols, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = Symbol> + '_ {
         (0..self.len()).map(|i| self.at(self.slot(i)))

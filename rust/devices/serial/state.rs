@@ -96,18 +96,38 @@ impl Card {
         write_card(self, &mut card);
         emit(SectionId::CARD, &card)?;
         let mut payload = [0; PORT_SECTION_BYTES];
+        // Where the last port's fields ended.
+        let mut used = 0;
         for (i, port) in self.ports().iter().enumerate() {
-            payload.fill(0);
+            let (stale, _) = payload.split_at_mut(used);
+            stale.fill(0);
             write_port(port, self.now(), &mut payload);
+            used = used_bytes(port);
             match self.config().compact_state {
                 false => emit(SectionId::PORTS[i], &payload)?,
                 true => emit(
                     SectionId::COMPACT_PORTS[i],
-                    without_trailing_zeroes(&payload),
+                    without_trailing_zeroes(payload.get(..used).unwrap_or(&payload)),
                 )?,
             }
         }
         Ok(())
+    }
+}
+
+/// Where a port's fields end that can be other than zero.
+fn used_bytes(port: &Port) -> usize {
+    const RECEIVED: usize = PORT_SECTION_BYTES - FAR_END_BYTES - 2 * FIFO_BYTES;
+    const TO_TRANSMIT: usize = RECEIVED + FIFO_BYTES;
+    const FAR_AWAY: usize = TO_TRANSMIT + FIFO_BYTES;
+    const BREAKS: usize = RECEIVED - (FIFO_BYTES + FAR_END_BYTES) / 8;
+
+    let uart = &port.uart;
+    match (uart.far.len(), uart.tx.len(), uart.rx.len()) {
+        (0, 0, 0) => BREAKS,
+        (0, 0, received) => RECEIVED + received,
+        (0, to_transmit, _) => TO_TRANSMIT + to_transmit,
+        (far_away, ..) => FAR_AWAY + far_away,
     }
 }
 
@@ -255,7 +275,8 @@ impl Incoming {
         let (then, now) = (self.card.now(), card.now());
         card.pci.clone_from(&self.card.pci);
         for (to, from) in card.ports_mut().iter_mut().zip(self.card.ports()) {
-            to.clone_from(from);
+            to.uart.copy_from(&from.uart);
+            to.message_due = from.message_due;
             for due in [&mut to.uart.deadline, &mut to.uart.break_due] {
                 *due = due.map(|due| now.saturating_add(due.saturating_sub(then)));
             }
@@ -341,14 +362,15 @@ impl Incoming {
                 })
             }
         }
-        let mut port = Port::new(self.card.config().chip());
-        read_port(section, &mut port, payload)?;
-        if let Some(rule) = port.uart.broken_rule() {
-            return Err(LoadError::Inconsistent { section, rule });
-        }
-        // The index was compared with the number of ports.
-        if let Some(slot) = self.card.ports_mut().get_mut(index) {
-            *slot = port;
+        let chip = self.card.config().chip();
+        // The index was compared with the number of ports. What has not come is in power-on state, and is again if it is refused.
+        if let Some(port) = self.card.ports_mut().get_mut(index) {
+            read_port(section, port, payload)
+                .and_then(|()| match port.uart.broken_rule() {
+                    Some(rule) => Err(LoadError::Inconsistent { section, rule }),
+                    None => Ok(()),
+                })
+                .inspect_err(|_| *port = Port::new(chip))?;
         }
         self.card.adopt_ports();
         Ok(())

@@ -110,6 +110,48 @@ impl Uart {
         self.far.clear();
     }
 
+    /// Becomes what another one is. Queues are mostly empty, and nothing of those is copied.
+    pub(super) fn copy_from(&mut self, other: &Self) {
+        let Self {
+            chip,
+            ier,
+            fcr,
+            lcr,
+            mcr,
+            errors,
+            deltas,
+            scr,
+            divisor,
+            thre_pending,
+            timeout_pending,
+            rts_held,
+            deadline,
+            break_due,
+            lines,
+            rx,
+            tx,
+            far,
+        } = other;
+        self.chip = *chip;
+        self.ier = *ier;
+        self.fcr = *fcr;
+        self.lcr = *lcr;
+        self.mcr = *mcr;
+        self.errors = *errors;
+        self.deltas = *deltas;
+        self.scr = *scr;
+        self.divisor = *divisor;
+        self.thre_pending = *thre_pending;
+        self.timeout_pending = *timeout_pending;
+        self.rts_held = *rts_held;
+        self.deadline = *deadline;
+        self.break_due = *break_due;
+        self.lines = *lines;
+        self.rx.copy_from(rx);
+        self.tx.copy_from(tx);
+        self.far.copy_from(far);
+    }
+
     /// What the register at an offset (0–7; higher bits are not decoded) holds, if reading it now changes nothing.
     #[inline]
     pub(super) fn peek(&self, register: u8) -> Option<u8> {
