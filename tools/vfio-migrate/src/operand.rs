@@ -80,6 +80,20 @@ pub fn is_socket(word: &str) -> bool {
     word.starts_with(VFIO_USER)
 }
 
+/// The instance of this name, which is to be watched.
+///
+/// # Errors
+/// Of a device behind a socket, too: it has one client at a time, and who watches it would keep a monitor out.
+pub fn watched(sysfs: &Sysfs, word: &str) -> Result<Instance> {
+    if is_socket(word) {
+        return Err(Error::failed(format!(
+            "{word}: whoever watched would be the device's only client; its program tells what happens to those who ask by D-Bus \
+             (--dbus-address) or by \"watch-events\" (serve --control)"
+        )));
+    }
+    instance(sysfs, word)
+}
+
 /// Opens a file, or standard input.
 pub fn open(word: &str) -> Result<Box<dyn Read>> {
     if word == STANDARD {

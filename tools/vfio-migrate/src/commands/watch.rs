@@ -14,7 +14,7 @@ use super::Context;
 
 /// `watch`
 pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool) -> Result<bool> {
-    let instance = operand::instance(&context.sysfs, uuid)?;
+    let instance = operand::watched(&context.sysfs, uuid)?;
     let watch = Watch::new(instance)?;
     let terminal = std::io::stdout().is_terminal() && !context.json && !once;
     let mut last: Option<Sample> = None;
