@@ -2,4 +2,4 @@
 
 //! Why something was refused, kept where a user can read it.
 
-pub(crate) use ::migration::reason::{Reason, MAX_REASON};
+pub(crate) use ::migration::reason::Reason;

@@ -378,8 +378,8 @@ mod values {
     use super::*;
     use crate::migration::staging::{Staging, LEN};
     use crate::page::PageWriter;
-    use crate::reason::MAX_REASON;
     use crate::region::Position;
+    use ::migration::reason::MAX_REASON;
     use kernel::page::PAGE_SIZE;
 
     #[test]
