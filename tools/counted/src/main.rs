@@ -13,6 +13,7 @@
 //!
 //! Exit status: 0, or 1 if something could not be counted or two counts of it do not agree.
 
+mod disk;
 mod measure;
 mod memory;
 mod migration;
@@ -32,6 +33,8 @@ use vfio_uapi::{Access, Device};
 const FLOOR: &str = "floor";
 /// Our driver.
 const OURS: &str = "mdev_serial";
+/// Our disk.
+const DISK: &str = "mdev_blk";
 /// The sample.
 const SAMPLE: &str = "mtty";
 
@@ -71,6 +74,7 @@ fn run(report: Report) -> Result<()> {
         operations::add(&report, &subject)?;
         migration::add(&report, &subject)?;
     }
+    disk::add(&report)?;
     socket::add(&report)?;
     operations::many(&report)?;
     report.end()

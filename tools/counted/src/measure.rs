@@ -74,6 +74,14 @@ impl Figure {
         }
     }
 
+    /// What one of so many units costs, of which each call had all.
+    pub fn part(self, units: f64) -> Self {
+        Self {
+            instructions: self.instructions / units,
+            ..self
+        }
+    }
+
     /// Why the figure is not to be trusted, if it is not.
     pub fn doubt(&self) -> Option<String> {
         if !self.proportional {
@@ -107,7 +115,7 @@ impl Count {
 /// If a call fails.
 pub fn count(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
     let timed = |calls| timed(own_time, calls, &mut call);
-    count_timed(timed, WORTH_COUNTING, TOLERANCE)
+    count_timed(timed, 4, WORTH_COUNTING, TOLERANCE)
 }
 
 /// Counts one kind of call that this process and another one make together, by a clock of what both had, in loops of `worth`
@@ -121,16 +129,54 @@ pub fn count_turns(
     mut call: impl FnMut() -> Result<()>,
 ) -> Result<Figure> {
     let timed = |calls| timed(&clock, calls, &mut call);
-    count_timed(timed, worth, TURNS_TOLERANCE)
+    count_timed(timed, 4, worth, TURNS_TOLERANCE)
+}
+
+/// What is counted only between its start and its end, beside what has to be done before and after it.
+pub trait Stretch {
+    /// What is ready for it.
+    type Ready;
+
+    /// Gets everything ready.
+    fn before(&mut self) -> Result<Self::Ready>;
+    /// What is counted.
+    fn call(&mut self, ready: &mut Self::Ready) -> Result<()>;
+    /// Looks at what came of it, and clears up.
+    fn after(&mut self, ready: Self::Ready) -> Result<()>;
+}
+
+/// Counts the calls of a stretch, twice. What reading the clock costs is in none of them.
+///
+/// # Errors
+/// If a call fails, or what comes before or after it.
+pub fn count_stretch(stretch: &mut impl Stretch) -> Result<Figure> {
+    let mut clock = f64::INFINITY;
+    for _ in 0..LOOPS {
+        let start = own_time()?;
+        clock = clock.min(own_time()? - start);
+    }
+    let timed = |calls| {
+        let mut sum = 0.0;
+        for _ in 0..calls {
+            let mut ready = stretch.before()?;
+            let start = own_time()?;
+            stretch.call(&mut ready)?;
+            sum += own_time()? - start - clock;
+            stretch.after(ready)?;
+        }
+        Ok(sum)
+    };
+    // One can be worth it.
+    count_timed(timed, 1, WORTH_COUNTING, TOLERANCE)
 }
 
 fn count_timed(
     mut timed: impl FnMut(u32) -> Result<f64>,
+    mut calls: u32,
     worth: f64,
     tolerance: f64,
 ) -> Result<Figure> {
     // What is done once, such as faulting memory in, is not the call.
-    let mut calls = 4;
     while timed(calls)? < worth {
         calls *= 2;
     }

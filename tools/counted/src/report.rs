@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
 
-use crate::measure::{count, count_turns, settle, Figure};
+use crate::measure::{count, count_stretch, count_turns, settle, Figure, Stretch};
 use crate::profile::once;
 
 /// A figure, as it is printed: a line of JSON each.
@@ -137,6 +137,27 @@ impl Report {
         let figure =
             count_turns(clock, worth, call).with_context(|| format!("{operation}, {subject}"))?;
         self.figure(operation, subject, &figure)
+    }
+
+    /// Counts a stretch of `units` of what the row is about, if it was asked for.
+    pub fn stretch_row(
+        &self,
+        operation: &str,
+        subject: &str,
+        units: f64,
+        mut stretch: impl Stretch,
+    ) -> Result<()> {
+        let mut whole = || {
+            let mut ready = stretch.before()?;
+            stretch.call(&mut ready)?;
+            stretch.after(ready)
+        };
+        if !self.is_wanted(operation) || self.profiles(subject, &mut whole)? {
+            return Ok(());
+        }
+        let figure = count_stretch(&mut stretch);
+        let figure = figure.with_context(|| format!("{operation}, {subject}"))?;
+        self.figure(operation, subject, &figure.part(units))
     }
 
     /// Counts an operation that leaves work to others: each is done before the next call, so that all calls meet the same. What the

@@ -40,13 +40,13 @@ macro_rules! tests_with_logging {
 }
 
 mod concurrent;
-mod disk;
+pub mod disk;
 mod hostile;
 mod interrupts;
 mod logging;
 mod migration;
 mod requests;
-mod ring;
+pub mod ring;
 mod states;
 
 /// The driver.

@@ -12,36 +12,50 @@ use crate::v2_api::check::{equal, Named};
 use crate::vfio::interrupt::{MSIX, TRIGGER};
 use crate::vfio::{abi, Access, Device, Dma, Event, IrqSet, Mapping};
 
-/// Regions: configuration space, MSI-X, registers.
+/// The region of the configuration space.
 pub const CONFIG: u32 = abi::VFIO_PCI_CONFIG_REGION_INDEX;
+/// The region of the registers.
 pub const REGISTERS: u32 = 4;
 
-/// Structures in the registers' region.
+/// Where in the registers' region the common configuration is.
 pub const COMMON: u64 = 0x0000;
+/// Where the interrupt status is.
 pub const ISR: u64 = 0x1000;
+/// Where the configuration of a disk is.
 pub const DEVICE: u64 = 0x2000;
+/// Where the notification registers are.
 pub const NOTIFY: u64 = 0x3000;
 
-/// Types of request.
+/// A request that reads.
 pub const IN: u32 = 0;
+/// A request that writes.
 pub const OUT: u32 = 1;
+/// A request that makes what was written last.
 pub const FLUSH: u32 = 4;
+/// A request for the serial number.
 pub const GET_ID: u32 = 8;
+/// A request that discards.
 pub const DISCARD: u32 = 11;
+/// A request that writes zeroes.
 pub const WRITE_ZEROES: u32 = 13;
 
-/// Answers.
+/// The answer: it is done.
 pub const OK: u8 = 0;
+/// The answer: it failed.
 pub const IOERR: u8 = 1;
+/// The answer: there is no such request.
 pub const UNSUPP: u8 = 2;
 
-/// Device status: set up, and broken.
+/// Device status: set up.
 pub const READY: u8 = 0x0f;
+/// Device status: broken.
 pub const NEEDS_RESET: u8 = 0x40;
 
-/// Bytes of a page, a block and a sector.
+/// Bytes of a page.
 pub const PAGE: usize = 4096;
+/// Bytes of a block.
 pub const BLOCK: usize = 32 * 1024;
+/// Bytes of a sector.
 pub const SECTOR: usize = 512;
 
 /// Bytes of memory that the device can access. Each queue has a share: its ring, then requests, then data.
@@ -50,8 +64,9 @@ pub const MEMORY: usize = 4 << 20;
 const SHARE: usize = 0x8_0000;
 const REQUESTS: usize = 0x2000;
 const DATA: usize = 0x1_0000;
-/// What of its share a request takes, and how many requests there is room for.
+/// What of its share a request takes.
 const REQUEST: usize = 256;
+/// How many requests there is room for.
 pub const SLOTS: usize = (DATA - REQUESTS) / REQUEST;
 
 /// What parameters a disk has that are not as for a new one.
@@ -71,8 +86,11 @@ pub fn instance(parameters: Parameters<'_>) -> Result<Mdev> {
 
 /// An open disk, the memory that it accesses, and its driver's queues. One driver can go on with another disk.
 pub struct Disk {
+    /// The disk.
     pub device: Arc<Device>,
+    /// The memory.
     pub memory: Arc<Mapping>,
+    /// The queues.
     pub queues: Vec<Queue>,
     /// By vector: where interrupts arrive.
     pub events: Vec<Event>,
@@ -80,9 +98,13 @@ pub struct Disk {
 
 /// A queue of a disk and its share of the memory.
 pub struct Queue {
+    /// The disk.
     pub device: Arc<Device>,
+    /// The memory of all queues.
     pub memory: Arc<Mapping>,
+    /// Where chains are handed over.
     pub ring: Ring,
+    /// Its number.
     pub index: usize,
 }
 

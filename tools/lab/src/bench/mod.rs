@@ -21,8 +21,8 @@ use std::time::Duration;
 /// The program that counts.
 pub const PROGRAM: &str = "/tests/counted";
 
-/// What it needs beside the modules under test: the sample to compare with, and room for a thousand cards.
-pub const LOAD: [&str; 2] = ["mtty", "mdev_serial:max_ports=1024"];
+/// What it needs beside the modules under test: the sample to compare with, room for a thousand cards, and the disk.
+pub const LOAD: [&str; 3] = ["mtty", "mdev_serial:max_ports=1024", "mdev_blk"];
 
 /// Our driver, and what it is compared with.
 pub const OURS: &str = "mdev_serial";
