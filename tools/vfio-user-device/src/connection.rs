@@ -112,8 +112,12 @@ impl Connection {
                 }
             }
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) {
+        // A header that comes in pieces may bring some with each of them.
+        let too_many = self.descriptors.fds.len() > MAX_MSG_FDS;
+        if too_many || received.flags.contains(ReturnFlags::CTRUNC) {
             self.descriptors.lost = true;
+        }
+        if self.descriptors.lost {
             self.descriptors.fds.clear();
         }
         Ok(received.bytes)

@@ -166,7 +166,9 @@ impl Backend for Kernel {
     }
 
     fn take_refusal(&mut self) -> Option<&str> {
-        std::mem::take(&mut self.is_news).then_some(&self.reason)
+        let open = self.open.as_mut();
+        let refusal = open.and_then(|open| open.memory.take_refusal());
+        refusal.or_else(|| std::mem::take(&mut self.is_news).then_some(self.reason.as_str()))
     }
 
     fn info(&self) -> Info {

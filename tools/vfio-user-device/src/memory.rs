@@ -8,11 +8,16 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
 use rustix::io::{pread, pwrite, Errno};
-use vfio_user_protocol::refusal::errno::{EEXIST, EFAULT, EINVAL, ENOENT, ENOSPC};
+use vfio_user_protocol::refusal::errno::{EEXIST, EFAULT, EINVAL, EMFILE, ENOENT, ENOSPC};
 use vfio_user_protocol::{DmaMap, DmaUnmap};
+
+use files::{Files, Identity};
+
+mod files;
 
 #[cfg(test)]
 mod tests;
@@ -28,29 +33,32 @@ struct Map {
     readable: bool,
     writable: bool,
     /// The file, and where the range begins in it. Without one, the range cannot be reached.
-    file: Option<(OwnedFd, u64)>,
+    file: Option<(Arc<OwnedFd>, u64)>,
 }
 
 /// The ranges that a device may reach, by address. They do not overlap.
 #[derive(Debug, Default)]
 pub struct Memory {
     maps: BTreeMap<u64, Map>,
+    files: Files,
+    refusal: Option<&'static str>,
 }
 
 impl Memory {
     /// Adds a range.
     ///
     /// `EEXIST` where there is one already, `ENOSPC` if there are too many, `EINVAL` for a descriptor that the range cannot be read
-    /// from or written to as it says.
+    /// from or written to as it says, `EMFILE` if it is one too many. Why that is, `take_refusal` has then.
     pub fn map(&mut self, map: &DmaMap, fd: Option<OwnedFd>) -> Result<(), u32> {
         let last = map.size.checked_sub(1).ok_or(EINVAL)?;
         let last = map.address.checked_add(last).ok_or(EINVAL)?;
         if map.wants_file && fd.is_none() {
             return Err(EINVAL);
         }
-        if let Some(fd) = &fd {
-            check(fd, map).ok_or(EINVAL)?;
-        }
+        let identity = match &fd {
+            Some(fd) => Some(check(fd, map).ok_or(EINVAL)?),
+            None => None,
+        };
         let before = self.maps.range(..=last).next_back();
         if before.is_some_and(|(_, before)| before.last >= map.address) {
             return Err(EEXIST);
@@ -58,11 +66,18 @@ impl Memory {
         if self.maps.len() >= MAX_MAPS as usize {
             return Err(ENOSPC);
         }
+        let file = match fd.zip(identity) {
+            Some((fd, identity)) => Some(self.files.keep(fd, identity).map_err(|refused| {
+                self.refusal = Some(refused.reason());
+                EMFILE
+            })?),
+            None => None,
+        };
         let new = Map {
             last,
             readable: map.readable,
             writable: map.writable,
-            file: fd.map(|fd| (fd, map.offset)),
+            file: file.map(|file| (file, map.offset)),
         };
         self.maps.insert(map.address, new);
         Ok(())
@@ -93,6 +108,11 @@ impl Memory {
     /// Takes all ranges away.
     pub fn clear(&mut self) {
         self.maps.clear();
+    }
+
+    /// Why a range was refused that makes sense, if that was not told yet.
+    pub fn take_refusal(&mut self) -> Option<&'static str> {
+        self.refusal.take()
     }
 
     /// Number of ranges.
@@ -156,8 +176,8 @@ fn again(mut copy: impl FnMut() -> rustix::io::Result<usize>) -> Result<usize, u
     }
 }
 
-/// Whether the file is memory that can be read and written as the range says.
-fn check(fd: &OwnedFd, map: &DmaMap) -> Option<()> {
+/// Which file it is, if that is memory that can be read and written as the range says.
+fn check(fd: &OwnedFd, map: &DmaMap) -> Option<Identity> {
     let stat = fstat(fd).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     let has_all = u64::try_from(stat.st_size).ok()? >= map.offset.checked_add(map.size)?;
@@ -167,5 +187,5 @@ fn check(fd: &OwnedFd, map: &DmaMap) -> Option<()> {
     let opened = !mode.contains(OFlags::PATH);
     let reads = !map.readable || access != OFlags::WRONLY;
     let writes = !map.writable || access != OFlags::RDONLY;
-    (is_file && has_all && opened && reads && writes).then_some(())
+    (is_file && has_all && opened && reads && writes).then(|| Identity::new(&stat, mode))
 }

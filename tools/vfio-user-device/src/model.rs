@@ -147,7 +147,8 @@ impl<D: Device> Backend for Model<'_, D> {
     }
 
     fn take_refusal(&mut self) -> Option<&str> {
-        self.migration.take_news()
+        let refusal = self.memory.take_refusal();
+        refusal.or_else(|| self.migration.take_news())
     }
 
     fn info(&self) -> Info {

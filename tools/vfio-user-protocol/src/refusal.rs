@@ -22,6 +22,8 @@ pub mod errno {
     pub const EEXIST: u32 = 17;
     /// The request makes no sense.
     pub const EINVAL: u32 = 22;
+    /// There are too many files.
+    pub const EMFILE: u32 = 24;
     /// The device has no such feature.
     pub const ENOTTY: u32 = 25;
     /// There are too many.

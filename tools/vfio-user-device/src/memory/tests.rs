@@ -145,3 +145,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_reason_has_the_number_that_holds() {
+    let reason = files::Refused::Client.reason();
+    assert!(reason.contains(&format!(" {} files ", files::MAX_FILES)));
+}
+
+#[test]
+fn a_file_that_was_opened_in_another_way_is_another_one() {
+    let mut memory = Memory::default();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("file");
+    std::fs::write(&path, [1; 4096]).expect("a file");
+    let read_only = std::fs::File::open(&path).expect("a file").into();
+    let mut map = pages(1, 1, 0);
+    map.writable = false;
+    memory.map(&map, Some(read_only)).expect("a range");
+    let writable = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path);
+    let writable = writable.expect("a file").into();
+    mapped(&mut memory, pages(2, 1, 0), &writable);
+    memory.write(2 * PAGE, &[7]).expect("a write");
+    assert_eq!(memory.write(PAGE, &[8]), Err(EFAULT));
+    let mut found = [0];
+    memory.read(PAGE, &mut found).expect("a read");
+    assert_eq!(found, [7]);
+}

@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 
-use rustix::process::Signal;
+use rustix::process::{prlimit, Pid, Resource, Rlimit, Signal};
 
 use crate::client::Client;
 use crate::program::{command, descriptors, peak_memory, send};
@@ -92,6 +92,16 @@ impl Many {
     /// Kilobytes of memory that it has had at most.
     pub fn peak_memory(&self) -> u64 {
         peak_memory(&self.child)
+    }
+
+    /// From now on it has no more than so many descriptors, counted from number 0.
+    pub fn limit_descriptors(&self, most: u64) {
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        let pid = Some(Pid::from_child(&self.child));
+        prlimit(pid, Resource::Nofile, limit).expect("a limit");
     }
 
     pub fn signal(&self, signal: Signal) {

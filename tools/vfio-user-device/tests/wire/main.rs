@@ -10,6 +10,7 @@ mod client;
 mod coming_and_going;
 mod command_line;
 mod control;
+mod descriptors;
 mod device;
 mod independent;
 mod interrupts;
