@@ -93,8 +93,26 @@ impl Record {
         let count = usize::try_from(self.word(0))
             .unwrap_or(WORDS)
             .min(WORDS - 1);
+        // A loop is recorded once for every turn, so what was seen is marked first.
+        let ours = || {
+            places
+                .iter()
+                .filter(|(name, _)| MODULES.contains(&name.as_str()))
+        };
+        let start = ours().map(|(_, code)| code.start).min().unwrap_or(0);
+        let end = ours().map(|(_, code)| code.end).max().unwrap_or(0);
+        let mut marks = vec![false; usize::try_from(end - start).unwrap_or(0)];
         for index in 1..=count {
-            let address = self.word(index);
+            let offset = self.word(index).wrapping_sub(start);
+            let mark = usize::try_from(offset)
+                .ok()
+                .and_then(|offset| marks.get_mut(offset));
+            if let Some(mark) = mark {
+                *mark = true;
+            }
+        }
+        for (offset, _) in marks.iter().enumerate().filter(|(_, mark)| **mark) {
+            let address = start + offset as u64;
             // A module's data is no part of its code, and may lie beyond that of another, of ours or not: the nearest is meant.
             let of = places.iter().filter(|(_, code)| code.contains(&address));
             let Some((nearest, code)) = of.max_by_key(|(_, code)| code.start) else {
