@@ -362,6 +362,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::carried::migrates_with_msi,
     },
     Scenario {
+        title: "vfio_user_guest_migrates_as_any_other",
+        seconds: ONE,
+        versions: NEWEST,
+        body: vfio_user::native::migrates,
+    },
+    Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",
         seconds: ONE,
         versions: USUAL,

@@ -29,6 +29,7 @@ use crate::mdev::MdevType;
 pub mod behind;
 pub mod both;
 pub mod carried;
+pub mod native;
 
 /// The text with the commands.
 const TEXT: &str = include_str!("../../../../Documentation/vfio-user.rst");
