@@ -17,7 +17,7 @@ use crate::scenarios::vfio_user::both::behind;
 use crate::scenarios::vfio_user::carried::{begin, go, works, Card, Host, DIFFERS, REFUSED};
 use crate::scenarios::vfio_user::{Shell, PORTS};
 
-/// What every call of the card's names, as the text has it.
+/// The names in every call of the card, as the text has them: a reader can do without.
 pub const OBJECT: &str = "--address=$bus call example.rust_vfio_mdev.VfioUserDevice /example/rust_vfio_mdev/card0 example.rust_vfio_mdev.Device1";
 
 /// Tells it. The error is for the reader, too.
@@ -104,4 +104,17 @@ fn shown(shell: &Shell, command: &str) -> Result<String> {
         println!("   {line}");
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_calls_the_card_by_the_names_that_are_left_out() {
+        let text = include_str!("../../../../../Documentation/vfio-user-dbus.rst");
+        for call in ["Freeze", "Replay", "Thaw"] {
+            assert!(text.contains(&format!("{OBJECT} {call}")), "{call}");
+        }
+    }
 }
