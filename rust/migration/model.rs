@@ -39,7 +39,7 @@
 //! The tables borrow what they hold, so a tool can build the same structures from the migration
 //! information of another host and use the same checks.
 
-use crate::value::{InWords, Kind, Param, Value};
+use crate::value::{is_ascii_of, InWords, Kind, Param, Value};
 use core::fmt;
 
 mod change;
@@ -59,7 +59,7 @@ pub use values::Values;
 /// Most parameters of a model that a device can have.
 pub const MAX_PARAMS: usize = 16;
 
-/// Most parameters of a model that a device can have whose values are any text.
+/// Most parameters of a model that a device can have whose values are texts that are not listed.
 pub const MAX_TEXTS: usize = 2;
 
 /// The file that names the version, and the parameter that stands for it in a model that is known
@@ -116,6 +116,11 @@ pub enum Allowed<'a> {
     Int(&'a [IntRange]),
     /// These.
     Str(&'a [&'a str]),
+    /// Text of printable ASCII characters, space to tilde, as some field of a device has room for.
+    Ascii {
+        /// The most characters.
+        max: usize,
+    },
 }
 
 impl Allowed<'_> {
@@ -134,6 +139,7 @@ impl Allowed<'_> {
                 allowed.iter().any(|range| range.contains(*value))
             }
             (Allowed::Str(allowed), Value::Str(value)) => allowed.contains(value),
+            (Allowed::Ascii { max }, Value::Str(value)) => is_ascii_of(value, *max),
             _ => false,
         }
     }
@@ -159,7 +165,23 @@ impl fmt::Display for Allowed<'_> {
             Allowed::Bool(allowed) => list(f, allowed.iter().map(|&value| Value::Bool(value))),
             Allowed::Int(allowed) => list(f, allowed.iter()),
             Allowed::Str(allowed) => list(f, allowed.iter().map(|text| InWords(Value::Str(text)))),
+            Allowed::Ascii { max } => write!(f, "printable ASCII of up to {max} characters"),
         }
+    }
+}
+
+/// A value that is not allowed, and what is. Prints as `32 is not one of 16, 64`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAmong<'a>(pub Value<'a>, pub Allowed<'a>);
+
+impl fmt::Display for NotAmong<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value, allowed) = self;
+        let one_of = match allowed {
+            Allowed::Ascii { .. } => "",
+            _ => "one of ",
+        };
+        write!(f, "{} is not {one_of}{allowed}", InWords(*value))
     }
 }
 

@@ -11,7 +11,8 @@ use core::fmt::{self, Write};
 mod text;
 
 pub use text::{
-    model_form_problem, model_problem, name_form_problem, name_problem, str_problem, RESERVED_NAMES,
+    is_ascii_of, model_form_problem, model_problem, name_form_problem, name_problem, str_problem,
+    RESERVED_NAMES,
 };
 
 /// Longest parameter or version name, in bytes.

@@ -76,14 +76,14 @@ impl<'a, I: Iterator<Item = &'a str> + Clone> fmt::Display for QuotedList<I> {
     }
 }
 
-/// Allowed values as a JSON list. Not for [`Allowed::Any`], which has none.
+/// Allowed values as a JSON list. Not for [`Allowed::Any`] and [`Allowed::Ascii`], which have none.
 pub(super) struct AllowedList<'a>(pub(super) Allowed<'a>);
 
 impl fmt::Display for AllowedList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('[')?;
         match self.0 {
-            Allowed::Any => {}
+            Allowed::Any | Allowed::Ascii { .. } => {}
             Allowed::Bool(allowed) => list(f, allowed.iter())?,
             Allowed::Str(allowed) => list(f, allowed.iter().map(Quoted))?,
             Allowed::Int(allowed) => {

@@ -88,6 +88,7 @@ fn longest<'a>(ty: &Type<'a>, param: &'a ParamDef<'a>) -> Value<'a> {
         (Allowed::Any, Kind::Bool) | (Allowed::Bool(_), _) => Some(Value::Bool(false)),
         (Allowed::Any, Kind::Int) => Some(Value::Int(u64::MAX)),
         (Allowed::Any, Kind::Str) => Some(Value::Str(QUOTES)),
+        (Allowed::Ascii { max }, _) => Some(Value::Str(QUOTES.get(..max).unwrap_or(QUOTES))),
         (Allowed::Int(ranges), _) => ranges.last().map(|range| Value::Int(range.max)),
         (Allowed::Str(texts), _) => texts
             .iter()

@@ -89,8 +89,14 @@ fn print_order<'a>(
 fn print_param<'a>(mut out: Object<'_, '_>, ty: &Type<'a>, param: &ParamDef<'a>) -> fmt::Result {
     let allowed = ty.allowed(param);
     out.member("type", Quoted(param.kind))?;
-    if allowed != Allowed::Any {
-        out.member("allowed_values", AllowedList(allowed))?;
+    match allowed {
+        Allowed::Any => {}
+        // Not a list, so that readers who know no other bounds take it for any text: what they
+        // offer beyond it is refused when it is written.
+        Allowed::Ascii { max } => out.member("max_length", max)?,
+        Allowed::Bool(_) | Allowed::Int(_) | Allowed::Str(_) => {
+            out.member("allowed_values", AllowedList(allowed))?;
+        }
     }
     // Also as numbers, for readers that would rather not take a string apart.
     if let Allowed::Int([range]) = allowed {

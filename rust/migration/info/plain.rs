@@ -52,14 +52,15 @@ impl fmt::Display for OffValue<'_> {
 }
 
 /// The values of a parameter that instances of the type can be given, one a line, ranges of integers
-/// as `8-16`. Nothing if that is any value of the parameter's type.
+/// as `8-16`. Nothing if they are not listed: any value of the parameter's type, or any text of some
+/// length.
 #[derive(Clone, Copy, Debug)]
 pub struct AllowedValues<'a>(pub &'a Type<'a>, pub &'a ParamDef<'a>);
 
 impl fmt::Display for AllowedValues<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.allowed(self.1) {
-            Allowed::Any => Ok(()),
+            Allowed::Any | Allowed::Ascii { .. } => Ok(()),
             Allowed::Bool(allowed) => {
                 let mut allowed = allowed.iter();
                 allowed.try_for_each(|&value| writeln!(f, "{}", Value::Bool(value)))

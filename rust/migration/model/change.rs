@@ -3,10 +3,10 @@
 //! Changing values: what may change when, and why not.
 
 use super::{
-    parse_model, parse_value, parse_version, Allowed, ParamDef, ParseError, Type, Unmet, Values,
-    Version,
+    parse_model, parse_value, parse_version, Allowed, NotAmong, ParamDef, ParseError, Type, Unmet,
+    Values, Version,
 };
-use crate::value::{InWords, Kind, Value};
+use crate::value::{Kind, Value};
 use core::fmt;
 
 /// What an instance is being used for, which decides what of it may change.
@@ -102,7 +102,7 @@ impl fmt::Display for SetError<'_> {
                 name,
                 value,
                 allowed,
-            } => write!(f, "{name}: {} is not one of {allowed}", InWords(*value)),
+            } => write!(f, "{name}: {}", NotAmong(*value, *allowed)),
             Self::Unmet(unmet) => unmet.fmt(f),
             Self::Busy { name, in_use } => {
                 let why = match in_use {

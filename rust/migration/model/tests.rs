@@ -5,6 +5,7 @@
 
 use super::*;
 
+mod ascii;
 mod tables;
 mod values;
 

@@ -5,7 +5,7 @@
 //! Everything here is `const`, hence the loops by hand.
 
 use super::{Allowed, Model, Narrowed, ParamDef, Version, MAX_PARAMS, MAX_TEXTS};
-use crate::value::{model_problem, name_problem, Kind, Param, Value, RESERVED_NAMES};
+use crate::value::{model_problem, name_problem, Kind, Param, Value, MAX_STR_LEN, RESERVED_NAMES};
 use compare::{allows, is_within, kind_eq, listed, str_eq, value_eq};
 
 pub(crate) mod compare;
@@ -40,13 +40,17 @@ const fn value_problem(value: &Value<'_>) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with a list of allowed values for a parameter of this type.
+/// What is wrong with what is allowed for a parameter of this type.
 const fn allowed_problem(allowed: &Allowed<'_>, kind: Kind) -> Option<&'static str> {
     let (list_kind, len) = match allowed {
         Allowed::Any => return None,
         Allowed::Bool(allowed) => (Kind::Bool, allowed.len()),
         Allowed::Int(allowed) => (Kind::Int, allowed.len()),
         Allowed::Str(allowed) => (Kind::Str, allowed.len()),
+        Allowed::Ascii { max } if 0 < *max && *max <= MAX_STR_LEN => (Kind::Str, 1),
+        Allowed::Ascii { .. } => {
+            return Some("texts allowed are of none or of too many characters")
+        }
     };
     if !kind_eq(list_kind, kind) {
         return Some("allowed values are not of the parameter's type");
@@ -57,7 +61,8 @@ const fn allowed_problem(allowed: &Allowed<'_>, kind: Kind) -> Option<&'static s
     let mut i = 0;
     while i < len {
         match allowed {
-            Allowed::Any => {}
+            // No list.
+            Allowed::Any | Allowed::Ascii { .. } => {}
             Allowed::Bool(allowed) => {
                 if i > 0 && allowed[i] == allowed[i - 1] || i > 1 {
                     return Some("an allowed value is listed twice");
@@ -90,9 +95,12 @@ const fn allowed_problem(allowed: &Allowed<'_>, kind: Kind) -> Option<&'static s
 }
 
 impl ParamDef<'_> {
-    /// Whether the parameter takes any text, which needs room of its own in [`super::Values`].
+    /// Whether the parameter takes texts that are not listed, which needs room of its own in [`super::Values`].
     pub(super) const fn takes_text(&self) -> bool {
-        matches!((self.kind, &self.allowed), (Kind::Str, Allowed::Any))
+        matches!(
+            (self.kind, &self.allowed),
+            (Kind::Str, Allowed::Any | Allowed::Ascii { .. })
+        )
     }
 
     /// What is wrong with the parameter by itself.
@@ -204,7 +212,7 @@ impl<'a> Model<'a> {
             i += 1;
         }
         if texts > MAX_TEXTS {
-            return Some("a model has too many parameters that take any text");
+            return Some("a model has too many parameters that take text");
         }
         None
     }
@@ -255,8 +263,11 @@ impl<'a> Model<'a> {
                 return Some("a requirement names no earlier parameter");
             };
             let other = &self.params[other];
-            if matches!(requires[i].allowed, Allowed::Any) {
-                return Some("a requirement allows any value");
+            match requires[i].allowed {
+                Allowed::Any => return Some("a requirement allows any value"),
+                // Migration information has lists of what a parameter requires, and nothing else.
+                Allowed::Ascii { .. } => return Some("a requirement does not list its values"),
+                Allowed::Bool(_) | Allowed::Int(_) | Allowed::Str(_) => {}
             }
             if let Some(problem) = allowed_problem(&requires[i].allowed, other.kind) {
                 return Some(problem);

@@ -151,7 +151,7 @@ impl<'a> Values<'a> {
             let choice = allowed.iter().position(|choice| *choice == text)?;
             return u16::try_from(choice).ok().map(Slot::Choice);
         }
-        // The parameters that take any text own the texts in their order.
+        // The parameters whose texts are not listed own the texts in their order.
         let index = earlier.iter().filter(|param| param.takes_text()).count();
         *self.texts.get_mut(index)? = Text::new(text)?;
         u8::try_from(index).ok().map(Slot::Text)

@@ -108,6 +108,21 @@ pub const fn name_form_problem(name: &str) -> Option<&'static str> {
     None
 }
 
+/// Whether a text is printable ASCII, space to tilde, of up to so many characters.
+pub const fn is_ascii_of(text: &str, max: usize) -> bool {
+    let mut left = text.as_bytes();
+    if left.len() > max {
+        return false;
+    }
+    while let [byte, rest @ ..] = left {
+        if !matches!(*byte, b' '..=b'~') {
+            return false;
+        }
+        left = rest;
+    }
+    true
+}
+
 /// What is wrong with a string value, if anything. An empty one is well formed.
 pub const fn str_problem(text: &str) -> Option<&'static str> {
     let bytes = text.as_bytes();

@@ -6,8 +6,8 @@
 //! Source: mdevctl(8), CALLOUT EVENTS. An attribute is a file and the text that is written to it; those in `migration/` are
 //! meant here, others are left to other scripts.
 
-use migration::model::{parse_value, Type};
-use migration::value::{InWords, Param, Value};
+use migration::model::{parse_value, NotAmong, Type};
+use migration::value::{Param, Value};
 use serde_json::{json, Value as Json};
 
 use crate::error::{Error, Result};
@@ -195,8 +195,7 @@ fn try_out(
             return Err(format!("{name}: there is no such parameter"));
         };
         if !ty.allows(def, &value) {
-            let (value, allowed) = (InWords(value), ty.allowed(def));
-            return Err(format!("{name}: {value} is not one of {allowed}"));
+            return Err(format!("{name}: {}", NotAmong(value, ty.allowed(def))));
         }
         for param in now.iter_mut().filter(|param| param.name == name) {
             param.value = value;

@@ -25,10 +25,10 @@ pub fn json_value(value: &Value<'_>) -> Json {
     }
 }
 
-/// Values as `allowed_values` has them: a range is a string. Null if any value is allowed.
+/// Values as `allowed_values` has them: a range is a string. Null if they are not listed.
 fn json_allowed(allowed: &Allowed<'_>) -> Json {
     match allowed {
-        Allowed::Any => Json::Null,
+        Allowed::Any | Allowed::Ascii { .. } => Json::Null,
         Allowed::Bool(values) => json!(values),
         Allowed::Str(values) => json!(values),
         Allowed::Int(ranges) => ranges
@@ -39,6 +39,15 @@ fn json_allowed(allowed: &Allowed<'_>) -> Json {
             })
             .collect(),
     }
+}
+
+/// Adds what a destination allows, as migration information has it: a list, or how long a text may be.
+fn with_allowed(mut record: Json, allowed: &Allowed<'_>) -> Json {
+    record["allowed"] = json_allowed(allowed);
+    if let Allowed::Ascii { max } = allowed {
+        record["max_length"] = json!(max);
+    }
+    record
 }
 
 impl Note {
@@ -75,10 +84,12 @@ impl Note {
                 param: Param { name, value },
                 allowed,
             } => {
-                json!({"code": "not-allowed", "parameter": name, "source": json_value(value), "allowed": json_allowed(allowed)})
+                let record =
+                    json!({"code": "not-allowed", "parameter": name, "source": json_value(value)});
+                with_allowed(record, allowed)
             }
             Reason::Missing { name, allowed } => {
-                json!({"code": "missing", "parameter": name, "allowed": json_allowed(allowed)})
+                with_allowed(json!({"code": "missing", "parameter": name}), allowed)
             }
             Reason::Unmet(Unmet {
                 name,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use migration::check::{check, Reason};
 use migration::model::{Allowed, Type};
-use migration::value::Param;
+use migration::value::{Param, MAX_STR_LEN};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ pub struct Rank {
     /// Parameters to be set to another value than a new instance has.
     pub changes: usize,
     /// Values that are offered and not needed.
-    pub spare: u64,
+    pub spare: u128,
 }
 
 /// What was found about a candidate.
@@ -140,18 +140,28 @@ fn judge_named(source: &Source<'_>, named: &NamedType<'_>) -> Verdict {
 }
 
 /// How many values are offered and not needed.
-fn spare(ty: &Type<'_>) -> u64 {
-    ty.model.params.iter().fold(0u64, |sum, def| {
-        sum.saturating_add(count(&ty.allowed(def)).saturating_sub(1))
-    })
+///
+/// The sum has more bits than its parts: a parameter that takes about anything is not to hide what the others differ in.
+fn spare(ty: &Type<'_>) -> u128 {
+    let params = ty.model.params.iter();
+    params
+        .map(|def| u128::from(count(&ty.allowed(def)).saturating_sub(1)))
+        .sum()
 }
 
-/// How many values are allowed.
+/// How many characters of ASCII print, space among them.
+const PRINTABLE: u64 = 95;
+
+/// How many values are allowed, or the most that a number tells.
 fn count(allowed: &Allowed<'_>) -> u64 {
     match allowed {
         Allowed::Any => u64::MAX,
         Allowed::Bool(values) => values.len() as u64,
         Allowed::Str(values) => values.len() as u64,
+        // All texts of no character, of one, of two … The number is at its end long before the longest text.
+        Allowed::Ascii { max } => (0..MAX_STR_LEN.min(*max)).fold(1u64, |shorter, _| {
+            shorter.saturating_mul(PRINTABLE).saturating_add(1)
+        }),
         Allowed::Int(ranges) => ranges.iter().fold(0u64, |sum, range| {
             sum.saturating_add(range.max - range.min).saturating_add(1)
         }),

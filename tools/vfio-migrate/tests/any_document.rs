@@ -29,6 +29,8 @@ struct Spec {
     kind: Kind,
     /// Which values are listed; `None` for no list.
     listed: Option<Vec<usize>>,
+    /// How long text may be that is not listed.
+    length: Option<usize>,
     init: usize,
     off: Option<usize>,
     /// Which other parameters are required, with which values, and whether what they are initially will do.
@@ -42,13 +44,15 @@ fn spec() -> impl Strategy<Value = Spec> {
     (
         kind,
         prop::option::weighted(0.7, values()),
+        prop::option::of(0usize..100),
         0usize..8,
         prop::option::weighted(0.6, 0usize..8),
         prop::collection::vec(requirement, 0..3),
     )
-        .prop_map(|(kind, listed, init, off, requires)| Spec {
+        .prop_map(|(kind, listed, length, init, off, requires)| Spec {
             kind,
             listed,
+            length,
             init,
             off,
             requires,
@@ -88,6 +92,8 @@ fn document(specs: &[Spec], rank: &[usize], order: &[usize]) -> Json {
         let mut def = json!({"type": kind.name(), "init_value": value(kind, spec.init)});
         if let Some(listed) = &spec.listed {
             def["allowed_values"] = listed.iter().map(|index| entry(kind, *index)).collect();
+        } else if let (Kind::Str, Some(length)) = (kind, spec.length) {
+            def["max_length"] = json!(length);
         }
         if let Some(off) = spec.off {
             def["off_value"] = value(kind, off);
@@ -174,11 +180,14 @@ fn device<'a>(arena: &'a Bump, ty: &Type<'a>) -> Option<Type<'a>> {
                 Allowed::Int(arena.alloc_slice_copy(&[IntRange::new(0, u64::MAX)]))
             }
             (Allowed::Bool(_), _) => Allowed::Bool(&[false, true]),
+            (Allowed::Ascii { .. }, _) => Allowed::Any,
             (allowed, _) => allowed,
         }
     };
     let params = ty.model.params;
-    let is_free = |def: &&ParamDef<'_>| def.kind == Kind::Str && def.allowed == Allowed::Any;
+    let is_free = |def: &&ParamDef<'_>| {
+        def.kind == Kind::Str && matches!(def.allowed, Allowed::Any | Allowed::Ascii { .. })
+    };
     // What an instance has no room for.
     if params.iter().filter(is_free).count() > MAX_TEXTS
         || params

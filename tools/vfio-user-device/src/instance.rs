@@ -177,7 +177,7 @@ pub fn destination<'t>(
 /// The values that a parameter can have, for those who read about it.
 pub fn words(param: &ParamDef<'_>) -> String {
     match param.allowed {
-        Allowed::Any => param.kind.to_string(),
+        Allowed::Any | Allowed::Ascii { .. } => param.kind.to_string(),
         Allowed::Bool(_) => "on|off".to_string(),
         allowed => allowed.to_string().replace(", ", "|"),
     }

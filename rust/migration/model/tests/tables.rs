@@ -356,6 +356,10 @@ fn limits_of_a_device_are_not_limits_of_a_table() {
 fn allowed_values_print_as_people_write_them() {
     for (allowed, text) in [
         (Allowed::Any, "any value"),
+        (
+            Allowed::Ascii { max: 20 },
+            "printable ASCII of up to 20 characters",
+        ),
         (Allowed::Bool(&[true]), "on"),
         (Allowed::Bool(&[false, true]), "off, on"),
         (Allowed::Int(const { &[IntRange::new(1, 2)] }), "1-2"),

@@ -3,7 +3,7 @@
 //! Comparing table entries in `const` code, which has no iterators, closures or `==` on strings.
 
 use crate::model::{Allowed, IntRange};
-use crate::value::{Kind, Param, Value};
+use crate::value::{is_ascii_of, Kind, Param, Value};
 
 pub(crate) const fn bytes_eq(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -41,6 +41,7 @@ pub(crate) const fn allows(allowed: &Allowed<'_>, value: &Value<'_>) -> bool {
     let mut i = 0;
     match (allowed, value) {
         (Allowed::Any, _) => return true,
+        (Allowed::Ascii { max }, Value::Str(value)) => return is_ascii_of(value, *max),
         (Allowed::Bool(allowed), Value::Bool(value)) => {
             while i < allowed.len() {
                 if allowed[i] == *value {
@@ -70,7 +71,7 @@ pub(crate) const fn allows(allowed: &Allowed<'_>, value: &Value<'_>) -> bool {
     false
 }
 
-/// Whether every value of `inner` is one of `outer`; both are valid lists of one type.
+/// Whether every value of `inner` is one of `outer`; both are valid for one type.
 pub(crate) const fn is_within(inner: &Allowed<'_>, outer: &Allowed<'_>) -> bool {
     let mut i = 0;
     match (inner, outer) {
@@ -103,6 +104,9 @@ pub(crate) const fn is_within(inner: &Allowed<'_>, outer: &Allowed<'_>) -> bool 
             }
         }
         (Allowed::Int(_), _) => return false,
+        (Allowed::Ascii { max: inner }, Allowed::Ascii { max: outer }) => return *inner <= *outer,
+        // A valid one has more texts than anybody lists.
+        (Allowed::Ascii { .. }, _) => return false,
     }
     true
 }
@@ -141,12 +145,14 @@ pub(crate) const fn allowed_eq(a: &Allowed<'_>, b: &Allowed<'_>) -> bool {
     is_within(a, b) && is_within(b, a)
 }
 
-/// Whether a valid list holds one value.
+/// Whether what is allowed is one value.
 pub(crate) const fn is_single(allowed: &Allowed<'_>) -> bool {
     match allowed {
         Allowed::Any => false,
         Allowed::Bool(allowed) => allowed.len() == 1,
         Allowed::Int(allowed) => allowed.len() == 1 && allowed[0].min == allowed[0].max,
         Allowed::Str(allowed) => allowed.len() == 1,
+        // The empty text.
+        Allowed::Ascii { max } => *max == 0,
     }
 }

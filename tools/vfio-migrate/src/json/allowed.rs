@@ -137,11 +137,12 @@ pub(super) fn is_range(text: &str) -> bool {
     range(text).is_some()
 }
 
-/// What `minimum` and `maximum` say.
+/// What `minimum`, `maximum` and `max_length` say.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Bounds<'a> {
     pub(super) minimum: Option<Given<'a>>,
     pub(super) maximum: Option<Given<'a>>,
+    pub(super) max_length: Option<Given<'a>>,
 }
 
 impl<'a> Bounds<'a> {
@@ -163,7 +164,11 @@ impl<'a> Bounds<'a> {
         let (minimum, maximum) = (number(self.minimum)?, number(self.maximum)?);
         let bounds = between(minimum.unwrap_or(0), maximum.unwrap_or(TOO_LARGE));
         let bounds = bounds.ok_or("\"minimum\" is larger than \"maximum\"")?;
+        let texts = self.texts(kind)?;
         let Some(values) = values else {
+            if let Some(texts) = texts {
+                return Ok(texts);
+            }
             if minimum.is_none() && maximum.is_none() {
                 return Ok(Allowed::Any);
             }
@@ -171,6 +176,11 @@ impl<'a> Bounds<'a> {
             return Ok(Allowed::Int(list));
         };
         let allowed = from_list(context, kind, values)?;
+        if let (Some(texts), Allowed::Str(list)) = (texts, allowed) {
+            if !list.iter().all(|text| texts.contains(&Value::Str(text))) {
+                return Err("\"max_length\" disagrees with \"allowed_values\"".to_string());
+            }
+        }
         if let Allowed::Int([first, .., last] | [first @ last]) = allowed {
             let agrees = bounds.is_some_and(|bounds| {
                 (minimum.is_none() || bounds.min == first.min)
@@ -183,5 +193,17 @@ impl<'a> Bounds<'a> {
             }
         }
         Ok(allowed)
+    }
+
+    /// The texts that `max_length` bounds. A number of more than 64 bits bounds nothing that anybody here has.
+    fn texts(self, kind: Kind) -> Result<Option<Allowed<'a>>, String> {
+        let max = match self.max_length {
+            None => return Ok(None),
+            Some(Given::Value(Value::Int(max))) if kind == Kind::Str => max,
+            Some(Given::TooLarge) if kind == Kind::Str => u64::MAX,
+            Some(_) => return Err("\"max_length\" is a number, of str parameters".to_string()),
+        };
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        Ok(Some(Allowed::Ascii { max }))
     }
 }

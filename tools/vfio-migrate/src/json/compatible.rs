@@ -286,7 +286,7 @@ fn listed_values<'a>(
 /// The values one by one, unless there are too many.
 fn each<'a>(allowed: &Allowed<'a>) -> Option<Vec<Value<'a>>> {
     Some(match allowed {
-        Allowed::Any => return None,
+        Allowed::Any | Allowed::Ascii { .. } => return None,
         Allowed::Bool(values) => values.iter().copied().map(Value::Bool).collect(),
         Allowed::Str(values) => values.iter().copied().map(Value::Str).collect(),
         Allowed::Int(ranges) => {
@@ -305,7 +305,7 @@ fn each<'a>(allowed: &Allowed<'a>) -> Option<Vec<Value<'a>>> {
 
 fn first<'a>(allowed: &Allowed<'a>) -> Option<Value<'a>> {
     match allowed {
-        Allowed::Any => None,
+        Allowed::Any | Allowed::Ascii { .. } => None,
         Allowed::Bool(values) => values.first().copied().map(Value::Bool),
         Allowed::Int(ranges) => ranges.first().map(|range| Value::Int(range.min)),
         Allowed::Str(values) => values.first().copied().map(Value::Str),

@@ -272,6 +272,7 @@ impl<'a> Object<'a> for DefObject<'a> {
             "allowed_values" => self.values = Some(map.next_value_seed(ListOf(context, given))?),
             "minimum" => self.bounds.minimum = Some(map.next_value_seed(given)?),
             "maximum" => self.bounds.maximum = Some(map.next_value_seed(given)?),
+            "max_length" => self.bounds.max_length = Some(map.next_value_seed(given)?),
             "description" => self.description = map.next_value_seed(Text(context))?,
             "init_value" => self.init = Some(map.next_value_seed(value)?),
             "off_value" => self.off = Some(map.next_value_seed(value)?),

@@ -108,6 +108,43 @@ fn bounds_stand_for_a_range_and_must_agree_with_one() {
 }
 
 #[test]
+fn a_length_stands_for_texts_and_must_hold_those_that_are_listed() {
+    for (def, shown) in [
+        (
+            r#"{"type": "str", "init_value": "", "max_length": 20}"#,
+            "printable ASCII of up to 20 characters",
+        ),
+        // What a new device has may be outside, as it may be of a list.
+        (
+            r#"{"type": "str", "init_value": "\u00e4", "max_length": 0}"#,
+            "printable ASCII of up to 0 characters",
+        ),
+        (
+            r#"{"type": "str", "init_value": "a", "max_length": 1, "allowed_values": ["a", "~"]}"#,
+            r#""a", "~""#,
+        ),
+        (
+            r#"{"type": "str", "init_value": "", "max_length": 99999999999999999999}"#,
+            "printable ASCII of up to 18446744073709551615 characters",
+        ),
+    ] {
+        assert_eq!(allowed(def), shown, "{def}");
+    }
+    for def in [
+        r#"{"type": "str", "init_value": "", "max_length": 1, "allowed_values": ["ab"]}"#,
+        r#"{"type": "str", "init_value": "", "max_length": 9, "allowed_values": ["", "\u00e4"]}"#,
+        r#"{"type": "str", "init_value": "", "max_length": "9"}"#,
+        r#"{"type": "str", "init_value": "", "max_length": true}"#,
+        r#"{"type": "int", "init_value": 3, "max_length": 9}"#,
+        r#"{"type": "bool", "init_value": true, "max_length": 9}"#,
+        r#"{"type": "bool", "init_value": true, "max_length": 99999999999999999999}"#,
+    ] {
+        let problem = param_problem(def);
+        assert!(problem.contains("max_length"), "{def}: {problem}");
+    }
+}
+
+#[test]
 fn ranges_that_overlap_become_one() {
     for (list, shown) in [
         (r#"[5, "1-3", 2, "3-4"]"#, "1-4, 5"),

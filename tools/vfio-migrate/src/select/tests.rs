@@ -65,6 +65,30 @@ fn equals_stay_in_the_order_they_came() {
 }
 
 #[test]
+fn a_text_that_may_be_anything_hides_no_waste() {
+    // Both kinds of text, which have more values than a number of 64 bits tells.
+    let texts = r#""serial": {"type": "str", "max_length": 20, "init_value": "", "off_value": ""}, "label": {"type": "str", "init_value": "", "off_value": ""}, "#;
+    let with_texts = |name, ports| {
+        let document = document(name, ports, 2);
+        document.replace(r#""ports":"#, &format!(r#"{texts}"ports":"#))
+    };
+    let lines = [
+        with_texts("a-wide", r#""1-64""#),
+        with_texts("b-pair", "2, 4"),
+        with_texts("c-exact", "2"),
+    ];
+    let judged = select(lines.join("\n").as_bytes());
+    assert_eq!(names(&judged), ["c-exact", "b-pair", "a-wide"]);
+}
+
+#[test]
+fn a_text_of_a_length_has_as_many_values_as_there_are() {
+    let ascii = |max| count(&Allowed::Ascii { max });
+    assert_eq!([0, 1, 2].map(ascii), [1, 1 + 95, 1 + 95 + 95 * 95]);
+    assert_eq!([64, usize::MAX].map(ascii), [u64::MAX; 2]);
+}
+
+#[test]
 fn lines_without_a_name_are_numbered_and_empty_ones_skipped() {
     let nameless = document("x", "2", 2).replace(r#""name": "x", "#, "");
     let text = format!("\n{nameless}\r\n   \n{nameless}");

@@ -100,6 +100,7 @@ fn every_reason_is_as_the_schema_has_it() {
     let host = Host::new();
     let destination = r#"{"models": {"m": {"params": {
         "ports": {"type": "int", "allowed_values": [1, "4-8"], "init_value": 1},
+        "serial": {"type": "str", "max_length": 4, "init_value": "", "off_value": ""},
         "label": {"type": "str", "allowed_values": ["x"], "init_value": "x", "off_value": "x"},
         "depth": {"type": "int", "init_value": 0, "off_value": 0, "requires": {"label": ["y"]}}}}}}"#;
     let destination = host.file("destination.json", destination);
@@ -116,6 +117,10 @@ fn every_reason_is_as_the_schema_has_it() {
                 {"code": "unknown-parameter", "parameter": "new", "source": "a\"b"},
                 {"code": "missing", "parameter": "ports", "allowed": [1, "4-8"]},
             ]),
+        ),
+        (
+            json!({"model": "m", "params": {"ports": 1, "serial": "too long"}}),
+            json!([{"code": "not-allowed", "parameter": "serial", "source": "too long", "allowed": null, "max_length": 4}]),
         ),
         (
             json!({"model": "m", "params": {"ports": 2, "depth": 3}}),

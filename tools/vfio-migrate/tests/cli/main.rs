@@ -17,6 +17,7 @@ mod json;
 mod output;
 mod programs;
 mod select;
+mod serial;
 mod vfio_user;
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::host::{info, list, Host, FIXED, MODEL};
 
 /// A program that prints this, if it is asked to. The document of these tests says nothing of an order, so parameters come by name.
-fn program(host: &Host, name: &str, document: &str) -> String {
+pub fn program(host: &Host, name: &str, document: &str) -> String {
     let text = format!(
         "#!/bin/sh\n[ \"$*\" = --print-migration-info-json ] || exit 9\ncat <<'END'\n{document}\nEND\n"
     );

@@ -51,6 +51,36 @@ fn an_off_or_initial_value_that_is_not_allowed_cannot_be_had() {
 }
 
 #[test]
+fn a_text_is_accepted_by_its_length_and_its_characters() {
+    let none: [&str; 0] = [];
+    let text = with_param(r#"{"type": "str", "max_length": 4, "init_value": "", "off_value": ""}"#);
+    let text = text.replace("\"example.org/card\"", "\"m\"");
+    for value in [r#""""#, r#""~ 09""#] {
+        assert_eq!(verdict(&one(value), &text), none, "{value}");
+    }
+    assert_eq!(verdict(r#"{"model": "m", "params": {}}"#, &text), none);
+    for value in ["\"12345\"", "\"gr\u{fc}n\"", "\"\u{fc}\""] {
+        assert_eq!(
+            verdict(&one(value), &text),
+            [format!(
+                "p: source has {value}, this device allows printable ASCII of up to 4 characters"
+            )]
+        );
+    }
+    // Nothing but the empty text, which is what a source has that lacks the parameter.
+    let text = text.replace("\"max_length\": 4", "\"max_length\": 0");
+    assert_eq!(verdict(r#"{"model": "m", "params": {}}"#, &text), none);
+    assert_eq!(verdict(&one("\"x\""), &text).len(), 1);
+    // More than there is room for anywhere.
+    let text = text.replace("\"max_length\": 0", "\"max_length\": 300");
+    let long = "v".repeat(65);
+    assert_eq!(
+        verdict(&one(&format!("\"{long}\"")), &text),
+        ["p: the source's value is longer than 64 bytes"]
+    );
+}
+
+#[test]
 fn what_does_not_fit_here_is_a_value_that_is_not_accepted() {
     let long = "v".repeat(65);
     let none: [&str; 0] = [];
