@@ -4,7 +4,7 @@
 //!
 //! Everything here is checked by the compiler: a value that is not allowed does not build.
 
-use devices::blk::{Config, MAX_CAPACITY_MIB, MAX_QUEUES};
+use devices::blk::{Config, Serial, MAX_CAPACITY_MIB, MAX_QUEUES};
 use migration::model::{Allowed, IntRange, Model, ParamDef, Requirement, Values};
 use migration::value::Value;
 
@@ -21,6 +21,8 @@ pub(crate) const NUM_QUEUES: &str = "num-queues";
 pub(crate) const QUEUE_SIZE: &str = "queue-size";
 /// Whether no request changes the medium.
 pub(crate) const READ_ONLY: &str = "read-only";
+/// What the disk answers to who asks for its serial number.
+pub(crate) const SERIAL: &str = "serial";
 /// Whether the disk discards and writes zeroes.
 pub(crate) const WRITE_ZEROES: &str = "write-zeroes";
 
@@ -68,6 +70,13 @@ pub(crate) static MODEL: Model<'static> = Model {
             }],
             ..switch(WRITE_ZEROES, "Whether the disk discards and writes zeroes")
         },
+        // A disk that an earlier driver saved has none, which is what "" says.
+        ParamDef {
+            description: "Serial number of the disk, by which a guest may know it",
+            allowed: Allowed::Ascii { max: Serial::BYTES },
+            off: Some(Value::Str("")),
+            ..ParamDef::new(SERIAL, Value::Str(""))
+        },
     ],
     versions: &[],
     init_version: None,
@@ -81,6 +90,10 @@ pub(crate) fn config(values: &Values<'_>) -> Config {
         _ => 0,
     };
     let on = |name| values.named(name) == Some(Value::Bool(true));
+    let serial = match values.named(SERIAL) {
+        Some(Value::Str(text)) => Serial::try_from(text).ok(),
+        _ => None,
+    };
     // The table allows no other values than these types have.
     let smallest = Config::new(1);
     Config {
@@ -89,6 +102,6 @@ pub(crate) fn config(values: &Values<'_>) -> Config {
         queue_size: int(QUEUE_SIZE).try_into().unwrap_or(smallest.queue_size),
         read_only: on(READ_ONLY),
         write_zeroes: on(WRITE_ZEROES),
-        ..smallest
+        serial: serial.unwrap_or(smallest.serial),
     }
 }

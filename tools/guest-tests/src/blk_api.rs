@@ -47,6 +47,7 @@ mod logging;
 mod migration;
 mod requests;
 pub mod ring;
+mod serial;
 mod states;
 
 /// The driver.
@@ -79,6 +80,7 @@ fn suite() -> Suite {
         suite.limit(2 * DEFAULT_LIMIT);
     }
     requests::add(&mut suite);
+    serial::add(&mut suite);
     interrupts::add(&mut suite);
     states::add(&mut suite);
     concurrent::add(&mut suite);

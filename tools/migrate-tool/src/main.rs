@@ -24,6 +24,7 @@ mod any_list;
 mod behind;
 mod callout;
 mod capacity;
+mod disk;
 mod examples;
 mod files;
 mod host;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     programs::add(&mut suite);
     behind::add(&mut suite);
     set_up::add(&mut suite);
+    disk::add(&mut suite);
     watching::add(&mut suite);
     any_list::add(&mut suite);
     mdevctl::add(&mut suite);

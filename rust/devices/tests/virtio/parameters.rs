@@ -2,8 +2,8 @@
 
 //! The parameters of a disk as a table of a driver has them: what the table allows is what makes a device.
 
-use devices::blk::{Capacity, Config, Device, QueueCount, QueueSize};
-use migration::model::{Allowed, IntRange, Model, ParamDef, Requirement, Type, Values};
+use devices::blk::{Capacity, Config, Device, QueueCount, QueueSize, Serial};
+use migration::model::{Allowed, InUse, IntRange, Model, ParamDef, Requirement, Type, Values};
 use migration::value::Value;
 
 const SIZES: [IntRange; 5] = [
@@ -46,6 +46,7 @@ static MODEL: Model<'static> = Model {
             ..switch("write-zeroes")
         },
         ParamDef {
+            allowed: Allowed::Ascii { max: Serial::BYTES },
             off: Some(Value::Str("")),
             ..ParamDef::new("serial", Value::Str(""))
         },
@@ -71,6 +72,28 @@ fn the_table_allows_what_a_device_takes_and_nothing_else() {
         assert_eq!(allows("num-queues", value), queues, "{value}");
         let size = QueueSize::try_from(value).is_ok();
         assert_eq!(allows("queue-size", value), size, "{value}");
+    }
+}
+
+#[test]
+fn the_table_allows_the_texts_that_a_device_answers() {
+    let param = MODEL.param("serial").expect("a parameter");
+    let of_length = |len: usize| "s".repeat(len);
+    let lengths = (0..=64).map(of_length);
+    let characters = (0..=u32::from(char::MAX)).filter_map(char::from_u32);
+    for text in lengths.chain(characters.map(String::from)) {
+        let serial = Serial::try_from(text.as_str());
+        let allowed = TYPE.allows(param, &Value::Str(&text));
+        assert_eq!(allowed, serial.is_ok(), "{text:?}");
+        let Ok(serial) = serial else { continue };
+        let values = Values::new(&TYPE);
+        let position = MODEL.position("serial").expect("a parameter");
+        let values = values.with_text(position, text.as_bytes(), InUse::Closed);
+        let values = values.expect("a text that is allowed");
+        assert_eq!(values.named("serial"), Some(Value::Str(&text)));
+        let (answer, padding) = serial.bytes().split_at(text.len());
+        assert_eq!(answer, text.as_bytes());
+        assert!(padding.iter().all(|byte| *byte == 0));
     }
 }
 
