@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use vfio_user_protocol::feature::Feature;
 use vfio_user_protocol::request::SetIrqs;
-use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits};
+use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, Progress};
 
 use crate::device::Region;
 
@@ -53,6 +53,10 @@ pub trait Backend {
     fn wake_after_ns(&self, system_ns: u64) -> Option<u64>;
     /// The reason of the last refusal, if there is one that was not told yet.
     fn take_refusal(&mut self) -> Option<&str>;
+    /// How a migration goes on, whoever does it.
+    fn progress(&self) -> Progress;
+    /// Why migrating was refused last; empty if it was not.
+    fn last_refusal(&self) -> &str;
 
     /// What the device is. Does not change while it has a client.
     fn info(&self) -> Info;

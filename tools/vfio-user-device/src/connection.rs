@@ -135,6 +135,16 @@ impl Connection {
         Some(result)
     }
 
+    /// The message that is whole, if one is.
+    pub fn message(&self) -> Option<(Header, &[u8])> {
+        self.framer.message()
+    }
+
+    /// From the next message on, none may be longer than so many bytes.
+    pub fn limit(&mut self, most: usize) {
+        self.framer = Framer::new(most);
+    }
+
     /// Bytes that were read so far.
     pub fn heard(&self) -> u64 {
         self.heard

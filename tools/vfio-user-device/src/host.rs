@@ -113,13 +113,6 @@ impl<B: Backend> Host<B> {
         }
     }
 
-    /// Answers somebody who came while there is a client: the device is in use.
-    pub fn refuse_other(header: &Header, out: &mut Outgoing) {
-        if !header.no_reply() {
-            header.put_error(&mut out.bytes, EBUSY);
-        }
-    }
-
     /// Carries one message out and puts the answer into `out`, if one is wanted.
     pub fn message(
         &mut self,

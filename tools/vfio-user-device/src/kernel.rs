@@ -17,8 +17,9 @@ use ::migration::fsm::State;
 use rustix::io::{pread, pwrite};
 use vfio_uapi::{Device, Dma};
 use vfio_user_protocol::feature::Feature;
+use vfio_user_protocol::progress::Phase;
 use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL, EIO, ENODEV};
-use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, SetIrqs};
+use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, Progress, SetIrqs};
 
 use crate::backend::{Backend, Info, IrqInfo};
 use crate::device::Region;
@@ -49,6 +50,8 @@ pub struct Kernel {
     owner: Option<Owner>,
     /// Sessions of remote calls so far.
     sessions: u64,
+    /// How often saving or loading has begun.
+    begun: u64,
 }
 
 /// What a client has set up.
@@ -59,6 +62,10 @@ struct Open {
     device: Device,
     /// The state that the driver was last found in.
     state: State,
+    /// How far what is being loaded has come.
+    loaded: Phase,
+    /// Bytes that went through the file of the state.
+    moved: u64,
     description: Description,
     /// The ranges that the client named.
     memory: Memory,
@@ -87,6 +94,7 @@ impl Kernel {
             is_news: false,
             owner: None,
             sessions: 0,
+            begun: 0,
         };
         match kernel.claim() {
             Ok(()) => {
@@ -144,6 +152,8 @@ impl Backend for Kernel {
             data: None,
             device,
             state: State::Running,
+            loaded: Phase::None,
+            moved: 0,
             description,
             memory: Memory::default(),
             mapped: BTreeSet::new(),
@@ -169,6 +179,14 @@ impl Backend for Kernel {
         let open = self.open.as_mut();
         let refusal = open.and_then(|open| open.memory.take_refusal());
         refusal.or_else(|| std::mem::take(&mut self.is_news).then_some(self.reason.as_str()))
+    }
+
+    fn progress(&self) -> Progress {
+        self.migration_progress()
+    }
+
+    fn last_refusal(&self) -> &str {
+        &self.reason
     }
 
     fn info(&self) -> Info {

@@ -9,7 +9,7 @@ use migration::fsm::Arc;
 use migration::model::Values;
 use vfio_user_protocol::feature::{number, Feature};
 use vfio_user_protocol::refusal::errno::EBUSY;
-use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, SetIrqs};
+use vfio_user_protocol::{Access, DmaMap, DmaUnmap, Limits, Progress, SetIrqs};
 
 use crate::backend::{Backend, Info, IrqInfo};
 use crate::device::{accesses, Device, Region, NUM_REGIONS};
@@ -149,6 +149,14 @@ impl<D: Device> Backend for Model<'_, D> {
     fn take_refusal(&mut self) -> Option<&str> {
         let refusal = self.memory.take_refusal();
         refusal.or_else(|| self.migration.take_news())
+    }
+
+    fn progress(&self) -> Progress {
+        self.migration.progress()
+    }
+
+    fn last_refusal(&self) -> &str {
+        self.migration.reason.as_str()
     }
 
     fn info(&self) -> Info {

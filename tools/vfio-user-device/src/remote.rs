@@ -30,8 +30,6 @@ pub trait Remote: Backend {
     fn state(&self) -> State;
     /// Who has taken the device out of RUNNING, if somebody has.
     fn owner(&self) -> Option<Owner>;
-    /// Why migrating was refused last; empty if it was not.
-    fn last_refusal(&self) -> &str;
     /// Begins a session. The device is stopped until it ends.
     fn begin(&mut self, purpose: Purpose, system_ns: u64) -> Result<SessionName, Refusal>;
     /// The next bytes of what is saved, as many as there are up to `most`; none at the end.
@@ -72,10 +70,6 @@ impl<D: Device> Remote for Model<'_, D> {
 
     fn owner(&self) -> Option<Owner> {
         Model::owner(self)
-    }
-
-    fn last_refusal(&self) -> &str {
-        Model::last_refusal(self)
     }
 
     fn begin(&mut self, purpose: Purpose, system_ns: u64) -> Result<SessionName, Refusal> {

@@ -2,10 +2,9 @@
 
 //! The loop that waits for clients, for whoever controls the program, and for time.
 //!
-//! A device has one client at a time. Whoever comes while there is one and says something is told that it is busy; who has said
-//! nothing is the next client when that one is gone.
+//! A device has one client at a time, which is whoever says something first. Whoever comes while there is one and says something is
+//! told that it is busy; who has said nothing can be the next client when that one is gone. Observers are beside it.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -20,18 +19,15 @@ use crate::connection::{Connection, End, Read};
 use crate::host::{Host, Next, Outgoing};
 use crate::notice::Notices;
 
+mod observer;
+mod others;
 mod source;
 
+use others::Others;
 pub use source::{Listener, Source};
 
 /// Messages that are carried out before anybody else is looked at again.
 const BATCH: usize = 64;
-
-/// How long nobody is taken who comes while there are no descriptors, in nanoseconds.
-const LACK_NS: u64 = 100_000_000;
-
-/// Most that may wait beside the client. Whoever has waited longest goes if there is another one.
-const MAX_WAITING: usize = 16;
 
 /// What goes on with a device that somebody wanted something of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,37 +90,21 @@ pub fn serve<B: Backend>(
     control: &mut impl Control<B>,
     manner: Manner,
 ) -> Result<()> {
-    let (listener, mut next) = match source {
-        Source::Client(fd) => (None, Some(Connection::new(fd))),
-        Source::Listener(listener) => (Some(listener), None),
-    };
+    let now = now_ns();
+    let patience_ns = u64::try_from(manner.patience.as_nanos()).unwrap_or(u64::MAX);
     let mut server = Server {
         host,
-        listener,
         control,
-        patience_ns: u64::try_from(manner.patience.as_nanos()).unwrap_or(u64::MAX),
-        waiting: VecDeque::new(),
-        hears_others: true,
-        notices: Notices::new(manner.label, now_ns()),
+        patience_ns,
+        others: Others::new(source, &manner, patience_ns, now),
+        notices: Notices::new(manner.label, now),
     };
-    loop {
-        let connection = match next.take().or_else(|| server.waiting.pop_front()) {
-            Some(connection) => connection,
-            None => match server.first()? {
-                Some(connection) => connection,
-                None => return Ok(()),
-            },
-        };
-        if server.client(connection)? == Left::End || server.listener.is_none() {
-            return Ok(());
+    while let Some(connection) = server.first()? {
+        if server.client(connection)? == Left::End {
+            break;
         }
     }
-}
-
-/// Whether the system has no more of something for now.
-fn is_lack(error: &std::io::Error) -> bool {
-    let lack = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    Errno::from_io_error(error).is_some_and(|errno| lack.contains(&errno))
+    Ok(())
 }
 
 /// Why there is no client any more.
@@ -149,51 +129,36 @@ enum Talk {
 
 struct Server<'s, B: Backend, C: Control<B>> {
     host: &'s mut Host<B>,
-    /// Absent if the one client was there from the beginning.
-    listener: Option<Listener>,
     control: &'s mut C,
     patience_ns: u64,
-    /// Those who came while there was a client, and have said nothing yet.
-    waiting: VecDeque<Connection>,
-    /// Whether more can be taken while there is a client.
-    hears_others: bool,
+    others: Others,
     notices: Notices,
 }
 
 impl<B: Backend, C: Control<B>> Server<'_, B, C> {
-    /// The first client; none if the device is not to be served any longer.
+    /// The next client, whose first message is there; none if the device is not to be served any longer.
     fn first(&mut self) -> Result<Option<Connection>> {
-        loop {
-            let Some(listener) = &self.listener else {
-                return Ok(None);
+        while !self.others.are_over() {
+            let now = now_ns();
+            let control = PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN);
+            let mut files = vec![control];
+            files.extend(self.others.files(now));
+            // Who spoke while the last client was about to go.
+            let (timeout, spoken) = match self.others.have_spoken() {
+                true => (Some(0), SPOKEN),
+                false => (self.others.wake_after_ns(now), 0),
             };
-            let mut files = [
-                PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN),
-                PollFd::new(listener, PollFlags::IN),
-            ];
-            wait(&mut files, None)?;
-            let is_wanted = !files[0].revents().is_empty();
-            let come = match files[1].revents().is_empty() {
-                true => None,
-                false => match listener.accept() {
-                    Ok(come) => come.map(Connection::new),
-                    // Somebody else has all the descriptors that there can be. That is no reason to end.
-                    Err(error) if is_lack(&error) => {
-                        let mut files =
-                            [PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN)];
-                        wait(&mut files, Some(LACK_NS))?;
-                        None
-                    }
-                    Err(error) => return Err(error).context("no client can be taken"),
-                },
-            };
-            if is_wanted && self.attend() == Then::End {
+            wait(&mut files, timeout)?;
+            let ready = ready(&files) | spoken;
+            if ready & 1 != 0 && self.attend() == Then::End {
                 return Ok(None);
             }
+            let come = self.others.look(ready >> 1, None, self.host, now_ns())?;
             if come.is_some() {
                 return Ok(come);
             }
         }
+        Ok(None)
     }
 
     /// Does what is wanted of the device beside its client.
@@ -207,10 +172,11 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
     fn client(&mut self, connection: Connection) -> Result<Left> {
         self.host.connected(now_ns());
         self.control.observe(self.host);
-        self.hears_others = true;
+        self.others.tell(self.host, now_ns());
         let left = self.converse(connection);
         self.host.disconnected(now_ns());
         self.control.observe(self.host);
+        self.others.tell(self.host, now_ns());
         left
     }
 
@@ -223,8 +189,9 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             let left = [
                 self.host.wake_after_ns(now),
                 give_up_at.map(|at| at.saturating_sub(now)),
+                self.others.wake_after_ns(now),
             ];
-            // One that had come earlier may have said something already.
+            // What it said first was heard before it was the client.
             let has_message = connection.has_message() && !connection.is_full() && !closes;
             let timeout = match has_message {
                 true => Some(0),
@@ -239,16 +206,12 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
                 PollFd::from_borrowed_fd(self.control.fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(connection.as_fd(), interest),
             ];
-            let others = self.waiting.iter().map(AsFd::as_fd);
-            let listener = self.listener.iter().filter(|_| self.hears_others);
-            let others = others.chain(listener.map(|listener| listener.as_fd()));
-            files.extend(others.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            files.extend(self.others.files(now));
             wait(&mut files, timeout)?;
-            let mut ready = files.iter().map(|file| !file.revents().is_empty());
-            let is_wanted = ready.next() == Some(true);
-            let (is_ready, is_somebody_else) = (ready.next(), ready.any(|ready| ready));
+            let ready = ready(&files);
+            let (is_wanted, is_ready, others_ready) = (ready & 1 != 0, ready & 2 != 0, ready >> 2);
             self.host.tick(now_ns());
-            if is_ready == Some(true) || has_message || is_wanted {
+            if is_ready || has_message || is_wanted {
                 let heard = match is_wanted {
                     // What was said before comes before. A guest's writes may not have been read yet.
                     true => self.hear_out(&mut connection, closes),
@@ -274,9 +237,8 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             } else if now >= *give_up_at.get_or_insert(now.saturating_add(self.patience_ns)) {
                 return Ok(Left::Client);
             }
-            if is_somebody_else {
-                self.turn_away(&connection);
-            }
+            self.others
+                .look(others_ready, Some(&connection), self.host, now)?;
         }
     }
 
@@ -341,6 +303,7 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
                 connection.queue(out);
                 // Whoever has the reply finds others to know.
                 self.control.observe(host);
+                self.others.tell(host, now);
                 if let Some(reason) = host.take_refusal() {
                     self.notices.tell(&format!("refused: {reason}"), now);
                 }
@@ -348,38 +311,16 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             }
         }
     }
+}
 
-    /// Looks after those who came while there is a client.
-    fn turn_away(&mut self, client: &Connection) {
-        // Whoever said something is told that somebody else is there, and goes. A client that is gone is in nobody's way, even if
-        // not all that it said has been heard: whoever comes after it must not find it here. So that is looked at last.
-        self.waiting.retain_mut(|other| match other.read() {
-            Ok(Read::Wait) => true,
-            Ok(Read::Message) if client.has_ended() => true,
-            Ok(Read::Message) => {
-                let mut out = Outgoing::default();
-                other.take(|header, _, _| Host::<B>::refuse_other(header, &mut out));
-                other.queue(out);
-                let _ = other.send();
-                false
-            }
-            Err(_) => false,
-        });
-        let Some(listener) = self.listener.as_ref().filter(|_| self.hears_others) else {
-            return;
-        };
-        match listener.accept() {
-            Ok(None) => {}
-            Ok(Some(socket)) => {
-                if self.waiting.len() >= MAX_WAITING {
-                    self.waiting.pop_front();
-                }
-                self.waiting.push_back(Connection::new(socket));
-            }
-            // The client may have sent all the descriptors that there can be. That is no reason to end.
-            Err(_) => self.hears_others = false,
-        }
-    }
+/// A bit of no file's.
+const SPOKEN: u32 = 1 << 31;
+
+/// Which of the files are ready: a bit each, in their order. There are fewer than there are bits.
+fn ready(files: &[PollFd<'_>]) -> u32 {
+    let bits = files.iter().zip(0..u32::BITS);
+    let ready = bits.filter(|(file, _)| !file.revents().is_empty());
+    ready.fold(0, |all, (_, bit)| all | (1 << bit))
 }
 
 /// Waits for one of the files, for no longer than so many nanoseconds.

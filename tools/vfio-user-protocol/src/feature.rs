@@ -26,6 +26,8 @@ pub mod number {
     /// Why migrating was refused last, as text: read by a client that knows of it. It is this project's own, far from those that
     /// VFIO gives out; a server of another one has no such feature.
     pub const REFUSAL: u16 = 0xff00;
+    /// How the migration goes on, and nobody but an observer reads it: see [`crate::progress`]. It is this project's own, too.
+    pub const PROGRESS: u16 = 0xff01;
 }
 
 /// What is done with a feature.

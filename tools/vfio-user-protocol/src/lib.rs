@@ -31,6 +31,7 @@
 //! | [`version`] | the first message, in which both sides say what they can |
 //! | [`request`] | what a client asks for, with every field that it has |
 //! | [`feature`] | the data of `DEVICE_FEATURE`: migration states, DMA logging |
+//! | [`progress`] | how a migration goes on, as observers are told: an extension of this project |
 //! | [`reply`] | what a server answers |
 //! | [`answer`] | what a client finds in it |
 //! | [`refusal`] | why it does not |
@@ -54,6 +55,7 @@ pub mod answer;
 pub mod feature;
 pub mod frame;
 pub mod header;
+pub mod progress;
 pub mod refusal;
 pub mod reply;
 pub mod request;
@@ -62,6 +64,7 @@ mod wire;
 
 pub use frame::{FrameError, Framer};
 pub use header::{Command, Header};
+pub use progress::Progress;
 pub use refusal::Refusal;
 pub use reply::{Area, RegionInfo, Reply};
 pub use request::{Access, DmaMap, DmaUnmap, Request, SetIrqs, WriteMulti};

@@ -6,6 +6,8 @@ use core::fmt;
 
 /// Error numbers as Linux has them on x86 and Arm, which the protocol passes on.
 pub mod errno {
+    /// Who asks may not.
+    pub const EPERM: u32 = 1;
     /// No such thing.
     pub const ENOENT: u32 = 2;
     /// The device is out of order.
@@ -57,6 +59,10 @@ pub enum Refusal {
     Count,
     /// The command was not agreed on.
     NotAgreed,
+    /// There is no such phase of a migration.
+    NoPhase(u32),
+    /// Text that is none.
+    Text,
     /// The version data is not what it should be.
     Version(&'static str),
 }
@@ -85,6 +91,8 @@ impl fmt::Display for Refusal {
             Self::TooMuch => f.write_str("more data than max_data_xfer_size"),
             Self::Count => f.write_str("the data is not as long as it is said to be"),
             Self::NotAgreed => f.write_str("the command was not agreed on"),
+            Self::NoPhase(number) => write!(f, "there is no phase {number}"),
+            Self::Text => f.write_str("what should be text is none"),
             Self::Version(what) => write!(f, "version data: {what}"),
         }
     }

@@ -463,12 +463,12 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Appends the message that asks for it, as a client does. Of a version, the numbers only.
+    /// Appends the message that asks for it, as a client does. Of a version, the numbers, and whether it is an observer's.
     pub fn encode(&self, id: u16, no_reply: bool, out: &mut Vec<u8>) {
         let mut body = Vec::new();
         match self {
             Self::Version(proposal) => {
-                version::put(&mut body, proposal.major, proposal.minor, "");
+                version::put(&mut body, proposal.major, proposal.minor, proposal.data());
             }
             Self::DmaMap(map) => map.put(&mut body),
             Self::DmaUnmap(unmap) => unmap.put(&mut body),

@@ -35,6 +35,9 @@ pub struct Proposal {
     pub write_multiple: bool,
     /// Whether it speaks of migration as earlier texts of the protocol did. It wants to hear a page size then.
     pub migration: bool,
+    /// Whether it is no client but an observer, who wants to be told how the migration of whoever is the client goes on. It is this
+    /// project's own; other servers pass over the name, and take an observer for a client.
+    pub observer: bool,
 }
 
 /// What a server can.
@@ -63,7 +66,12 @@ struct Proposed {
     pgsizes: Option<u64>,
     write_multiple: Option<bool>,
     migration: Option<ProposedMigration>,
+    #[serde(rename = "rust-vfio-mdev.example/observer")]
+    observer: Option<bool>,
 }
+
+/// What an observer says of itself, and nothing else.
+const OBSERVER: &str = "{\"capabilities\":{\"rust-vfio-mdev.example/observer\":true}}";
 
 #[derive(Deserialize)]
 struct ProposedMigration {
@@ -86,6 +94,11 @@ struct Agreed {
     write_multiple: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     migration: Option<AgreedMigration>,
+    #[serde(
+        rename = "rust-vfio-mdev.example/observer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    observer: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -103,6 +116,23 @@ impl Proposal {
             max_data_xfer_size: Limits::DEFAULT.max_data_xfer_size,
             write_multiple: false,
             migration: false,
+            observer: false,
+        }
+    }
+
+    /// An observer of a device that this crate's newest version is spoken with.
+    pub const fn of_observer() -> Self {
+        Self {
+            observer: true,
+            ..Self::bare(MAJOR, MINOR)
+        }
+    }
+
+    /// What is written of it beside the numbers: that it is an observer.
+    pub(crate) const fn data(&self) -> &'static str {
+        match self.observer {
+            true => OBSERVER,
+            false => "",
         }
     }
 
@@ -154,6 +184,7 @@ impl Proposal {
             self.migration = true;
         }
         self.write_multiple = proposed.write_multiple == Some(true);
+        self.observer = proposed.observer == Some(true);
         Ok(())
     }
 }
@@ -179,6 +210,7 @@ impl Capabilities {
                 migration: proposal
                     .migration
                     .then_some(AgreedMigration { pgsize: PAGE }),
+                observer: proposal.observer.then_some(true),
             },
         };
         // Numbers always can be written.
@@ -251,6 +283,19 @@ mod tests {
     fn nobody_is_offered_what_he_did_not_speak_of() {
         let answer = OURS.answer(&Proposal::bare(0, 0));
         assert!(!answer.contains("write_multiple") && !answer.contains("migration"));
+        assert!(!answer.contains("observer"));
+    }
+
+    #[test]
+    fn an_observer_says_so_and_hears_it_back() {
+        let observer = decode(&[OBSERVER.as_bytes(), b"\0"].concat());
+        assert_eq!(observer, Ok(Proposal::of_observer()));
+        let answer = OURS.answer(&Proposal::of_observer());
+        let heard = decode(&[answer.as_bytes(), b"\0"].concat());
+        assert!(heard.is_ok_and(|heard| heard.observer), "{answer}");
+        let not = OBSERVER.replace("true", "false");
+        let not = decode(&[not.as_bytes(), b"\0"].concat());
+        assert_eq!(not, Ok(Proposal::bare(0, 0)));
     }
 
     #[test]
@@ -298,6 +343,7 @@ mod tests {
             "\"pgsizes\":4095",
             "\"pgsizes\":0",
             "\"write_multiple\":1",
+            "\"rust-vfio-mdev.example/observer\":1",
             "\"migration\":true",
             "\"migration\":{\"pgsize\":4095}",
             "\"migration\":{\"pgsize\":0}",

@@ -8,6 +8,7 @@ use vfio_uapi::{abi, DataFd, Errno, State};
 use vfio_user_protocol::feature::{
     number as feature_number, Feature, Logged, LoggingReport, LoggingStart, Operation,
 };
+use vfio_user_protocol::progress::{Phase, Progress};
 use vfio_user_protocol::refusal::errno::{EINVAL, EIO, ENODEV, ENOTTY};
 use vfio_user_protocol::Limits;
 
@@ -131,12 +132,16 @@ impl Kernel {
         let Ok(wanted) = fsm::State::try_from(target) else {
             return Err(self.refuse(format!("there is no state {target}"), EINVAL));
         };
-        let open = self.open()?;
+        let open = self.open.as_mut().ok_or(ENODEV)?;
         let moved = open.device.move_to_number(target);
         let Err(error) = moved.result else {
             open.state = wanted;
             match moved.data {
-                Some(file) => open.data = Data::of(target, file),
+                Some(file) => {
+                    open.data = Data::of(target, file);
+                    (open.loaded, open.moved) = (Phase::Setup, 0);
+                    self.begun += u64::from(open.data.is_some());
+                }
                 // From one phase of saving to the next, the file stays the same.
                 None if saves(target) || is(target, State::Resuming) => {}
                 None => open.data = None,
@@ -153,7 +158,8 @@ impl Kernel {
     }
 
     pub(super) fn read_state(&mut self, most: usize) -> Result<Vec<u8>, u32> {
-        let Some(Data::Saved(file)) = &self.open()?.data else {
+        let open = self.open.as_mut().ok_or(ENODEV)?;
+        let Some(Data::Saved(file)) = &open.data else {
             return Err(self.refuse("no state is being saved".to_string(), EINVAL));
         };
         let mut data = vec![0; most];
@@ -170,18 +176,36 @@ impl Kernel {
             }
         }
         data.truncate(done);
+        open.moved = open.moved.saturating_add(done as u64);
         Ok(data)
     }
 
     pub(super) fn write_state(&mut self, bytes: &[u8]) -> Result<(), u32> {
-        let Some(Data::Loaded(file)) = &self.open()?.data else {
+        let written = self.try_write_state(bytes);
+        let (open, target) = (self.open.as_mut(), &self.target);
+        // The last phase is followed by none.
+        if let Some(open) =
+            open.filter(|open| open.loaded == Phase::Setup || open.loaded == Phase::PreCopy)
+        {
+            // Of a driver that does not tell, it stays what it was.
+            open.loaded = target.phase().unwrap_or(open.loaded);
+        }
+        written
+    }
+
+    fn try_write_state(&mut self, bytes: &[u8]) -> Result<(), u32> {
+        let open = self.open.as_mut().ok_or(ENODEV)?;
+        let Some(Data::Loaded(file)) = &open.data else {
             return Err(self.refuse("no state is being loaded".to_string(), EINVAL));
         };
         let mut rest = bytes;
         while !rest.is_empty() {
             match file.write(rest) {
                 Ok(0) => return Err(EIO),
-                Ok(length) => rest = rest.get(length..).unwrap_or_default(),
+                Ok(length) => {
+                    rest = rest.get(length..).unwrap_or_default();
+                    open.moved = open.moved.saturating_add(length as u64);
+                }
                 Err(Errno::EINTR) => {}
                 // An earlier error was told already.
                 Err(Errno::ENODEV) => return Err(ENODEV),
@@ -189,6 +213,24 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// How far the session has come. The driver is asked nothing: an observer costs its user no system call.
+    pub(super) fn migration_progress(&self) -> Progress {
+        let open = self.open.as_ref();
+        let state = open.map_or(fsm::State::Running, |open| open.state);
+        let of_session = open.and_then(|open| match open.data.as_ref()? {
+            Data::Loaded(_) => Some((open.loaded, open.moved)),
+            Data::Saved(_) if state == fsm::State::StopCopy => Some((Phase::StopCopy, open.moved)),
+            Data::Saved(_) => Some((Phase::PreCopy, open.moved)),
+        });
+        let (phase, bytes) = of_session.unwrap_or_default();
+        Progress {
+            state: state.as_u32(),
+            phase,
+            bytes,
+            sessions: self.begun,
+        }
     }
 
     /// Starts a log, and gives the data back with the page size that the driver chose.

@@ -156,10 +156,6 @@ impl Remote for Kernel {
         self.owner
     }
 
-    fn last_refusal(&self) -> &str {
-        &self.reason
-    }
-
     fn begin(&mut self, purpose: Purpose, _system_ns: u64) -> Result<SessionName, Refusal> {
         let begun = self.try_begin(purpose);
         self.answer(begun)

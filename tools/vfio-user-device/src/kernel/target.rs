@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure, Context, Result};
 use vfio_uapi::open::{bind, open_file, Group};
 use vfio_uapi::{Device, Errno};
+use vfio_user_protocol::progress::Phase;
 
 /// How the operand begins.
 const PREFIX: &str = "vfio:";
@@ -136,6 +137,11 @@ impl Target {
         self.attribute("migration/error")
             .ok()
             .filter(|text| !text.is_empty())
+    }
+
+    /// How far its driver says that the state has come which is being loaded, if it says.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        Phase::named(&self.attribute("migration/phase").ok()?)
     }
 
     /// The model that its driver says it is.

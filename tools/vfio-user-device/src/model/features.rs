@@ -11,9 +11,10 @@ use migration::log::{Log, LogError, Range};
 use migration::model::Values;
 use migration::reason::Reason;
 use migration::session::machine::{Machine, Refused, Session};
-use migration::session::Chunk;
+use migration::session::{Chunk, Phase};
 use migration::stream::ErrorClass;
 use vfio_user_protocol::feature::{number, Feature, Logged, LoggingReport, LoggingStart};
+use vfio_user_protocol::progress::{self, Progress};
 use vfio_user_protocol::refusal::errno::{EINVAL, EIO, ENODEV, ENOMEM, ENOTTY};
 use vfio_user_protocol::Limits;
 
@@ -30,6 +31,8 @@ pub(super) const SUPPORT: Support = Support {
 #[derive(Debug)]
 pub(super) struct Migration<I> {
     pub(super) machine: Machine<Vec<u8>, I>,
+    /// How many sessions there were before the device was given other parameters.
+    pub(super) earlier_sessions: u64,
     /// Bytes of the saving session that were not read yet.
     chunk: Chunk<Vec<u8>>,
     log: Option<Log<Vec<Range>>>,
@@ -43,6 +46,7 @@ impl<I> Default for Migration<I> {
     fn default() -> Self {
         Self {
             machine: Machine::default(),
+            earlier_sessions: 0,
             chunk: Chunk::new(),
             log: None,
             reason: Reason::none(),
@@ -55,6 +59,34 @@ impl<I> Migration<I> {
     /// Whether the device has effects.
     pub(super) fn is_running(&self) -> bool {
         self.machine.state().is_running()
+    }
+
+    /// How many sessions have begun since there is the device.
+    pub(super) fn sessions(&self) -> u64 {
+        self.earlier_sessions
+            .saturating_add(self.machine.sessions())
+    }
+
+    /// How far the session has come, in the words of the driver.
+    pub(super) fn progress(&self) -> Progress {
+        let phase = |phase| match phase {
+            Phase::PreCopy => progress::Phase::PreCopy,
+            Phase::StopCopy => progress::Phase::StopCopy,
+        };
+        let (phase, bytes) = match self.machine.session() {
+            None => (progress::Phase::None, 0),
+            Some(Session::Saving(saving)) => (phase(saving.phase()), saving.bytes()),
+            Some(Session::Resuming(resuming)) => {
+                let reached = resuming.phase().map_or(progress::Phase::Setup, phase);
+                (reached, resuming.bytes())
+            }
+        };
+        Progress {
+            state: self.machine.state().as_u32(),
+            phase,
+            bytes,
+            sessions: self.sessions(),
+        }
     }
 
     /// The reason of a refusal that was not told yet.

@@ -76,11 +76,6 @@ impl<'v, D: Device> Model<'v, D> {
         &self.values
     }
 
-    /// Why migrating was refused last; empty if it was not.
-    pub fn last_refusal(&self) -> &str {
-        self.migration.reason.as_str()
-    }
-
     /// Refuses whoever is not the owner, if there is one.
     pub(super) fn may_migrate(&mut self, who: Owner) -> Result<(), u32> {
         match self.owner {
@@ -245,7 +240,9 @@ impl<'v, D: Device> Model<'v, D> {
     ) -> Result<(), Refusal> {
         let free = self.is_free().and_then(|()| self.has_nobody());
         if free.is_ok() && values != self.values {
+            let sessions = self.migration.sessions();
             *self = Self::new(make(&values), values);
+            self.migration.earlier_sessions = sessions;
         }
         self.answer(free)
     }

@@ -18,6 +18,7 @@ mod logging;
 mod memory;
 mod migration;
 mod negotiation;
+mod observers;
 mod program;
 mod recorded;
 mod regions;
