@@ -135,11 +135,13 @@ Examples:
 
 const WATCH_HELP: &str = "\
 Shows protocol state, phase and bytes on one line, and each change as a line of its own if standard
-output is no terminal. Ends when the instance is removed, when nobody reads on, or on Ctrl-C.
+output is no terminal. Ends when the device is gone, when nobody reads on, or on Ctrl-C. The device
+of a program is watched beside its client; a vfio-user-device lets four do so.
 
 Examples:
   vfio-migrate watch UUID
-  vfio-migrate watch --until-end UUID   end when the next migration does";
+  vfio-migrate watch --until-end UUID   end when the next migration does
+  vfio-migrate watch vfio-user:/run/card.sock";
 
 const MAN_HELP: &str = "\
 Examples:
@@ -280,7 +282,7 @@ pub enum Command {
     /// Follow a migration in progress
     #[command(after_help = WATCH_HELP)]
     Watch {
-        /// The instance
+        /// UUID of an instance, or vfio-user:SOCKET
         uuid: String,
         /// Show what is now, and end
         #[arg(long, conflicts_with = "until_end")]

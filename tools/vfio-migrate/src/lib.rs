@@ -21,4 +21,5 @@ pub mod select;
 pub mod state;
 pub mod sysfs;
 pub mod text;
+pub mod vfio_user;
 pub mod watch;

@@ -29,14 +29,14 @@ const VFIO_USER: &str = "vfio-user:";
 pub fn instance(sysfs: &Sysfs, word: &str) -> Result<Instance> {
     let uuid = Uuid::try_parse(word).map_err(|_| match word.starts_with(VFIO_USER) {
         true => Error::failed(format!(
-            "{word}: the device of a program can be saved, loaded and copied, and nothing else here"
+            "{word}: the device of a program can be saved, loaded, copied and watched, and nothing else here"
         )),
         false => Error::failed(format!("{word}: not the UUID of an mdev instance")),
     })?;
     sysfs.instance(uuid)
 }
 
-/// A device whose state can be moved.
+/// A device whose state can be moved, and watched on its way.
 pub enum Device {
     /// An instance.
     Instance(Instance),
@@ -78,20 +78,6 @@ pub fn device(sysfs: &Sysfs, word: &str) -> Result<Device> {
 /// Whether the word names a socket of a device program.
 pub fn is_socket(word: &str) -> bool {
     word.starts_with(VFIO_USER)
-}
-
-/// The instance of this name, which is to be watched.
-///
-/// # Errors
-/// Of a device behind a socket, too: it has one client at a time, and who watches it would keep a monitor out.
-pub fn watched(sysfs: &Sysfs, word: &str) -> Result<Instance> {
-    if is_socket(word) {
-        return Err(Error::failed(format!(
-            "{word}: whoever watched would be the device's only client; its program tells what happens to those who ask by D-Bus \
-             (--dbus-address) or by \"watch-events\" (serve --control)"
-        )));
-    }
-    instance(sysfs, word)
 }
 
 /// Opens a file, or standard input.

@@ -57,7 +57,7 @@ pub struct Saved {
     pub stop_copy: u64,
 }
 
-fn errno(what: &str, error: Errno) -> String {
+pub(crate) fn errno(what: &str, error: Errno) -> String {
     format!("{what}: {} ({error:?})", error.desc())
 }
 

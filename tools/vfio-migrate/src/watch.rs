@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Following a migration in progress, by the pollable files `state`, `phase` and `bytes` of an instance.
+//! Following a migration in progress: of an instance by its pollable files `state`, `phase` and `bytes`, and of the device of a
+//! program by what it tells observers.
 //!
 //! sysfs does not wake who polls a file that is removed. That the instance has gone is heard from the kernel's uevents. A session
 //! may be over before anybody has looked: `sessions` counts those that have begun.
@@ -15,7 +16,12 @@ use rustix::net::{bind, netlink, socket_with, AddressFamily, SocketFlags, Socket
 
 use crate::error::{Error, Result};
 use crate::input::{is_there, regular};
+use crate::operand::Device;
 use crate::sysfs::Instance;
+
+mod program;
+
+pub use program::Observer;
 
 /// The pollable files, in the order of [`Sample`].
 const FILES: [&str; 3] = ["state", "phase", "bytes"];
@@ -64,6 +70,67 @@ pub enum Wake {
     Changed,
     /// Nobody reads what is written about it.
     NoReader,
+}
+
+/// Whatever can be watched.
+pub enum Subject {
+    /// An instance.
+    Instance(Watch),
+    /// The device of a program.
+    Program(Observer),
+}
+
+impl Subject {
+    /// Starts to watch a device.
+    pub fn new(device: Device) -> Result<Self> {
+        Ok(match device {
+            Device::Instance(instance) => Self::Instance(Watch::new(instance)?),
+            Device::Socket { path, name } => Self::Program(Observer::new(&path, &name)?),
+        })
+    }
+
+    /// How things are now; `None` if it has gone.
+    pub fn sample(&mut self) -> Result<Option<Sample>> {
+        match self {
+            Self::Instance(watch) => watch.sample(),
+            Self::Program(observer) => observer.sample(),
+        }
+    }
+
+    /// Waits until something may be different, or it may have gone, or nobody reads `output` any more.
+    pub fn wait(&mut self, output: impl AsFd) -> Result<Wake> {
+        match self {
+            Self::Instance(watch) => watch.wait(output),
+            Self::Program(observer) => observer.wait(output),
+        }
+    }
+
+    /// What to say when it has gone.
+    pub const fn farewell(&self) -> &'static str {
+        match self {
+            Self::Instance(_) => "the instance was removed",
+            Self::Program(_) => "the program has ended, or the device was removed",
+        }
+    }
+}
+
+/// Waits for one of the files.
+fn polled(files: &mut [PollFd<'_>]) -> Result<()> {
+    loop {
+        match poll(files, None) {
+            Ok(_) => return Ok(()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                let error = crate::error::describe(&io::Error::from(error));
+                return Err(Error::failed(format!("poll: {error}")));
+            }
+        }
+    }
+}
+
+/// Whether nobody is at the other end of the file.
+fn is_gone(file: &PollFd<'_>) -> bool {
+    file.revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// The open files of an instance.
@@ -193,26 +260,12 @@ impl Watch {
         if let Some(uevents) = &self.uevents {
             fds.push(PollFd::new(uevents, PollFlags::IN));
         }
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => {
-                    self.drain_uevents();
-                    let gone = PollFlags::ERR | PollFlags::HUP;
-                    return Ok(match fds[self.files.len()].revents().intersects(gone) {
-                        true => Wake::NoReader,
-                        false => Wake::Changed,
-                    });
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    let error = io::Error::from(error);
-                    return Err(Error::failed(format!(
-                        "poll: {}",
-                        crate::error::describe(&error)
-                    )));
-                }
-            }
-        }
+        polled(&mut fds)?;
+        self.drain_uevents();
+        Ok(match is_gone(&fds[self.files.len()]) {
+            true => Wake::NoReader,
+            false => Wake::Changed,
+        })
     }
 }
 

@@ -245,6 +245,17 @@ fn moves_states(shell: &Shell) -> Result<()> {
     Ok(())
 }
 
+/// The card is watched while QEMU is the program's client.
+fn watches(shell: &Shell) -> Result<()> {
+    for command in commands("watch")? {
+        let (out, _) = shell.run(&command)?;
+        diag!("$ {command}\n{out}");
+        let is_idle = out.starts_with("state RUNNING ") && out.contains(" phase none ");
+        ensure!(is_idle, "{command}: {out}");
+    }
+    Ok(())
+}
+
 /// A guest drives the program's card as it drives the driver's: records come back whole and in order, by interrupts. Then another
 /// guest does, as the program outlives the first one's QEMU.
 pub fn drives(version: Version) -> Outcome {
@@ -272,6 +283,7 @@ pub fn drives(version: Version) -> Outcome {
         guest.count_on(&machine, RECORDS)?;
         let reports = guest.settle(&machine)?;
         diag!("{name}: {reports:?}");
+        watches(&shell)?;
         machine.quit(&[UNMASK_REFUSED])?;
     }
     device.terminate()
@@ -290,6 +302,8 @@ mod tests {
         let state = commands("state").unwrap();
         let card = format!("vfio-user:{SOCKET}");
         assert!(state.iter().any(|command| command.contains(&card)));
+        let watch = commands("watch").unwrap();
+        assert!(watch.iter().all(|command| command.ends_with(&card)));
         let monitor = block("monitor").unwrap();
         assert!(monitor.contains(&format!("\"path\":\"{SOCKET}\"")));
         assert!(monitor.starts_with("qemu-system-x86_64 ") && !monitor.ends_with('\\'));

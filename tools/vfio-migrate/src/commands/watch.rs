@@ -8,14 +8,13 @@ use serde_json::json;
 use vfio_migrate::error::Result;
 use vfio_migrate::operand;
 use vfio_migrate::text::size;
-use vfio_migrate::watch::{End, Sample, Wake, Watch};
+use vfio_migrate::watch::{End, Sample, Subject, Wake};
 
 use super::Context;
 
 /// `watch`
-pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool) -> Result<bool> {
-    let instance = operand::watched(&context.sysfs, uuid)?;
-    let watch = Watch::new(instance)?;
+pub fn watch(context: &mut Context<'_>, word: &str, once: bool, until_end: bool) -> Result<bool> {
+    let mut watch = Subject::new(operand::device(&context.sysfs, word)?)?;
     let terminal = std::io::stdout().is_terminal() && !context.json && !once;
     let mut last: Option<Sample> = None;
     let mut end = End::default();
@@ -27,7 +26,7 @@ pub fn watch(context: &mut Context<'_>, uuid: &str, once: bool, until_end: bool)
             context.line(if context.json {
                 "null"
             } else {
-                "the instance was removed"
+                watch.farewell()
             });
             return Ok(true);
         };

@@ -2,176 +2,21 @@
 
 //! A device that a program emulates, which is reached by vfio-user.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::{Duration, Instant};
-
 use std::cell::RefCell;
+use std::path::Path;
+
 use vfio_uapi::{abi, Errno, State};
-use vfio_user_protocol::feature::{number, Feature, Operation};
-use vfio_user_protocol::{answer, Access, Framer, Limits, Proposal, Refusal, Request};
+use vfio_user_protocol::feature::{number, Operation};
+use vfio_user_protocol::version::{MAJOR, MINOR};
+use vfio_user_protocol::{answer, Access, Proposal, Request};
 
 use super::{errno, Card, Loading, Progress, Protocol, Saved, Way, CHUNK};
-use crate::error::{describe, Error, Result};
+use crate::error::{Error, Result};
 use crate::inspect::SERIAL_MODEL;
-
-/// How long an answer may take.
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::vfio_user::{Answered, Client, Trouble};
 
 /// Vendor and device identifiers of the serial cards.
 const SERIAL_IDS: [[u8; 4]; 3] = [[0x36, 0x1b, 2, 0], [0x36, 0x1b, 3, 0], [0x36, 0x1b, 4, 0]];
-
-/// Why a request was not carried out.
-enum Trouble {
-    /// The program refuses it.
-    Refused(Errno),
-    /// There is no answer, or none that makes sense.
-    Lost(String),
-}
-
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Self {
-        Self::Lost(format!("the program's answer makes no sense: {refusal}"))
-    }
-}
-
-/// What a request comes to.
-type Answered<T> = std::result::Result<T, Trouble>;
-
-/// A connection on which both sides have agreed.
-struct Client {
-    socket: UnixStream,
-    framer: Framer,
-    next: u16,
-    /// Most bytes of data in one message.
-    most: u32,
-}
-
-impl Client {
-    fn new(socket: UnixStream) -> Self {
-        Self {
-            socket,
-            framer: Framer::new(Limits::DEFAULT.message_len()),
-            next: 0,
-            most: Limits::DEFAULT.max_data_xfer_size,
-        }
-    }
-
-    /// Both sides say what they can.
-    fn agree(&mut self) -> Answered<()> {
-        let body = self.ask(&Request::Version(Proposal::bare(0, 0)))?;
-        let theirs = answer::version(&body)?;
-        self.most = self.most.min(theirs.max_data_xfer_size);
-        Ok(())
-    }
-
-    /// Sends a request and takes the body of its reply.
-    fn ask(&mut self, request: &Request<'_>) -> Answered<Vec<u8>> {
-        self.next = self.next.wrapping_add(1);
-        let mut bytes = Vec::new();
-        request.encode(self.next, false, &mut bytes);
-        let until = Instant::now() + LIMIT;
-        self.send(&bytes, until)?;
-        self.receive(until)?;
-        let (header, body) = match self.framer.message() {
-            Some((header, body)) => (header, body.to_vec()),
-            None => return Err(Trouble::Lost("the program's answer is cut".to_string())),
-        };
-        self.framer.next();
-        if !header.is_reply()
-            || header.id != self.next
-            || header.command != request.command() as u16
-        {
-            let what = "the program answers something that it was not asked";
-            return Err(Trouble::Lost(what.to_string()));
-        }
-        match header.error() {
-            None => Ok(body),
-            // A server may leave open which one.
-            Some(0) => Err(Trouble::Refused(Errno::EIO)),
-            Some(number) => Err(Trouble::Refused(Errno::from_raw(number as i32))),
-        }
-    }
-
-    fn send(&mut self, mut bytes: &[u8], until: Instant) -> Answered<()> {
-        while !bytes.is_empty() {
-            let left = left(until)?;
-            let written = self.socket.set_write_timeout(Some(left));
-            match written.and_then(|()| self.socket.write(bytes)) {
-                Ok(0) => return Err(lost(&io::ErrorKind::WriteZero.into())),
-                Ok(len) => bytes = bytes.get(len..).unwrap_or_default(),
-                Err(error) => passing(&error)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, until: Instant) -> Answered<()> {
-        let mut buffer = Vec::new();
-        while self.framer.message().is_none() {
-            buffer.resize(self.framer.wanted(), 0);
-            let left = left(until)?;
-            let read = self.socket.set_read_timeout(Some(left));
-            match read.and_then(|()| self.socket.read(&mut buffer)) {
-                Ok(0) => return Err(Trouble::Lost("the program has ended the connection".into())),
-                Ok(len) => {
-                    let bytes = buffer.get(..len).unwrap_or_default();
-                    let pushed = self.framer.push(bytes);
-                    pushed.map_err(|error| Trouble::Lost(error.to_string()))?;
-                }
-                Err(error) => passing(&error)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The data of a feature.
-    fn feature(&mut self, number: u16, operation: Operation, data: &[u8]) -> Answered<Vec<u8>> {
-        let body = self.ask(&Request::Feature(Feature {
-            argsz: self.most,
-            number,
-            operation,
-            data,
-        }))?;
-        Ok(answer::feature(&body)?.to_vec())
-    }
-
-    fn number(&mut self, feature: u16) -> Answered<u64> {
-        let data = self.feature(feature, Operation::Get, &[])?;
-        Ok(answer::number(&data)?)
-    }
-}
-
-/// What is left of the time.
-fn left(until: Instant) -> Answered<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    match left.is_zero() {
-        true => Err(late()),
-        false => Ok(left),
-    }
-}
-
-fn late() -> Trouble {
-    let seconds = LIMIT.as_secs();
-    Trouble::Lost(format!(
-        "the program does not answer within {seconds} seconds"
-    ))
-}
-
-fn lost(error: &io::Error) -> Trouble {
-    Trouble::Lost(describe(error))
-}
-
-/// Whether it can be tried again.
-fn passing(error: &io::Error) -> Answered<()> {
-    match error.kind() {
-        io::ErrorKind::Interrupted => Ok(()),
-        // The time is up.
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Err(late()),
-        _ => Err(lost(error)),
-    }
-}
 
 /// A program that this one is the client of.
 pub struct Program {
@@ -183,17 +28,9 @@ impl Program {
     /// Becomes the client of the program that listens at this path. `name` is what messages call it.
     pub fn connect(path: &Path, name: &str) -> Result<Self> {
         let failed = |what: &str| Error::failed(format!("{name}: {what}"));
-        let socket = UnixStream::connect(path).map_err(|error| {
-            let what = describe(&error);
-            match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    failed(&format!("no program listens there: {what}: start one"))
-                }
-                _ => failed(&what),
-            }
-        })?;
-        let mut client = Client::new(socket);
-        client.agree().map_err(|trouble| match trouble {
+        let mut client = Client::connect(path).map_err(|what| failed(&what))?;
+        let agreed = client.agree(Proposal::bare(MAJOR, MINOR));
+        agreed.map_err(|trouble| match trouble {
             Trouble::Refused(Errno::EBUSY) => failed(
                 "the device is in use (EBUSY): end the program that is its client, or choose another one",
             ),

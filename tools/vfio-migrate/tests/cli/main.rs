@@ -19,6 +19,7 @@ mod programs;
 mod select;
 mod serial;
 mod vfio_user;
+mod watch;
 
 #[test]
 fn what_is_here_is_shown() {
