@@ -10,8 +10,8 @@ use super::cards::{Cards, Driver};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
 use super::scene::{
-    migration_ends, release, set_capability, trickle, wait_migration_end, wait_state, Options,
-    Scene,
+    cancel, migration_ends, release, set_capability, trickle, wait_migration_end, wait_state,
+    Options, Scene,
 };
 use super::smooth::{pair, see_through, Pair, SOME};
 use super::state::names;
@@ -160,8 +160,7 @@ pub(super) fn not_wanted(scene: &Scene, here: &Cards, there: &Cards) -> Result<(
         mut guest,
     } = Pair::at_work(scene, here, there)?;
     let began = hold(scene, &source, &destination, Options::default())?;
-    source.execute(&qmp::migrate_cancel {})?;
-    migration_ends(&source, began, MigrationStatus::cancelled)?;
+    cancel(&source, began)?;
     never_stopped(scene, &source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
     source.provoke(&DESTINATION_GONE);

@@ -18,6 +18,7 @@ use super::machine::{Machine, Place};
 use super::state::saved;
 use super::timeline::{Listener, Look, Timeline, What};
 use super::version::{Protocol, Version};
+use crate::diag;
 use crate::processors;
 use crate::qmp::Message;
 
@@ -291,28 +292,55 @@ pub fn migration_ends(machine: &Machine, from: usize, expected: MigrationStatus)
     Ok(())
 }
 
+/// Cancels the migration that `source` began at `from`, and waits for its end. QEMU shuts the return path down before it takes note of
+/// the wish: whoever meets the dead socket in between, the thread that sends for one, has the migration fail. That is a cancelled
+/// one all the same, under the other name; it was not over before.
+pub fn cancel(source: &Machine, from: usize) -> Result<()> {
+    let early = source.timeline().find(from, |entry| {
+        entry.who == source.name() && ended(&entry.what).is_some()
+    });
+    ensure!(
+        early.is_none(),
+        "the migration was over before it was cancelled"
+    );
+    source.execute(&qmp::migrate_cancel {})?;
+    let status = wait_migration_end(source, from)?;
+    diag!("the cancelled migration is {}", qapi::Enum::name(&status));
+    ensure!(
+        status != MigrationStatus::completed,
+        "the migration was completed, though it was cancelled"
+    );
+    Ok(())
+}
+
 /// Waits until the migration that `machine` takes part in is over, well or not.
 pub fn wait_migration_end(machine: &Machine, from: usize) -> Result<MigrationStatus> {
-    let end = [
-        MigrationStatus::completed,
-        MigrationStatus::failed,
-        MigrationStatus::cancelled,
-    ];
     let (_, status) =
         machine.wait_for(
             from,
             MIGRATION,
             "the end of the migration",
-            |what| match what {
-                What::Qmp(Message::Event(Event::MIGRATION { data, .. }))
-                    if end.contains(&data.status) =>
-                {
-                    Look::Found(data.status)
-                }
-                _ => Look::Wait,
+            |what| match ended(what) {
+                Some(status) => Look::Found(status),
+                None => Look::Wait,
             },
         )?;
     Ok(status)
+}
+
+/// How a migration ended, if this says that it did.
+fn ended(what: &What) -> Option<MigrationStatus> {
+    let end = [
+        MigrationStatus::completed,
+        MigrationStatus::failed,
+        MigrationStatus::cancelled,
+    ];
+    match what {
+        What::Qmp(Message::Event(Event::MIGRATION { data, .. })) => {
+            Some(data.status).filter(|status| end.contains(status))
+        }
+        _ => None,
+    }
 }
 
 /// Waits until card `card` of `machine` is in `state`.

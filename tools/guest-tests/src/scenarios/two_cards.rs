@@ -13,7 +13,7 @@ use super::broken::{gave_up, hold, works, DESTINATION_GONE, SHUT_DOWN, SOURCE_GO
 use super::cards::Cards;
 use super::contract::{instance, NEW, REFUSED};
 use super::machine::Machine;
-use super::scene::{migration_ends, wait_migration_end, wait_state, Options, Scene};
+use super::scene::{cancel, migration_ends, wait_migration_end, wait_state, Options, Scene};
 use super::smooth::{see_through, Pair};
 use super::state::names;
 use super::timeline::What;
@@ -106,8 +106,7 @@ fn attempts(scene: &Scene, version: Version, way: Way) -> Outcome {
         .says("prepared: num-ports 4 -> 2")?;
     let destination = scene.start("destination2", &there.waits())?;
     let began = hold(scene, &source, &destination, options.clone())?;
-    source.execute(&qmp::migrate_cancel {})?;
-    migration_ends(&source, began, MigrationStatus::cancelled)?;
+    cancel(&source, began)?;
     never_stopped(scene, &source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
     works(&source, &mut guest)?;

@@ -14,7 +14,7 @@ use super::broken::{gave_up, second_try, works, DESTINATION_GONE, SHUT_DOWN, SOU
 use super::cards::{Cards, Driver};
 use super::command_line::Spec;
 use super::machine::{Machine, ANSWER};
-use super::scene::{migration_ends, set_capability, wait_state, Options, Scene, MIGRATION};
+use super::scene::{cancel, migration_ends, set_capability, wait_state, Options, Scene, MIGRATION};
 use super::smooth::{pair, see_through, Pair};
 use super::state::names;
 use super::timeline::{Look, What};
@@ -195,8 +195,7 @@ pub fn cancelled_at_the_switch_over(version: Version) -> Outcome {
         },
     )?;
     wait_state(&source, began, 0, State::stop_copy)?;
-    source.execute(&qmp::migrate_cancel {})?;
-    migration_ends(&source, began, MigrationStatus::cancelled)?;
+    cancel(&source, began)?;
     wait_state(&source, began, 0, State::running)?;
     goes_on(&source, began)?;
     gave_up(destination, &SOURCE_GONE)?;
