@@ -55,7 +55,7 @@ pub fn unload(module: &str) -> Result<(), Errno> {
 
 /// Waits until nothing is left of a driver that was unloaded. A kernel that releases its objects seconds late, to find those who do not
 /// wait (CONFIG_DEBUG_KOBJECT_RELEASE), keeps the driver's name until then, and refuses another of that name with EBUSY.
-fn await_free_name(module: &str) -> Result<()> {
+pub fn await_free_name(module: &str) -> Result<()> {
     let left = Path::new(DRIVERS).join(module);
     let loaded = Path::new("/sys/module").join(module);
     let end = Instant::now() + scaled(DEADLINE);

@@ -3,21 +3,17 @@
 //! Two implementations of the model on one machine: the driver's second parent offers what its first version did. It lacks
 //! the newest parameter and allows fewer values.
 
-use std::ffi::CString;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
 use guest_tests::ktap::Suite;
+use guest_tests::module::{self, Reloaded, DRIVER};
 use guest_tests::v2_api::check::{equal, refused};
-use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 use vfio_uapi::mdev::{Mdev, MdevType};
 use vfio_uapi::{Errno, State};
 
 use crate::host::{any, definitions, get, instance, name, open, run, set, values};
 
-const DRIVER: &str = "mdev_serial";
-const FILE: &str = "/lib/modules/lab/mdev_serial.ko";
 const OLD: &str = "mdev_serial_old";
 
 pub fn add(suite: &mut Suite) {
@@ -34,39 +30,11 @@ pub fn add(suite: &mut Suite) {
     );
 }
 
-/// The driver, loaded with parameters. Loaded as before when dropped.
-struct Loaded;
-
-impl Loaded {
-    fn with(parameters: &str) -> Result<Self> {
-        unload()?;
-        load(parameters)?;
-        Ok(Self)
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        if let Err(error) = unload().and_then(|()| load("")) {
-            guest_tests::ktap::diagnostic(format!("the driver is not loaded as before: {error:#}"));
-        }
-    }
-}
-
-fn unload() -> Result<()> {
-    delete_module(&CString::new(DRIVER)?, DeleteModuleFlags::O_NONBLOCK)
-        .context("unloading the driver")
-}
-
-fn load(parameters: &str) -> Result<()> {
-    let file = fs::File::open(FILE).context(FILE)?;
-    finit_module(&file, &CString::new(parameters)?, ModuleInitFlags::empty()).context(FILE)
-}
-
 /// Loads the driver anew, as it was.
 pub fn reload() -> Result<()> {
-    unload()?;
-    load("")
+    let parameters = module::parameters(DRIVER)?;
+    module::unload(DRIVER).context("unloading the driver")?;
+    module::load(DRIVER, &parameters)
 }
 
 /// A new instance of a type of the old parent.
@@ -82,7 +50,7 @@ fn old(ports: u32) -> Result<Mdev> {
 }
 
 fn the_old_parent_offers_less() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let (old, new) = (old(1)?, instance("mdev_serial-1")?);
     let (of_old, of_new) = (definitions(&old)?, definitions(&new)?);
     ensure!(
@@ -109,7 +77,7 @@ fn the_old_parent_offers_less() -> Result<()> {
 }
 
 fn a_type_name_of_two_parents_has_to_be_completed() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     run(["info", "mdev_serial-1"])?
         .expect(2)?
         .says("several parents")?;
@@ -144,7 +112,7 @@ fn mismatch(source: &Mdev, destination: &Mdev, reason: &str) -> Result<()> {
 }
 
 fn each_kind_of_mismatch_is_refused_with_its_reason() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let (old, new) = (old(1)?, any()?);
     set(&new, "version", "v1").context("v1")?;
     run(["check", &name(&new), &name(&old)])?.expect(0)?;
@@ -180,7 +148,7 @@ fn each_kind_of_mismatch_is_refused_with_its_reason() -> Result<()> {
 }
 
 fn a_new_source_reaches_an_old_destination_by_its_version() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let (source, destination) = (instance("mdev_serial-2")?, old(2)?);
     run(["check", &name(&source), &name(&destination)])?
         .expect(1)?
@@ -199,7 +167,7 @@ fn a_new_source_reaches_an_old_destination_by_its_version() -> Result<()> {
 }
 
 fn an_old_source_reaches_a_new_destination() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let (source, destination) = (old(2)?, any()?);
     set(&destination, "fifo-depth", "64").context("fifo-depth")?;
     run(["copy", &name(&source), &name(&destination)])?.expect(1)?;
@@ -211,7 +179,7 @@ fn an_old_source_reaches_a_new_destination() -> Result<()> {
 }
 
 fn a_runtime_parameter_flipped_on_the_open_device_reaches_an_old_destination() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let (source, destination) = (instance("mdev_serial-1")?, old(1)?);
     let (from, to) = (open(&source)?, open(&destination)?);
     // Everything else agrees: only the representation of the state does not.
@@ -257,7 +225,7 @@ fn a_runtime_parameter_flipped_on_the_open_device_reaches_an_old_destination() -
 }
 
 fn select_finds_the_implementation_that_suits() -> Result<()> {
-    let _loaded = Loaded::with("old_parent=1")?;
+    let _loaded = Reloaded::with("old_parent=1")?;
     let source = instance("mdev_serial-2")?;
     let directory = crate::host::Scratch::new()?;
     for parent in [DRIVER, OLD] {

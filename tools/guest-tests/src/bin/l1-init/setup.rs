@@ -113,6 +113,7 @@ fn find_port() -> Result<Option<String>> {
 pub fn module(name: &str, action: &ModuleAction) -> Result<()> {
     match action {
         ModuleAction::Load(parameters) => {
+            guest_tests::module::await_free_name(name)?;
             let path = Path::new(MODULES).join(format!("{name}.ko"));
             let file = File::open(&path).with_context(|| path.display().to_string())?;
             rustix::system::finit_module(&file, &CString::new(parameters.as_str())?, 0)
