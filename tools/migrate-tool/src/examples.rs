@@ -36,8 +36,8 @@ struct Stage {
     scratch: Scratch,
     /// By the names that the examples have for them.
     instances: Vec<(&'static str, Mdev)>,
-    /// Listens at card.sock.
-    _program: Program,
+    /// Listens at card.sock; absent while it is started anew.
+    program: Option<Program>,
 }
 
 impl Stage {
@@ -52,7 +52,7 @@ impl Stage {
         let stage = Self {
             scratch,
             instances,
-            _program: program,
+            program: Some(program),
         };
         // The other host is this one.
         fs::create_dir(stage.path("bin"))?;
@@ -114,10 +114,14 @@ impl Stage {
         ran.expect(0).map(drop)
     }
 
-    /// An example that watches an instance, which a migration begins and ends of, and which then goes.
+    /// An example that watches a device, which a migration begins and ends of, and which then goes.
     fn watch(&mut self, example: &str) -> Result<()> {
         let mut watching = self.shell(example)?.stdout(Stdio::piped()).spawn()?;
-        let watched = self.watched(&mut watching);
+        let device = match example.split("vfio-user:").nth(1) {
+            Some(socket) => format!("vfio-user:{}", self.path(socket).display()),
+            None => self.uuid("UUID")?,
+        };
+        let watched = self.watched(&mut watching, &device);
         if watched.is_err() {
             let _ = watching.kill();
         }
@@ -126,15 +130,19 @@ impl Stage {
         equal("exit status", status.code(), Some(0))
     }
 
-    fn watched(&mut self, watching: &mut Child) -> Result<()> {
+    fn watched(&mut self, watching: &mut Child, device: &str) -> Result<()> {
         let output = watching.stdout.take().context("no standard output")?;
         let mut lines = BufReader::new(output).lines();
         let first = lines.next().context("nothing was printed")??;
         ensure!(first.starts_with("state RUNNING"), "{first:?}");
         let state = self.path("watched").display().to_string();
-        run(["save", &self.uuid("UUID")?, &state])?.expect(0)?;
+        run(["save", device, &state])?.expect(0)?;
+        if device.starts_with("vfio-user:") {
+            self.program.take().context("no program")?.terminate()?;
+            self.program = Some(Program::start(&self.path("card.sock"), &[])?);
+        }
         for (word, instance) in &mut self.instances {
-            if *word == "UUID" {
+            if *word == "UUID" && name(instance) == device {
                 std::mem::replace(instance, any()?).remove()?;
             }
         }

@@ -52,6 +52,8 @@ impl Program {
         if files[0].revents().is_empty() {
             bail!("the device program has ended");
         }
+        // Another one may be started at the same socket.
+        fs::remove_file(&told).context("the socket to be told on")?;
         Ok(program)
     }
 

@@ -141,7 +141,7 @@ of a program is watched beside its client; a vfio-user-device lets four do so.
 Examples:
   vfio-migrate watch UUID
   vfio-migrate watch --until-end UUID   end when the next migration does
-  vfio-migrate watch vfio-user:/run/card.sock";
+  vfio-migrate watch vfio-user:card.sock";
 
 const MAN_HELP: &str = "\
 Examples:
