@@ -34,6 +34,9 @@ const CHANNEL_REFUSED: [&str; 1] = ["writing state buffer"];
 /// threads is first, nobody outside can tell it. See `Documentation/testing.rst`.
 const LOST_COUNT: &str = "thread_pool_set_max_threads: Assertion `max_threads > 0' failed";
 
+/// How often a level is looked at. Of a card that works it is down most of the time.
+const LOOKS: u32 = 50;
+
 /// Both cards' states travel in QEMU's stream.
 pub fn refused_and_cancelled(version: Version) -> Outcome {
     let scene = Scene::with_qemu(version, "two-cards")?;
@@ -135,12 +138,45 @@ fn attempts(scene: &Scene, version: Version, way: Way) -> Outcome {
     prepare(from, to)?.expect(0)?;
     let destination = scene.start("destination4", &there.waits())?;
     let began = scene.migrate(&source, &destination, &options)?;
-    let measured = see_through(scene, source, &destination, &mut guest, began)?;
+    let measured = match see_through(scene, source, &destination, &mut guest, began) {
+        Err(error) if way == Way::Channel && level_stays(&destination).unwrap_or(false) => {
+            return ktap::skip(format!(
+                "QEMU saved a card's pin and its bus at different times ({error:#})"
+            ));
+        }
+        measured => measured?,
+    };
     if way == Way::Channel {
         through_channels(scene, &destination)?;
     }
     diag!("{measured}; the guest counted to {:?}", guest.counts());
     destination.quit()
+}
+
+/// Whether an input of the guest's interrupt controller is up and being served each time that one looks. QEMU saves a card's pin with
+/// its configuration, which goes through a channel as soon as the card is stopped, and the count of the bus's pins that are up later;
+/// in between it may find the card's interrupt and raise the pin. At the destination the count then never comes back to 0: the
+/// guest is interrupted without end, and crawls. See `Documentation/testing.rst`.
+fn level_stays(machine: &Machine) -> Result<bool> {
+    for _ in 0..LOOKS {
+        let ask = qmp::human_monitor_command {
+            command_line: "info pic".into(),
+            cpu_index: None,
+        };
+        let said = machine.execute(&ask)?;
+        let inputs = |name: &str| -> BTreeSet<String> {
+            let row = said.lines().find_map(|line| line.trim().strip_prefix(name));
+            let inputs = row.unwrap_or_default().split_whitespace();
+            inputs
+                .filter(|word| word.parse::<u32>().is_ok())
+                .map(str::to_owned)
+                .collect()
+        };
+        if inputs("IRR ").is_disjoint(&inputs("Remote IRR ")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The migration fails because the second card of the destination refuses.
