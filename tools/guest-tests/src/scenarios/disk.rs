@@ -14,6 +14,7 @@ use super::broken::{
     fresh, gave_up, not_wanted, without_destination, without_source, works, DESTINATION_GONE,
 };
 use super::cards::{Cards, Driver};
+use super::channels::{see_through_channels, unless_lost_count};
 use super::contract::{early, REFUSED};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
@@ -22,7 +23,6 @@ use super::smooth::{see_through, trips, Pair, SOME};
 use super::snapshot::saved_and_loaded;
 use super::state::saved;
 use super::timeline::{Look, What};
-use super::two_cards::{through_channels, unless_lost_count};
 use super::version::Version;
 use crate::diag;
 use crate::ktap::Outcome;
@@ -113,8 +113,7 @@ fn by_channels(scene: &Scene, version: Version) -> Outcome {
     } = Pair::at_work(scene, &here, &there)?;
     let name = source.name().to_owned();
     let began = scene.migrate(&source, &destination, &options)?;
-    let measured = see_through(scene, source, &destination, &mut guest, began)?;
-    through_channels(scene, &destination)?;
+    let measured = see_through_channels(scene, source, &destination, &mut guest, began)?;
     // QEMU traces what goes into its stream, and counts all.
     let mut streamed = 0;
     scene.timeline().each(began, |_, entry| {

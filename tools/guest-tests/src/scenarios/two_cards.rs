@@ -2,8 +2,6 @@
 
 //! Two cards, of which the second refuses the migration; their states travel in QEMU's stream, or through multifd channels.
 
-use std::collections::BTreeSet;
-
 use anyhow::{ensure, Result};
 use qapi::qmp::{
     self, MigrationCapability, MigrationStatus, RunState, VfioMigrationState as State,
@@ -11,16 +9,16 @@ use qapi::qmp::{
 
 use super::broken::{gave_up, hold, works, DESTINATION_GONE, SHUT_DOWN, SOURCE_GONE};
 use super::cards::Cards;
+use super::channels::{see_through_channels, unless_lost_count};
 use super::contract::{instance, NEW, REFUSED};
 use super::machine::Machine;
 use super::scene::{cancel, migration_ends, wait_migration_end, wait_state, Options, Scene};
 use super::smooth::{see_through, Pair};
 use super::state::names;
-use super::timeline::What;
 use super::tool::prepare;
 use super::version::Version;
 use crate::diag;
-use crate::ktap::{self, Outcome};
+use crate::ktap::Outcome;
 use crate::mdev::Mdev;
 
 /// What the second card of the destination has to say.
@@ -28,14 +26,6 @@ const REASON: &str = "num-ports: source has 2, this device has 4";
 
 /// What a destination says when a card refuses what came through a channel of its own.
 const CHANNEL_REFUSED: [&str; 1] = ["writing state buffer"];
-
-/// What QEMU says when it aborts because the thread that sends the cards' states was faster than the one that counts what there is
-/// to send. It has a thread look at each card, also at one whose state goes another way, so two cards are enough; which of the
-/// threads is first, nobody outside can tell it. See `Documentation/testing.rst`.
-const LOST_COUNT: &str = "thread_pool_set_max_threads: Assertion `max_threads > 0' failed";
-
-/// How often a level is looked at. Of a card that works it is down most of the time.
-const LOOKS: u32 = 50;
 
 /// Both cards' states travel in QEMU's stream.
 pub fn refused_and_cancelled(version: Version) -> Outcome {
@@ -48,16 +38,6 @@ pub fn through_multifd_channels(version: Version) -> Outcome {
     let scene = Scene::with_qemu(version, "two-cards-multifd")?;
     let outcome = attempts(&scene, version, Way::Channel);
     unless_lost_count(&scene, outcome)
-}
-
-/// The outcome of a scenario with several cards whose states travel through channels: skipped if QEMU aborted by [`LOST_COUNT`].
-pub(super) fn unless_lost_count(scene: &Scene, outcome: Outcome) -> Outcome {
-    match outcome {
-        Err(error) if lost_count(scene) => ktap::skip(format!(
-            "QEMU lost count of its own threads and aborted, after what was seen until then held ({error:#})"
-        )),
-        outcome => outcome,
-    }
 }
 
 /// How the cards' states travel.
@@ -138,45 +118,12 @@ fn attempts(scene: &Scene, version: Version, way: Way) -> Outcome {
     prepare(from, to)?.expect(0)?;
     let destination = scene.start("destination4", &there.waits())?;
     let began = scene.migrate(&source, &destination, &options)?;
-    let measured = match see_through(scene, source, &destination, &mut guest, began) {
-        Err(error) if way == Way::Channel && level_stays(&destination).unwrap_or(false) => {
-            return ktap::skip(format!(
-                "QEMU saved a card's pin and its bus at different times ({error:#})"
-            ));
-        }
-        measured => measured?,
+    let measured = match way {
+        Way::Stream => see_through(scene, source, &destination, &mut guest, began)?,
+        Way::Channel => see_through_channels(scene, source, &destination, &mut guest, began)?,
     };
-    if way == Way::Channel {
-        through_channels(scene, &destination)?;
-    }
     diag!("{measured}; the guest counted to {:?}", guest.counts());
     destination.quit()
-}
-
-/// Whether an input of the guest's interrupt controller is up and being served each time that one looks. QEMU saves a card's pin with
-/// its configuration, which goes through a channel as soon as the card is stopped, and the count of the bus's pins that are up later;
-/// in between it may find the card's interrupt and raise the pin. At the destination the count then never comes back to 0: the
-/// guest is interrupted without end, and crawls. See `Documentation/testing.rst`.
-fn level_stays(machine: &Machine) -> Result<bool> {
-    for _ in 0..LOOKS {
-        let ask = qmp::human_monitor_command {
-            command_line: "info pic".into(),
-            cpu_index: None,
-        };
-        let said = machine.execute(&ask)?;
-        let inputs = |name: &str| -> BTreeSet<String> {
-            let row = said.lines().find_map(|line| line.trim().strip_prefix(name));
-            let inputs = row.unwrap_or_default().split_whitespace();
-            inputs
-                .filter(|word| word.parse::<u32>().is_ok())
-                .map(str::to_owned)
-                .collect()
-        };
-        if inputs("IRR ").is_disjoint(&inputs("Remote IRR ")) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The migration fails because the second card of the destination refuses.
@@ -207,33 +154,4 @@ fn never_stopped(scene: &Scene, source: &Machine, began: usize) -> Result<()> {
         );
     }
     source.expect_status(RunState::running)
-}
-
-/// The states of all cards travelled through multifd channels.
-pub(super) fn through_channels(scene: &Scene, destination: &Machine) -> Result<()> {
-    // A card's state may come in several pieces.
-    let mut loaded = BTreeSet::new();
-    scene.timeline().each(0, |_, entry| {
-        if let (true, What::Trace(line)) = (entry.who == destination.name(), &entry.what) {
-            let instance = line
-                .strip_prefix("vfio_load_state_device_buffer_load_end")
-                .and_then(|rest| rest.split_once('(')?.1.split_once(')'));
-            loaded.extend(instance.map(|(instance, _)| instance.to_owned()));
-        }
-    });
-    ensure!(
-        loaded.len() == destination.cards(),
-        "{} cards were loaded from the multifd channels: {loaded:?}",
-        loaded.len()
-    );
-    Ok(())
-}
-
-/// Whether QEMU aborted by [`LOST_COUNT`].
-fn lost_count(scene: &Scene) -> bool {
-    let mut lost = false;
-    scene.timeline().each(0, |_, entry| {
-        lost |= matches!(&entry.what, What::Stderr(line) if line.contains(LOST_COUNT));
-    });
-    lost
 }
