@@ -33,6 +33,10 @@ const SLACK: f64 = 2_000.0;
 /// Instructions that a loop has at least, so that what surrounds it does not matter.
 const WORTH_COUNTING: f64 = 300_000.0;
 
+/// The same where something is done once in several calls, such as work that earlier ones left: a loop has many of that in it, so that
+/// one more or less does not matter.
+const AMORTIZED: f64 = 6_000_000.0;
+
 /// The same where another process takes turns with this one.
 pub const TURNS: f64 = 3_000_000.0;
 
@@ -116,6 +120,15 @@ impl Count {
 pub fn count(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
     let timed = |calls| timed(own_time, calls, &mut call);
     count_timed(timed, 4, WORTH_COUNTING, TOLERANCE)
+}
+
+/// Counts one kind of call, twice, each time many of them.
+///
+/// # Errors
+/// If a call fails.
+pub fn count_amortized(mut call: impl FnMut() -> Result<()>) -> Result<Figure> {
+    let timed = |calls| timed(own_time, calls, &mut call);
+    count_timed(timed, 4, AMORTIZED, TOLERANCE)
 }
 
 /// Counts one kind of call that this process and another one make together, by a clock of what both had, in loops of `worth`

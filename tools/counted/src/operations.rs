@@ -80,8 +80,8 @@ pub fn add(report: &Report, subject: &Subject) -> Result<()> {
     registers(report, subject, &device)?;
     interrupts(report, subject, &device)?;
     drop(device);
-    report.row("open and close", subject.name, || subject.open().map(drop))?;
-    report.row("create and remove", subject.name, || {
+    report.amortized_row("open and close", subject.name, || subject.open().map(drop))?;
+    report.amortized_row("create and remove", subject.name, || {
         subject.kind.create()?.remove()
     })?;
     if subject.name == OURS {

@@ -8,7 +8,7 @@ use std::io::Write;
 use anyhow::{ensure, Context, Result};
 use serde::Serialize;
 
-use crate::measure::{count, count_stretch, count_turns, settle, Figure, Stretch};
+use crate::measure::{count, count_amortized, count_stretch, count_turns, settle, Figure, Stretch};
 use crate::profile::once;
 
 /// A figure, as it is printed: a line of JSON each.
@@ -119,6 +119,20 @@ impl Report {
             return Ok(());
         }
         let figure = count(call).with_context(|| format!("{operation}, {subject}"))?;
+        self.figure(operation, subject, &figure)
+    }
+
+    /// Counts an operation of which some calls do what others left, if it was asked for.
+    pub fn amortized_row(
+        &self,
+        operation: &str,
+        subject: &str,
+        mut call: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if !self.is_wanted(operation) || self.profiles(subject, &mut call)? {
+            return Ok(());
+        }
+        let figure = count_amortized(call).with_context(|| format!("{operation}, {subject}"))?;
         self.figure(operation, subject, &figure)
     }
 
