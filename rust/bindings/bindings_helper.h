@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What bindgen reads. Types that the kernel crate binds already are taken from there: the rule in Kbuild allows only what
- * the VFIO, mdev and anonymous-inode headers declare themselves.
+ * the VFIO, mdev, anonymous-inode and checksum headers declare themselves.
  */
 
 #include <linux/anon_inodes.h>
+#include <linux/crc32.h>
 #include <linux/iova_bitmap.h>
 #include <linux/mdev.h>
 #include <linux/vfio.h>
@@ -19,6 +20,7 @@ CONST_HELPER(VFIO_DEVICE_GET_IRQ_INFO);
 CONST_HELPER(VFIO_DEVICE_SET_IRQS);
 CONST_HELPER(VFIO_DEVICE_RESET);
 CONST_HELPER(VFIO_MIG_GET_PRECOPY_INFO);
+CONST_HELPER(CRC32_LE_OPTIMIZATION);
 
 /* The C compiler's view of the structures that are embedded in Rust ones; lib.rs compares. */
 #define LAYOUT_HELPER(type) static const size_t RUST_CONST_HELPER_SIZEOF_##type = sizeof(struct type)

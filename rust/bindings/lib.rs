@@ -3,10 +3,10 @@
 //! Raw bindings of the VFIO and mdev headers, made by bindgen when the modules are built.
 //!
 //! There is no logic here. Types of the driver core, of files and of memory are those of [`kernel::bindings`], so that a
-//! pointer that one crate hands out is one that the other takes. Only the crate `vfio` uses this crate.
+//! pointer that one crate hands out is one that the other takes. Only the crates `vfio` and `crc32` use this crate.
 //!
 //! C headers: `include/linux/mdev.h`, `include/linux/vfio.h`, `include/uapi/linux/vfio.h`,
-//! `include/linux/anon_inodes.h`.
+//! `include/linux/anon_inodes.h`, `include/linux/crc32.h`.
 
 #![allow(
     clippy::all,

@@ -17,6 +17,7 @@ use ::migration::value::Value;
 use core::fmt::Write;
 use kernel::prelude::*;
 
+mod checksum;
 mod dirty_log;
 mod memory;
 

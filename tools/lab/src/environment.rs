@@ -112,9 +112,16 @@ pub struct Environment {
         default_value = ""
     )]
     pub commit: String,
-    /// Directory of the sources of the crate whose unsafe blocks are looked for, on a kernel that records what runs
-    #[arg(long, env = "LAB_UNSAFE", value_name = "DIR", global = true)]
-    pub sources: Option<PathBuf>,
+    /// Directories of the sources of the crates whose unsafe blocks are looked for, on a kernel that records what runs, with colons
+    /// between them
+    #[arg(
+        long,
+        env = "LAB_UNSAFE",
+        value_name = "DIRS",
+        value_delimiter = ':',
+        global = true
+    )]
+    pub sources: Vec<PathBuf>,
     /// The linker that gives the code of a module addresses, for that
     #[arg(
         long,

@@ -99,7 +99,7 @@ pub fn test(
     ));
     screen.line(&format!("Logs: {}", results.join("logs").display()));
     if let Some(coverage) = coverage {
-        screen.line(&format!("rust/vfio: {coverage}"));
+        screen.line(&format!("unsafe code: {coverage}"));
     }
     screen.line(&totals.to_string());
     Ok(if totals.good() {

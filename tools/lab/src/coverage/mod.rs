@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Which `unsafe` blocks of a crate ran, on a kernel that records where it was (CONFIG_KCOV). Test programs print what was recorded of
+//! Which `unsafe` blocks of some crates ran, on a kernel that records where it was (CONFIG_KCOV). Test programs print what was recorded of
 //! their main threads (`guest_tests::coverage`); what only interrupts, work queues or other threads do is not seen.
 //!
 //! A module calls the recorder at the start of each basic block, whose code reaches to the next such call.
@@ -32,7 +32,7 @@ const LOGS: &str = "logs";
 /// Name of the file with the answer in the directory of results.
 const FILE: &str = "unsafe-blocks.txt";
 
-/// What became of the blocks of a crate.
+/// What became of the blocks of the crates.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     executed: usize,
@@ -83,9 +83,9 @@ impl fmt::Display for Answer {
 /// What the programs of a run recorded, and those of earlier runs with these directories of results, looked up in the sources; `None`
 /// where the kernel does not record or the sources are not known. The answer is filed with the results as well.
 pub fn answer(env: &Environment, modules: &[Module], earlier: &[&Path]) -> Result<Option<Answer>> {
-    let (Some(sources), true) = (&env.sources, env.kernel_is_configured(RECORDS)) else {
+    if env.sources.is_empty() || !env.kernel_is_configured(RECORDS) {
         return Ok(None);
-    };
+    }
     let mut told = Told::default();
     for results in earlier.iter().copied().chain([env.results.as_path()]) {
         collect(&results.join(LOGS), &mut told)?;
@@ -94,7 +94,10 @@ pub fn answer(env: &Environment, modules: &[Module], earlier: &[&Path]) -> Resul
     for name in plan::MODULES {
         told.seen.entry(name.to_owned()).or_default();
     }
-    let blocks = blocks::of_crate(sources)?;
+    let mut blocks = Vec::new();
+    for sources in &env.sources {
+        blocks.extend(blocks::of_crate(sources)?);
+    }
     let mut code = BTreeMap::new();
     for (name, offsets) in told.seen {
         let module = modules.iter().find(|module| module.name == name);
