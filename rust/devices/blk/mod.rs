@@ -121,7 +121,7 @@ pub use request::{
     feature, Backend, Geometry, IoError, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES, MAX_SEGMENTS,
     MAX_SEGMENT_BYTES,
 };
-pub use serve::{serve, Scratch, SCRATCH_BYTES};
+pub use serve::{serve, serve_while, Scratch, SCRATCH_BYTES};
 pub use state::{
     Emit, Incoming, LoadError, SaveError, SectionId, BLOCK_SECTION_BYTES, MAX_SECTION_BYTES,
     ZERO_SECTION_BYTES,

@@ -56,8 +56,34 @@ where
     B: Backend + ?Sized,
     D: AsMut<[u8]>,
 {
+    serve_while(work, geometry, memory, backend, scratch, || true)
+}
+
+/// The same, and after each request the turn goes on only if `go_on` says so: for whoever has something else to do meanwhile. A turn
+/// that is cut short is followed by another one, unless the ring is empty.
+pub fn serve_while<M, B, D>(
+    work: &mut Work,
+    geometry: &Geometry,
+    memory: &mut M,
+    backend: &mut B,
+    scratch: &mut Scratch<D>,
+    mut go_on: impl FnMut() -> bool,
+) -> Outcome
+where
+    M: GuestMemory + ?Sized,
+    B: Backend + ?Sized,
+    D: AsMut<[u8]>,
+{
     let mut served = 0;
-    let result = run(work, geometry, memory, backend, scratch, &mut served);
+    let result = run(
+        work,
+        geometry,
+        memory,
+        backend,
+        scratch,
+        &mut served,
+        &mut go_on,
+    );
     let wanted = match (&result, served) {
         (Err(error), _) => Err(*error),
         (Ok(_), 0) => Ok(false),
@@ -79,6 +105,7 @@ fn run<M, B, D>(
     backend: &mut B,
     scratch: &mut Scratch<D>,
     served: &mut u16,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<bool, RingError>
 where
     M: GuestMemory + ?Sized,
@@ -86,7 +113,7 @@ where
     D: AsMut<[u8]>,
 {
     let features = work.features();
-    let mut quiet = false;
+    let (mut quiet, mut is_cut) = (false, false);
     while *served < work.ring.size() && work.ring.pop(memory, &mut scratch.chain)? {
         if work.turn() == Turn::First && !quiet {
             work.ring.ask_for_notifications(memory, false)?;
@@ -102,10 +129,17 @@ where
         )?;
         work.ring.push(memory, &scratch.chain, written)?;
         *served += 1;
+        if !go_on() {
+            is_cut = true;
+            break;
+        }
     }
-    if !quiet {
-        return Ok(false);
+    if quiet {
+        work.ring.ask_for_notifications(memory, true)?;
     }
-    work.ring.ask_for_notifications(memory, true)?;
-    Ok(!work.ring.is_empty(memory)?)
+    // A last turn that was cut short may leave requests that nothing told of.
+    match quiet || is_cut {
+        true => Ok(!work.ring.is_empty(memory)?),
+        false => Ok(false),
+    }
 }

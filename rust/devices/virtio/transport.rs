@@ -469,11 +469,11 @@ impl<const Q: usize> Transport<Q> {
         let Some(queue) = self.queue_mut(index) else {
             return;
         };
-        let Some(turn) = queue.out.take() else {
+        if queue.out.take().is_none() {
             return;
-        };
+        }
         queue.next = work.ring.next();
-        if outcome.more && turn == Turn::First {
+        if outcome.more {
             // One that was notified since starts again, which does for both.
             queue.due = queue.due.or(Some(Turn::Last));
         }

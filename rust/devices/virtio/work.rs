@@ -57,7 +57,8 @@ pub enum Turn {
 pub struct Outcome {
     /// Something was completed, and the driver wants to know.
     pub interrupt: bool,
-    /// After the [first turn](Turn::First): the driver may have been silent about more, for which the last turn comes.
+    /// The driver may have been silent about more, for which a [last turn](Turn::Last) comes: after the first one, or after one that
+    /// was cut short.
     pub more: bool,
     /// The ring cannot be served any longer.
     pub error: Option<RingError>,
