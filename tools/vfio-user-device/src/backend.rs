@@ -51,6 +51,12 @@ pub trait Backend {
     fn settle(&mut self);
     /// Nanoseconds until the device wants to be told the time, if it does.
     fn wake_after_ns(&self, system_ns: u64) -> Option<u64>;
+    /// Whether there is something that it does by itself, such as serving what a guest has left in memory.
+    fn has_work(&self) -> bool {
+        false
+    }
+    /// Does a part of that, which takes a few milliseconds at most unless the client's memory is slow.
+    fn work(&mut self) {}
     /// The reason of the last refusal, if there is one that was not told yet.
     fn take_refusal(&mut self) -> Option<&str>;
     /// How a migration goes on, whoever does it.

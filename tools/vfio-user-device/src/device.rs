@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+pub use devices::virtio::{Barrier, Fault, GuestMemory};
 use migration::session::machine::Migratable;
 use migration::session::Failure;
 use vfio_user_protocol::refusal::errno::{EIO, ENOMEM};
@@ -35,6 +36,8 @@ pub struct Counts {
     pub intx: bool,
     /// Number of MSI vectors, 0 to 32.
     pub msi: u32,
+    /// Number of MSI-X vectors, 0 to 64.
+    pub msix: u32,
 }
 
 /// The error number of a piece of saved state that could not be made: memory, or a device model that breaks the format's limits.
@@ -62,12 +65,42 @@ pub trait Device: Migratable<Error = u32> {
     /// Whether the INTx pin is asserted.
     fn intx(&self) -> bool;
     /// MSI vectors that became pending since the last call, a bit each.
-    fn take_msi(&mut self) -> u32;
+    fn take_msi(&mut self) -> u32 {
+        0
+    }
+    /// MSI-X vectors whose message is to be sent now, a bit each: those that became pending, as far as there is somewhere to send them
+    /// ([`Device::set_route`]). The others stay pending in the device, and are part of its state.
+    fn take_messages(&mut self) -> u64 {
+        0
+    }
+    /// From now on messages of this MSI-X vector lead somewhere, or do not any longer. Nothing is said of those that never did. A
+    /// reset changes no route.
+    fn set_route(&mut self, vector: u16, leads_somewhere: bool) {
+        let _ = (vector, leads_somewhere);
+    }
+    /// From now on the device may access guest memory, or may not until it is told otherwise: without a client that uses it, in a
+    /// peer-to-peer state or stopped, it may not, which is how it starts. A reset does not change it.
+    fn set_active(&mut self, active: bool) {
+        let _ = active;
+    }
+    /// Whether there is something to be done with guest memory. Never while it may not access that.
+    fn has_work(&self) -> bool {
+        false
+    }
+    /// Does a part of that, and returns in time for whoever waits: what a guest asks for may be without end. What it has begun is
+    /// done when this returns, so that a device that does not work is quiet.
+    fn work(&mut self, memory: &mut dyn GuestMemory) {
+        let _ = memory;
+    }
     /// Tells the time, in nanoseconds for which the device has run. It stands still while there is no client, and while the
     /// device is stopped or being loaded.
-    fn set_time(&mut self, now_ns: u64);
+    fn set_time(&mut self, now_ns: u64) {
+        let _ = now_ns;
+    }
     /// Nanoseconds from the time last told until the device wants to be told again, if it does.
-    fn wake_after_ns(&self) -> Option<u64>;
+    fn wake_after_ns(&self) -> Option<u64> {
+        None
+    }
     /// A register of one byte, by region and offset, whose reading has no effect at any time, if there is one. A monitor that has
     /// raised the device's interrupt takes it back when a register is read.
     fn idle_register(&self) -> Option<(u32, u64)> {

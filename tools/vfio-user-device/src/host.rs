@@ -91,6 +91,17 @@ impl<B: Backend> Host<B> {
         self.backend.wake_after_ns(system_ns)
     }
 
+    /// Whether there is something that the device does by itself.
+    pub fn has_work(&self) -> bool {
+        self.backend.has_work()
+    }
+
+    /// Lets the device do a part of that.
+    pub fn work(&mut self) {
+        self.backend.work();
+        self.backend.settle();
+    }
+
     /// The reason of the last message's refusal, if it was one that has to do with migration.
     pub fn take_refusal(&mut self) -> Option<&str> {
         self.backend.take_refusal()

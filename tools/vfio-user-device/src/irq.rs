@@ -3,9 +3,10 @@
 //! How interrupts are told.
 //!
 //! The rules are those of a VFIO device in the kernel: INTx is level-triggered and masks itself when it is signalled; unmasking
-//! signals it again while the device still asserts it. MSI is a message for each time a vector becomes pending. An eventfd neither
-//! masks nor unmasks INTx.
+//! signals it again while the device still asserts it. MSI is a message for each time a vector becomes pending. A vector of MSI-X that
+//! becomes pending without an eventfd stays so, in the device, until there is one. An eventfd neither masks nor unmasks INTx.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -18,11 +19,14 @@ use crate::device::{Counts, Device};
 
 /// Most MSI vectors that one device can have.
 pub const MAX_MSI: u32 = 32;
+/// Most MSI-X vectors that one device can have: a bit each.
+pub const MAX_MSIX: u32 = 64;
 /// Interrupt indices that every PCI device reports.
 pub const NUM_INDICES: u32 = 5;
 
 const INTX: u32 = 0;
 const MSI: u32 = 1;
+const MSIX: u32 = 2;
 const REQUEST: u32 = 4;
 
 /// Flags of what is told about an interrupt.
@@ -39,12 +43,14 @@ pub fn info(counts: &Counts, index: u32) -> Option<(u32, u32)> {
     let count = match index {
         INTX => counts.intx.into(),
         MSI => counts.msi.min(MAX_MSI),
-        2 => 0,
+        MSIX => counts.msix.min(MAX_MSIX),
         REQUEST => 1,
         _ => return None,
     };
     let kind = match index {
         INTX => flag::MASKABLE | flag::AUTOMASKED,
+        // More vectors can be enabled at any time.
+        MSIX if count > 0 => 0,
         _ => flag::NORESIZE,
     };
     Some((count, flag::EVENTFD | kind))
@@ -94,8 +100,22 @@ enum Signalling {
         once: bool,
     },
     /// Through one eventfd a vector.
-    Msi { triggers: Vec<Option<EventFd>> },
+    Messages {
+        kind: Messages,
+        triggers: Vec<Option<EventFd>>,
+    },
 }
+
+/// The two kinds of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Messages {
+    Msi,
+    /// The device is told which of its vectors lead somewhere.
+    MsiX,
+}
+
+/// The numbers of vectors.
+const VECTORS: Range<u16> = 0..MAX_MSIX as u16;
 
 /// The interrupt configuration of one client.
 #[derive(Debug)]
@@ -132,9 +152,9 @@ impl Irqs {
         &mut self,
         request: &SetIrqs<'_>,
         fds: Vec<OwnedFd>,
-        counts: &Counts,
+        device: &mut impl Device,
     ) -> Result<(), u32> {
-        let (number, _) = info(counts, request.index).ok_or(EINVAL)?;
+        let (number, _) = info(&device.irqs(), request.index).ok_or(EINVAL)?;
         if request.start >= number || request.count > number - request.start {
             return Err(EINVAL);
         }
@@ -156,7 +176,8 @@ impl Irqs {
         match (request.index, request.action) {
             (INTX, Action::Trigger) => self.trigger_intx(checked),
             (INTX, action) => self.mask_intx(&checked, action == Action::Mask),
-            (MSI, Action::Trigger) => self.trigger_msi(checked, counts.msi as usize),
+            (MSI, Action::Trigger) => self.trigger(Messages::Msi, checked, number, device),
+            (MSIX, Action::Trigger) => self.trigger(Messages::MsiX, checked, number, device),
             (REQUEST, Action::Trigger) => self.trigger_request(checked),
             _ => Err(EINVAL),
         }
@@ -179,7 +200,7 @@ impl Irqs {
 
     fn trigger_intx(&mut self, request: Checked<'_>) -> Result<(), u32> {
         match (&mut self.signalling, request.data) {
-            (Signalling::Msi { .. }, _) => Err(EINVAL),
+            (Signalling::Messages { .. }, _) => Err(EINVAL),
             (Signalling::Intx { .. }, Data::None) if request.count == 0 => {
                 self.signalling = Signalling::Off;
                 Ok(())
@@ -207,28 +228,42 @@ impl Irqs {
         }
     }
 
-    fn trigger_msi(&mut self, request: Checked<'_>, vectors: usize) -> Result<(), u32> {
+    fn trigger(
+        &mut self,
+        wanted: Messages,
+        request: Checked<'_>,
+        vectors: u32,
+        device: &mut impl Device,
+    ) -> Result<(), u32> {
         let Checked { start, count, data } = request;
-        match (&mut self.signalling, data) {
-            (Signalling::Intx { .. }, _) => Err(EINVAL),
-            (Signalling::Msi { .. }, Data::None) if count == 0 => {
-                self.signalling = Signalling::Off;
-                Ok(())
-            }
-            (signalling, Data::EventFds(new)) => {
-                if matches!(signalling, Signalling::Off) {
-                    let triggers = (0..vectors).map(|_| None).collect();
-                    *signalling = Signalling::Msi { triggers };
+        let is_on = match &self.signalling {
+            Signalling::Off => false,
+            Signalling::Messages { kind, .. } if *kind == wanted => true,
+            _ => return Err(EINVAL),
+        };
+        match data {
+            Data::None if is_on && count == 0 => self.end_messages(device),
+            Data::EventFds(new) => {
+                if !is_on {
+                    self.signalling = Signalling::Messages {
+                        kind: wanted,
+                        triggers: (0..vectors).map(|_| None).collect(),
+                    };
                 }
-                if let Signalling::Msi { triggers } = signalling {
-                    for (slot, new) in triggers.iter_mut().skip(start).zip(new) {
+                if let Signalling::Messages { triggers, .. } = &mut self.signalling {
+                    let slots = VECTORS.zip(triggers).skip(start);
+                    for ((vector, slot), new) in slots.zip(new) {
+                        if wanted == Messages::MsiX && slot.is_some() != new.is_some() {
+                            device.set_route(vector, new.is_some());
+                        }
                         *slot = new;
                     }
                 }
-                Ok(())
             }
-            (Signalling::Off, _) => Err(EINVAL),
-            (Signalling::Msi { triggers }, data) => {
+            data => {
+                let Signalling::Messages { triggers, .. } = &self.signalling else {
+                    return Err(EINVAL);
+                };
                 for (n, trigger) in triggers.iter().skip(start).take(count).enumerate() {
                     let chosen = match &data {
                         Data::Bool(bytes) => bytes.get(n).is_some_and(|byte| *byte != 0),
@@ -238,9 +273,28 @@ impl Irqs {
                         trigger.signal();
                     }
                 }
-                Ok(())
             }
         }
+        Ok(())
+    }
+
+    /// No message leads anywhere any longer.
+    fn end_messages(&mut self, device: &mut impl Device) {
+        if let Signalling::Messages {
+            kind: Messages::MsiX,
+            triggers,
+        } = &self.signalling
+        {
+            let led = VECTORS.zip(triggers).filter(|(_, it)| it.is_some());
+            led.for_each(|(vector, _)| device.set_route(vector, false));
+        }
+        self.signalling = Signalling::Off;
+    }
+
+    /// The client is gone: no interrupt is configured.
+    pub fn clear(&mut self, device: &mut impl Device) {
+        self.end_messages(device);
+        self.request = None;
     }
 
     fn trigger_request(&mut self, request: Checked<'_>) -> Result<(), u32> {
@@ -284,9 +338,12 @@ impl Irqs {
                     trigger.signal();
                 }
             }
-            Signalling::Msi { triggers } => {
-                let pending = device.take_msi();
-                for (n, trigger) in triggers.iter().enumerate().take(MAX_MSI as usize) {
+            Signalling::Messages { kind, triggers } => {
+                let pending = match kind {
+                    Messages::Msi => device.take_msi().into(),
+                    Messages::MsiX => device.take_messages(),
+                };
+                for (n, trigger) in (0..u64::BITS).zip(triggers) {
                     if let (Some(trigger), true) = (trigger, pending & (1 << n) != 0) {
                         trigger.signal();
                     }

@@ -17,7 +17,9 @@ use crate::feature::{action, state_data, wanted_state, Action};
 use crate::irq::{self, Irqs, NUM_INDICES};
 use crate::memory::Memory;
 
+mod activity;
 mod features;
+mod log;
 mod owner;
 
 use features::Migration;
@@ -32,6 +34,10 @@ pub struct Model<'v, D: Device> {
     /// Who has taken the device out of RUNNING.
     owner: Option<Owner>,
     has_client: bool,
+    /// Whether the client has used the device since it came. Before that it sets memory up.
+    is_used: bool,
+    /// Whether the device was told that it may access memory.
+    is_active: bool,
     /// Stands still while there is no client, and while the device does not run.
     clock: Clock,
     /// The time last told to the device.
@@ -49,6 +55,8 @@ impl<'v, D: Device> Model<'v, D> {
             migration: Migration::default(),
             owner: None,
             has_client: false,
+            is_used: false,
+            is_active: false,
             clock: Clock::new(),
             now_ns: 0,
             irqs: Irqs::default(),
@@ -65,6 +73,7 @@ impl<'v, D: Device> Model<'v, D> {
     #[cfg(test)]
     pub(crate) fn fail(&mut self) {
         self.migration.machine.fail(&mut self.device);
+        self.tell_active();
     }
 
     /// Goes to a state, through those that lie between. An error leaves the device in the last one that it reached.
@@ -77,6 +86,7 @@ impl<'v, D: Device> Model<'v, D> {
                 self.irqs.device_was_loaded();
             }
             self.run_clock(system_ns);
+            self.tell_active();
         }
         Ok(())
     }
@@ -87,6 +97,7 @@ impl<'v, D: Device> Model<'v, D> {
         self.owner = None;
         self.device.reset();
         self.run_clock(system_ns);
+        self.tell_active();
     }
 
     /// The device's clock goes while it runs and somebody is there.
@@ -115,12 +126,14 @@ impl<D: Device> Backend for Model<'_, D> {
     fn disconnected(&mut self, system_ns: u64) {
         self.tell_time(system_ns);
         self.has_client = false;
+        self.is_used = false;
+        self.tell_active();
         self.clock.stop(system_ns);
         self.migration.stop_log();
         if self.owner != Some(Owner::Remote) {
             self.close_session();
         }
-        self.irqs = Irqs::default();
+        self.irqs.clear(&mut self.device);
         self.memory.clear();
     }
 
@@ -144,6 +157,14 @@ impl<D: Device> Backend for Model<'_, D> {
         }
         let due = self.now_ns.saturating_add(self.device.wake_after_ns()?);
         Some(due.saturating_sub(self.clock.at(system_ns)))
+    }
+
+    fn has_work(&self) -> bool {
+        self.device.has_work()
+    }
+
+    fn work(&mut self) {
+        self.serve_memory();
     }
 
     fn take_refusal(&mut self) -> Option<&str> {
@@ -177,19 +198,24 @@ impl<D: Device> Backend for Model<'_, D> {
     }
 
     fn set_irqs(&mut self, irqs: &SetIrqs<'_>, fds: Vec<OwnedFd>) -> Result<(), u32> {
-        let counts = self.device.irqs();
-        self.irqs.apply(irqs, fds, &counts)
+        self.take_up();
+        self.irqs.apply(irqs, fds, &mut self.device)
     }
 
     fn dma_map(&mut self, map: &DmaMap, fd: Option<OwnedFd>) -> Result<(), u32> {
-        self.memory.map(map, fd)
+        let mapped = self.memory.map(map, fd);
+        self.tell_active();
+        mapped
     }
 
     fn dma_unmap(&mut self, unmap: &DmaUnmap) -> Result<(), u32> {
-        self.memory.unmap(unmap)
+        let unmapped = self.memory.unmap(unmap);
+        self.tell_active();
+        unmapped
     }
 
     fn read(&mut self, access: &Access, data: &mut [u8]) -> Result<(), u32> {
+        self.take_up();
         for part in accesses(access.region, access.offset, data.len()) {
             let at = access.offset + part.start as u64;
             if let Some(bytes) = data.get_mut(part) {
@@ -200,6 +226,7 @@ impl<D: Device> Backend for Model<'_, D> {
     }
 
     fn write(&mut self, access: &Access, data: &[u8]) -> Result<(), u32> {
+        self.take_up();
         for part in accesses(access.region, access.offset, data.len()) {
             let at = access.offset + part.start as u64;
             if let Some(bytes) = data.get(part) {

@@ -76,6 +76,7 @@ impl Device for SerialCard {
         Counts {
             intx: true,
             msi: self.0.config().msi.into(),
+            msix: 0,
         }
     }
 

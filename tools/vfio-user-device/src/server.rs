@@ -193,7 +193,7 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             ];
             // What it said first was heard before it was the client.
             let has_message = connection.has_message() && !connection.is_full() && !closes;
-            let timeout = match has_message {
+            let timeout = match has_message || self.host.has_work() {
                 true => Some(0),
                 false => left.into_iter().flatten().min(),
             };
@@ -227,6 +227,10 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
             }
             if is_wanted && self.attend() == Then::End {
                 return Ok(Left::End);
+            }
+            // A part of it for each turn, so that neither keeps the other waiting.
+            if self.host.has_work() {
+                self.host.work();
             }
             let now = now_ns();
             if !connection.is_full() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! Features, saved state, and the log of what the device writes.
+//! Features, saved state, and asking for the log of what the device writes.
 //!
 //! The state machine, the session and the stream are the driver's. What is refused there with a number is refused here with the
 //! same one, and what the driver would keep as the reason in sysfs is told to whoever started the program, and to a client that
@@ -18,6 +18,7 @@ use vfio_user_protocol::progress::{self, Progress};
 use vfio_user_protocol::refusal::errno::{EINVAL, EIO, ENODEV, ENOMEM, ENOTTY};
 use vfio_user_protocol::Limits;
 
+use super::log::WriteLog;
 use crate::device::Device;
 use crate::feature::state_data;
 
@@ -35,7 +36,8 @@ pub(super) struct Migration<I> {
     pub(super) earlier_sessions: u64,
     /// Bytes of the saving session that were not read yet.
     chunk: Chunk<Vec<u8>>,
-    log: Option<Log<Vec<Range>>>,
+    /// What the device writes, if the client wants to know.
+    pub(super) log: Option<WriteLog>,
     /// Why migrating was refused last.
     pub(super) reason: Reason,
     /// Whether nobody has been told of that yet.
@@ -118,7 +120,7 @@ impl<I> Migration<I> {
 
     /// The data of a feature that is read.
     pub(super) fn get<D: Device<Incoming = I>>(
-        &self,
+        &mut self,
         feature: &Feature<'_>,
         values: &Values<'_>,
         device: &D,
@@ -139,20 +141,20 @@ impl<I> Migration<I> {
         Ok(data)
     }
 
-    /// What the device wrote of a range: nothing, as it does no DMA.
-    fn report(&self, feature: &Feature<'_>, limits: &Limits) -> Result<Vec<u8>, u32> {
+    /// What the device wrote of a range since that was asked for last.
+    fn report(&mut self, feature: &Feature<'_>, limits: &Limits) -> Result<Vec<u8>, u32> {
         let most = limits.max_data_xfer_size as usize;
         let report = LoggingReport::decode(feature.data, most).map_err(|e| e.errno())?;
         migration::log::check_page_size(report.page_size).map_err(|_| EINVAL)?;
-        let log = self.log.as_ref().ok_or(EINVAL)?;
+        let log = self.log.as_mut().ok_or(EINVAL)?;
         let range = Range::new(report.iova, report.length).map_err(|_| EINVAL)?;
         log.covers(range).map_err(|_| EINVAL)?;
+        // Before anything of that length is made, and before anything is forgotten.
         let len = LoggingReport::LEN + report.bitmap_len();
-        // Before anything of that length is made.
         feature.has_room(len).map_err(|e| e.errno())?;
         let mut data = feature.data.to_vec();
         data.truncate(LoggingReport::LEN);
-        data.resize(len, 0);
+        data.extend(log.take(range, report.page_size, report.bitmap_len()));
         Ok(data)
     }
 
@@ -168,7 +170,7 @@ impl<I> Migration<I> {
         if self.log.is_some() {
             return Err(self.refuse(format_args!("a log is on already"), EINVAL));
         }
-        self.log = Some(log);
+        self.log = Some(WriteLog::new(log));
         Ok(())
     }
 

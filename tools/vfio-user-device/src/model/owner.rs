@@ -101,6 +101,7 @@ impl<'v, D: Device> Model<'v, D> {
     pub(super) fn close_session(&mut self) {
         self.migration.close(&mut self.device);
         self.owner = None;
+        self.tell_active();
     }
 
     /// Begins a session for a remote call. The device is stopped until it ends.
