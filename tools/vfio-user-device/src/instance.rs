@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The card that a command line asks for, and what the program offers.
+//! The device that a command line asks for, and what the program offers.
 
 use std::fmt::Write;
 
@@ -10,20 +10,61 @@ use migration::model::{Allowed, InUse, IntRange, Model, Narrowed, ParamDef, Type
 use migration::value::{Param, Value};
 use sha2::{Digest, Sha256};
 
-use crate::serial::model::{FOUR, MODEL, NUM_PORTS, ONE, TWO};
+use crate::blk::model as blk;
+use crate::serial::model as serial;
+
+pub use devices::blk::MAX_CAPACITY_MIB;
 
 /// Most ports that the program is told to offer: every number of ports that a card can have up to that.
-const PORTS: [(u64, &[IntRange]); 3] = [(1, &[ONE]), (2, &[ONE, TWO]), (4, &[ONE, TWO, FOUR])];
+const PORTS: [(u64, &[IntRange]); 3] = [
+    (1, &[serial::ONE]),
+    (2, &[serial::ONE, serial::TWO]),
+    (4, &[serial::ONE, serial::TWO, serial::FOUR]),
+];
 
 /// The numbers of ports that the program can be told to stop at.
 pub const MAX_PORTS: [&str; 3] = ["1", "2", "4"];
 
-/// The device model.
-pub fn model() -> &'static Model<'static> {
-    &MODEL
+/// The device models that the program has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The serial card, which is what there is where nobody says which.
+    Serial,
+    /// The virtio disk.
+    Disk,
 }
 
-/// What a command line says about the card.
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Serial, Self::Disk];
+
+    /// The device model.
+    pub fn model(self) -> &'static Model<'static> {
+        match self {
+            Self::Serial => &serial::MODEL,
+            Self::Disk => &blk::MODEL,
+        }
+    }
+
+    /// The one whose model has this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let is_it = |kind: &Self| kind.model().name == name;
+        Self::ALL.into_iter().find(is_it)
+    }
+
+    /// The one that is wanted, by the name of its model if there is one.
+    pub fn wanted(model: Option<&str>) -> Result<Self, NotOffered> {
+        let Some(name) = model else {
+            return Ok(Self::Serial);
+        };
+        Self::named(name).ok_or_else(|| NotOffered::Model {
+            has: Self::ALL.map(|kind| kind.model().name).join(" and "),
+            wanted: name.to_string(),
+        })
+    }
+}
+
+/// What a command line says about the device.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// The device model.
@@ -34,7 +75,7 @@ pub struct Wish {
     pub params: Vec<(usize, String)>,
 }
 
-/// Why a card cannot be had.
+/// Why a device cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOffered {
     /// It is of another model.
@@ -51,44 +92,75 @@ pub enum NotOffered {
     /// A parameter does not have such a value.
     #[error("{0}")]
     Param(String),
-    /// No card takes the state of such a source, for these reasons.
+    /// No device takes the state of such a source, for these reasons.
     #[error("{}", .0.join("; "))]
     Source(Vec<String>),
+}
+
+/// How much of each model the program offers at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Ports of a serial card: 1, 2 or 4.
+    pub max_ports: u64,
+    /// Size of a disk in MiB, 1 to [`MAX_CAPACITY_MIB`].
+    pub max_capacity_mib: u64,
+}
+
+impl Limits {
+    /// Whatever the models have.
+    pub const NONE: Self = Self {
+        max_ports: 4,
+        max_capacity_mib: MAX_CAPACITY_MIB as u64,
+    };
 }
 
 /// What the program offers.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    narrowed: [Narrowed<'static>; 1],
+    serial: [Narrowed<'static>; 1],
+    disk: [Narrowed<'static>; 1],
 }
 
 impl Offer {
-    /// Cards of up to so many ports.
-    pub fn new(max_ports: u64) -> Self {
-        let found = PORTS.iter().rev().find(|(ports, _)| *ports <= max_ports);
-        let (_, allowed) = found.unwrap_or(&PORTS[0]);
+    /// Devices within these limits. A program makes few of these: what it takes is never given back.
+    pub fn new(limits: &Limits) -> Self {
+        let found = PORTS
+            .iter()
+            .rev()
+            .find(|(ports, _)| *ports <= limits.max_ports);
+        let (_, ports) = found.unwrap_or(&PORTS[0]);
+        let most = limits.max_capacity_mib.clamp(1, MAX_CAPACITY_MIB.into());
+        let capacity: &'static _ = Box::leak(Box::new([IntRange::new(1, most)]));
         Self {
-            narrowed: [Narrowed {
-                param: NUM_PORTS,
-                allowed: Allowed::Int(allowed),
+            serial: [Narrowed {
+                param: serial::NUM_PORTS,
+                allowed: Allowed::Int(ports),
                 init: Value::Int(1),
+            }],
+            disk: [Narrowed {
+                param: blk::CAPACITY_MIB,
+                allowed: Allowed::Int(capacity),
+                init: Value::Int(most.min(USUAL_MIB)),
             }],
         }
     }
 
-    /// The type of the cards.
-    pub fn ty(&self) -> Type<'_> {
+    /// The type of the devices of a model.
+    pub fn ty(&self, kind: Kind) -> Type<'_> {
         Type {
-            model: &MODEL,
-            narrowed: &self.narrowed,
+            model: kind.model(),
+            narrowed: match kind {
+                Kind::Serial => &self.serial,
+                Kind::Disk => &self.disk,
+            },
             init_version: None,
         }
     }
 
-    /// Migration information as JSON. Its generation is made from all the rest of it: it is another one when, and only when,
-    /// something else is, on whichever host and with whichever build.
-    pub fn information(&self) -> String {
-        let types = [self.ty()];
+    /// Migration information about some of the models as JSON. Its generation is made from all the rest of it: it is another one
+    /// when, and only when, something else is, on whichever host and with whichever build.
+    pub fn information(&self, kinds: &[Kind]) -> String {
+        let types: Vec<Type<'_>> = kinds.iter().map(|kind| self.ty(*kind)).collect();
         let print = |generation| {
             MigrationInfo {
                 generation,
@@ -106,8 +178,11 @@ impl Offer {
     }
 }
 
+/// The size of a disk in MiB, if nobody says otherwise: the table's.
+const USUAL_MIB: u64 = 64;
+
 impl Wish {
-    /// The values that are wished for, of a card of this type.
+    /// The values that are wished for, of a device of this type.
     pub fn values<'t>(&self, ty: &'t Type<'t>) -> Result<Values<'t>, NotOffered> {
         let model = ty.model;
         if let Some(wanted) = self.model.as_ref().filter(|wanted| *wanted != model.name) {
@@ -180,5 +255,48 @@ pub fn words(param: &ParamDef<'_>) -> String {
         Allowed::Any | Allowed::Ascii { .. } => param.kind.to_string(),
         Allowed::Bool(_) => "on|off".to_string(),
         allowed => allowed.to_string().replace(", ", "|"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_models_have_a_parameter_of_the_same_name() {
+        // Each is an option of the command line.
+        let mut names: Vec<&str> = Kind::ALL
+            .iter()
+            .flat_map(|kind| kind.model().params)
+            .map(|param| param.name)
+            .collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_disk_has_the_table_s_size_unless_that_is_too_much() {
+        let init = |max_capacity_mib| {
+            let offer = Offer::new(&Limits {
+                max_capacity_mib,
+                ..Limits::NONE
+            });
+            let ty = offer.ty(Kind::Disk);
+            Values::new(&ty)
+                .named(blk::CAPACITY_MIB)
+                .map(|value| value.to_string())
+        };
+        let table = Type {
+            model: Kind::Disk.model(),
+            narrowed: &[],
+            init_version: None,
+        };
+        let usual = Values::new(&table)
+            .named(blk::CAPACITY_MIB)
+            .map(|value| value.to_string());
+        assert_eq!(init(4096), usual);
+        assert_eq!(init(7).as_deref(), Some("7"));
     }
 }

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`device`] | what a device model has to offer to be served |
 //! | [`serial`] | the serial card as one |
+//! | [`blk`] | the virtio disk as one |
 //! | [`instance`] | the card that a command line asks for, and what the program offers |
 //! | [`host`] | a device and its one client: requests in, replies out |
 //! | [`backend`] | what is behind the socket, as the protocol sees it |
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod blk;
 pub mod bus;
 pub mod connection;
 pub mod control;

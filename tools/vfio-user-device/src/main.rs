@@ -8,14 +8,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{anyhow, ensure, Context, Error, Result};
+use anyhow::{anyhow, bail, ensure, Context, Error, Result};
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
-use migration::model::Values;
+use migration::model::{ParamDef, Values};
 use vfio_user_device::backend::Backend;
+use vfio_user_device::blk::VirtioDisk;
 use vfio_user_device::host::Host;
-use vfio_user_device::instance::{model, words, NotOffered, Offer, Wish, MAX_PORTS};
+use vfio_user_device::instance::{
+    words, Kind, Limits, NotOffered, Offer, Wish, MAX_CAPACITY_MIB, MAX_PORTS,
+};
 use vfio_user_device::kernel::{Kernel, Target};
 use vfio_user_device::model::Model;
 use vfio_user_device::notice::line;
@@ -30,6 +33,7 @@ const AFTER_HELP: &str = "\
 Examples:
   vfio-user-device --print-migration-info-json
   vfio-user-device --socket-path /run/card.sock --m-num-ports=2
+  vfio-user-device --socket-path /run/disk.sock --migration-model rust-vfio-mdev.example/pci/blk --m-capacity-mib=256
   vfio-user-device --socket-path /run/card.sock --backend vfio:/sys/bus/mdev/devices/UUID
   vfio-user-device --socket-path /run/card.sock --dbus-address unix:path=/run/bus --dbus-vmstate-id card0
   vfio-migrate check UUID ./vfio-user-device
@@ -47,7 +51,7 @@ Exit status: 0 ended on SIGTERM, SIGINT or with its only client; 1 the device ca
 fn command() -> Command {
     let mut command = Command::new("vfio-user-device")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Serves a PCI serial card to monitors that speak vfio-user")
+        .about("Serves a PCI serial card, or a virtio disk, to monitors that speak vfio-user")
         .after_help(AFTER_HELP)
         .max_term_width(100)
         .arg(
@@ -87,7 +91,7 @@ fn command() -> Command {
             Arg::new("migration-model")
                 .long("migration-model")
                 .value_name("MODEL")
-                .help("The device model that is expected"),
+                .help("The device model: the serial card's unless this says otherwise"),
         )
         .arg(
             Arg::new("migration-version")
@@ -95,32 +99,44 @@ fn command() -> Command {
                 .value_name("VERSION")
                 .help("The version of the device model, which parameters change further"),
         )
-        .arg(max_ports())
+        .args(limits())
         .arg(client_patience())
         .args_conflicts_with_subcommands(true)
         .subcommand_negates_reqs(true)
         .subcommand(serve::command());
-    for (id, param) in parameters() {
-        let value: &'static str = words(param).leak();
+    for Parameter { kind, id, def, .. } in parameters() {
+        let value: &'static str = words(def).leak();
         command = command.arg(
             Arg::new(id)
                 .long(id)
                 .value_name(value)
                 .allow_hyphen_values(true)
-                .help(param.description)
-                .help_heading("Migration parameters"),
+                .help(def.description)
+                .help_heading(match kind {
+                    Kind::Serial => "Migration parameters of the serial card",
+                    Kind::Disk => "Migration parameters of the virtio disk",
+                }),
         );
     }
     command
 }
 
-fn max_ports() -> Arg {
-    Arg::new("max-ports")
-        .long("max-ports")
-        .value_name("N")
-        .value_parser(PossibleValuesParser::new(MAX_PORTS))
-        .default_value("4")
-        .help("Offer cards of up to so many ports")
+/// The options for how much is offered.
+fn limits() -> [Arg; 2] {
+    [
+        Arg::new("max-ports")
+            .long("max-ports")
+            .value_name("N")
+            .value_parser(PossibleValuesParser::new(MAX_PORTS))
+            .default_value("4")
+            .help("Offer cards of up to so many ports"),
+        Arg::new("max-capacity-mib")
+            .long("max-capacity-mib")
+            .value_name("N")
+            .value_parser(value_parser!(u64).range(1..=u64::from(MAX_CAPACITY_MIB)))
+            .default_value("4096")
+            .help("Offer disks of up to so many MiB, which are memory of the program"),
+    ]
 }
 
 fn client_patience() -> Arg {
@@ -136,7 +152,11 @@ fn client_patience() -> Arg {
 fn offer(matches: &ArgMatches) -> Offer {
     let max_ports = matches.get_one::<String>("max-ports");
     let max_ports = max_ports.and_then(|ports| ports.parse().ok());
-    Offer::new(max_ports.unwrap_or(u64::MAX))
+    let max_capacity_mib = matches.get_one::<u64>("max-capacity-mib").copied();
+    Offer::new(&Limits {
+        max_ports: max_ports.unwrap_or(Limits::NONE.max_ports),
+        max_capacity_mib: max_capacity_mib.unwrap_or(Limits::NONE.max_capacity_mib),
+    })
 }
 
 fn patience(matches: &ArgMatches) -> Duration {
@@ -144,14 +164,26 @@ fn patience(matches: &ArgMatches) -> Duration {
     Duration::from_secs(patience.unwrap_or(30))
 }
 
-/// The options for parameters, in declaration order. The program has one command line, so what is leaked is bounded.
-fn parameters() -> impl Iterator<Item = (&'static str, &'static migration::model::ParamDef<'static>)>
-{
-    let option = |param: &'static migration::model::ParamDef<'static>| {
-        let id: &'static str = format!("m-{}", param.name).leak();
-        (id, param)
-    };
-    model().params.iter().map(option)
+/// An option for a parameter.
+struct Parameter {
+    kind: Kind,
+    /// Where it is in the model's table.
+    position: usize,
+    id: &'static str,
+    def: &'static ParamDef<'static>,
+}
+
+/// The options for parameters, model by model in declaration order. The program has one command line, so what is leaked is bounded.
+fn parameters() -> impl Iterator<Item = Parameter> {
+    Kind::ALL.into_iter().flat_map(|kind| {
+        let defs = kind.model().params.iter().enumerate();
+        defs.map(move |(position, def)| Parameter {
+            kind,
+            position,
+            id: format!("m-{}", def.name).leak(),
+            def,
+        })
+    })
 }
 
 fn main() -> ExitCode {
@@ -191,36 +223,63 @@ fn run(matches: &ArgMatches) -> Result<()> {
         return serve::run(matches);
     }
     let text = |id: &str| matches.get_one::<String>(id).cloned();
-    let named = |(position, (id, _))| Some((position, text(id)?));
-    let wish = Wish {
-        model: text("migration-model"),
+    let model = text("migration-model");
+    let given: Vec<(Parameter, String)> = parameters()
+        .filter_map(|param| text(param.id).map(|value| (param, value)))
+        .collect();
+    let wish = |of: Option<Kind>| Wish {
+        model: model.clone(),
         version: text("migration-version"),
-        params: parameters().enumerate().filter_map(named).collect(),
+        params: given
+            .iter()
+            .filter(|(param, _)| of.is_none_or(|kind| kind == param.kind))
+            .map(|(param, value)| (param.position, value.clone()))
+            .collect(),
     };
     if let Some(backend) = text("backend") {
         let target = Target::parse(&backend).context("--backend")?;
-        return start_kernel(matches, &wish, target);
+        return start_kernel(matches, &wish(None), target);
+    }
+    let kind = Kind::wanted(model.as_deref()).context("--migration-model")?;
+    if let Some((param, _)) = given.iter().find(|(param, _)| param.kind != kind) {
+        bail!(
+            "--{}: {} has no such parameter; it is one of {2}, which --migration-model={2} makes",
+            param.id,
+            kind.model().name,
+            param.kind.model().name,
+        );
     }
     let offer = offer(matches);
-    let ty = offer.ty();
-    let values = wish.values(&ty).map_err(|error| match error {
+    let ty = offer.ty(kind);
+    let values = wish(Some(kind)).values(&ty).map_err(|error| match error {
         NotOffered::Model { .. } => anyhow!("--migration-model: {error}"),
         NotOffered::Version(_) => anyhow!("--migration-version: {error}"),
         NotOffered::Param(_) | NotOffered::Source(_) => anyhow!("--m-{error}"),
     })?;
-    start(matches, &offer, values)
+    if matches.get_flag("print") {
+        return print(&match model {
+            Some(_) => offer.information(&[kind]),
+            None => offer.information(&Kind::ALL),
+        });
+    }
+    start(matches, &offer, kind, values)
 }
 
-/// Does what is to be done with a card of these values.
-fn start(matches: &ArgMatches, offer: &Offer, values: Values<'_>) -> Result<()> {
-    if matches.get_flag("print") {
-        return print(&offer.information());
-    }
+/// Serves a device of these values.
+fn start(matches: &ArgMatches, offer: &Offer, kind: Kind, values: Values<'_>) -> Result<()> {
     if let Some(place) = on_bus::Wanted::of(matches)? {
         return on_bus::serve_model(matches, offer, &values, place);
     }
-    let card = SerialCard::power_on(&values);
-    serve_clients(matches, || Ok(Model::new(card, values)))
+    match kind {
+        Kind::Serial => {
+            let card = SerialCard::power_on(&values);
+            serve_clients(matches, || Ok(Model::new(card, values)))
+        }
+        Kind::Disk => {
+            let disk = VirtioDisk::power_on(&values);
+            serve_clients(matches, || Ok(Model::new(disk, values)))
+        }
+    }
 }
 
 /// Does what is to be done with a device of the kernel.
@@ -233,7 +292,9 @@ fn start_kernel(matches: &ArgMatches, wish: &Wish, target: Target) -> Result<()>
             target.name()
         );
     }
-    let is_default = matches.value_source("max-ports") == Some(ValueSource::DefaultValue);
+    let is_default = ["max-ports", "max-capacity-mib"]
+        .into_iter()
+        .all(|option| matches.value_source(option) == Some(ValueSource::DefaultValue));
     ensure!(
         wish.params.is_empty() && wish.version.is_none() && is_default,
         "--backend: the parameters of {} are those that it has: set them before, with vfio-migrate prepare SOURCE {0}",

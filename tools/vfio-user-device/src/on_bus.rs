@@ -12,7 +12,7 @@ use migration::model::Values;
 use migration::value::Param;
 use rustix::event::{poll, PollFd, PollFlags};
 use vfio_user_device::bus::{Bus, Place, NAME};
-use vfio_user_device::instance::Offer;
+use vfio_user_device::instance::{Limits, Offer};
 use vfio_user_device::kernel::Target;
 use vfio_user_device::registry::{
     DeviceInfo, DeviceName, Endpoint, Error, NewDevice, Registry, Settings, Subscription,
@@ -93,7 +93,7 @@ impl Wanted {
     }
 }
 
-/// Serves a card of these values until a signal comes, or its only client is gone.
+/// Serves a device of these values until a signal comes, or its only client is gone.
 pub fn serve_model(
     matches: &ArgMatches,
     offer: &Offer,
@@ -104,7 +104,7 @@ pub fn serve_model(
         let param = |param: Param<'_>| (param.name.to_string(), param.value.into());
         registry.add(NewDevice {
             name,
-            model: None,
+            model: Some(values.model().name.to_string()),
             version: None,
             params: values.all().map(param).collect(),
             endpoint,
@@ -114,7 +114,7 @@ pub fn serve_model(
 
 /// Serves a device of the kernel until a signal comes, or its only client is gone.
 pub fn serve_kernel(matches: &ArgMatches, target: Target, wanted: Wanted) -> Result<()> {
-    let offer = Offer::new(u64::MAX);
+    let offer = Offer::new(&Limits::NONE);
     serve(matches, &offer, wanted, |registry, name, endpoint| {
         registry.add_kernel(name, target, endpoint)
     })

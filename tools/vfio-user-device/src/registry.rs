@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::instance::{NotOffered, Offer};
+use crate::instance::{Kind, NotOffered, Offer};
 use crate::kernel::Target;
 use crate::model::{Purpose, View};
 
@@ -108,7 +108,7 @@ impl Registry {
 
     /// What can be migrated to here, as JSON.
     pub fn information(&self) -> String {
-        self.shared.settings.offer.information()
+        self.shared.settings.offer.information(&Kind::ALL)
     }
 
     /// What the program offers.
@@ -193,9 +193,8 @@ impl Registry {
 
     /// Why no device here can be the destination of such a source; nothing if one can.
     pub fn reasons(&self, source: &SourceList) -> Vec<String> {
-        let ty = self.shared.settings.offer.ty();
-        match source.destination(&ty) {
-            Ok(_) => Vec::new(),
+        match self.check_any(source) {
+            Ok(()) => Vec::new(),
             Err(NotOffered::Source(reasons)) => reasons,
             Err(error) => vec![error.to_string()],
         }
@@ -203,8 +202,14 @@ impl Registry {
 
     /// Why no device here can be the destination of such a source, in an error; nothing is changed.
     pub fn check(&self, source: &SourceList) -> Result<(), Error> {
-        let ty = self.shared.settings.offer.ty();
-        source.destination(&ty).map(|_| ()).map_err(Error::from)
+        self.check_any(source).map_err(Error::from)
+    }
+
+    /// Looks for a destination among the devices of the source's model.
+    fn check_any(&self, source: &SourceList) -> Result<(), NotOffered> {
+        let kind = Kind::wanted(Some(&source.model))?;
+        let ty = self.shared.settings.offer.ty(kind);
+        source.destination(&ty).map(drop)
     }
 
     /// Back to power-on state, as by a client's reset. Not while somebody migrates the device.

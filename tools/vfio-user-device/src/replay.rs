@@ -166,6 +166,15 @@ impl ConfigSpace {
         Ok(self.byte(register::INTERRUPT_PIN) != 0 && !by_message)
     }
 
+    /// Refuses a guest's use of the device that cannot be replayed.
+    pub fn check(&self) -> Result<(), CannotReplay> {
+        let at = self.capability(MSIX)?;
+        match at.is_some_and(|at| self.word(at.wrapping_add(2)) & MSIX_ENABLE != 0) {
+            true => Err(CannotReplay::MsiX),
+            false => Ok(()),
+        }
+    }
+
     /// The port that a register of a base address has, if the guest can reach it.
     pub fn port(&self, bar: u32, offset: u64) -> Option<u32> {
         let bar = u8::try_from(bar).ok().filter(|bar| *bar < BARS)?;
@@ -198,11 +207,7 @@ impl ConfigSpace {
         writes.dword(register::ROM, self.dword(register::ROM));
         let line = register::INTERRUPT_LINE;
         writes.byte(line, self.byte(line));
-        if let Some(at) = self.capability(MSIX)? {
-            if self.word(at.wrapping_add(2)) & MSIX_ENABLE != 0 {
-                return Err(CannotReplay::MsiX);
-            }
-        }
+        self.check()?;
         if let Some(at) = self.capability(MSI)? {
             self.msi(at, &mut writes)?;
         }

@@ -53,7 +53,7 @@ pub fn command() -> Command {
                 .required(true)
                 .multiple(true),
         )
-        .arg(crate::max_ports())
+        .args(crate::limits())
         .arg(crate::client_patience())
 }
 

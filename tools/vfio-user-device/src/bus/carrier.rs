@@ -124,7 +124,7 @@ impl Carrier {
 
     fn cannot_give_up(&self) -> Error {
         Error::Refused(format!(
-            "{}: no register of the device can be read without an effect, which QEMU needs to take its interrupt back; let the guest use MSI",
+            "{}: no register of the device can be read without an effect, which QEMU needs to take its interrupt back; let the guest use MSI, if the device has that",
             self.name
         ))
     }
@@ -138,6 +138,8 @@ impl Carrier {
         // An error lets it run again.
         let saving = self.registry.save(self.name.as_str())?;
         let (space, idle) = self.view()?;
+        // Better now than at the destination.
+        space.check()?;
         let commands = match space.uses_intx()? {
             true => {
                 let (region, offset) = idle.ok_or_else(|| self.cannot_give_up())?;

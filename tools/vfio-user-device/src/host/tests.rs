@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::device::{errno, Counts, Device, Region};
-use crate::instance::model;
+use crate::instance::Kind;
 use crate::model::Model;
 use migration::model::{Type, Values};
 use migration::session::machine::Migratable;
@@ -135,7 +135,7 @@ fn host() -> Host<Model<'static, Probe>> {
         accesses: Vec::new(),
     };
     let ty: &'static Type<'static> = Box::leak(Box::new(Type {
-        model: model(),
+        model: Kind::Serial.model(),
         narrowed: &[],
         init_version: None,
     }));

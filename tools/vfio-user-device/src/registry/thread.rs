@@ -8,11 +8,14 @@ use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 
-use migration::model::Type;
+use migration::model::{Type, Values};
 
 use super::watch::{drain, event_file, signal};
 use super::{lock, DeviceInfo, Endpoint, Error, Event, NewDevice, Shared, SourceList};
+use crate::blk::VirtioDisk;
+use crate::device::Device;
 use crate::host::Host;
+use crate::instance::Kind;
 use crate::kernel::{Kernel, Target};
 use crate::model::{Model, Purpose, Refusal, SessionName, View};
 use crate::notice::line;
@@ -130,7 +133,18 @@ pub(super) fn start(shared: &Arc<Shared>, new: Plan) -> Result<Handle, Error> {
 /// What a device's thread does.
 fn run(shared: &Arc<Shared>, new: Plan, ready: &Answer<Handle>) {
     match new {
-        Plan::Model(new) => run_model(shared, new, &shared.settings.offer.ty(), ready),
+        Plan::Model(new) => match Kind::wanted(new.model.as_deref()) {
+            Ok(kind) => {
+                let ty = shared.settings.offer.ty(kind);
+                match kind {
+                    Kind::Serial => run_model(shared, new, &ty, SerialCard::power_on, ready),
+                    Kind::Disk => run_model(shared, new, &ty, VirtioDisk::power_on, ready),
+                }
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error.into()));
+            }
+        },
         Plan::Kernel(name, target, endpoint) => {
             let made = Kernel::new(target).map_err(Error::Invalid);
             let prepare = |kernel: &mut Kernel, _: &SourceList| {
@@ -145,13 +159,19 @@ fn run(shared: &Arc<Shared>, new: Plan, ready: &Answer<Handle>) {
     }
 }
 
-fn run_model<'t>(shared: &Arc<Shared>, new: NewDevice, ty: &'t Type<'t>, ready: &Answer<Handle>) {
+fn run_model<'t, D: Device>(
+    shared: &Arc<Shared>,
+    new: NewDevice,
+    ty: &'t Type<'t>,
+    power_on: impl Fn(&Values<'t>) -> D,
+    ready: &Answer<Handle>,
+) {
     let wish = new.wish(ty.model);
     let values = wish.and_then(|wish| Ok(wish.values(ty)?));
-    let made = values.map(|values| Model::new(SerialCard::power_on(&values), values));
-    let prepare = |model: &mut Model<'t, SerialCard>, source: &SourceList| {
+    let made = values.map(|values| Model::new(power_on(&values), values));
+    let prepare = |model: &mut Model<'t, D>, source: &SourceList| {
         let values = source.destination(ty)?;
-        Ok(model.replace(values, SerialCard::power_on))
+        Ok(model.replace(values, &power_on))
     };
     run_as(shared, (new.name, new.endpoint), made, prepare, ready);
 }

@@ -505,6 +505,26 @@ fn the_monitor_s_commands_are_those_of_the_device_s_own_registers() {
 }
 
 #[test]
+fn a_disk_whose_registers_cannot_be_replayed_is_not_stopped_for_that() {
+    let bus = Bus::start();
+    let model = ["--migration-model", crate::disk::MODEL];
+    let disk = bus.program(&[&["--dbus-vmstate-id", "card0"][..], &model].concat());
+    let mut client = disk.client();
+    let freeze = [NAME, CARD0, DEVICE, "Freeze"];
+    let replay = [NAME, CARD0, DEVICE, "Replay", "su", "00:05.0", "0"];
+    // By the pin QEMU could not be told that an interrupt is over.
+    let said = bus.refused(&freeze);
+    assert!(said.contains("without an effect"), "{said}");
+    client.write(CONFIG, 0x42, &[0, 0x80]).expect("MSI-X");
+    for call in [&freeze[..], &replay] {
+        let said = bus.refused(call);
+        assert!(said.contains("the guest has MSI-X enabled"), "{said}");
+        assert_eq!(bus.property("Frozen"), false);
+        assert_eq!(client.state(), RUNNING);
+    }
+}
+
+#[test]
 fn a_bus_that_cannot_be_had_is_told_in_one_line_and_no_socket_is_left() {
     let bus = Bus::start();
     let _card = bus.card();

@@ -36,6 +36,7 @@ fn information(arguments: &[&str]) -> Value {
 }
 
 const MODEL: &str = "rust-vfio-mdev.example/pci/serial";
+const DISK: &str = crate::disk::MODEL;
 
 #[test]
 fn the_information_is_stable_and_follows_what_shapes_it() {
@@ -127,8 +128,32 @@ fn k41_parameters_that_cannot_be_had_are_told_in_one_line_and_no_socket_is_made(
         ),
         (
             &["--migration-model=example.org/disk"],
-            "not example.org/disk",
+            "this program has rust-vfio-mdev.example/pci/serial and rust-vfio-mdev.example/pci/blk, and not example.org/disk",
         ),
+        (
+            &["--m-capacity-mib=64"],
+            "--m-capacity-mib: rust-vfio-mdev.example/pci/serial has no such parameter; it is one of rust-vfio-mdev.example/pci/blk, which --migration-model=rust-vfio-mdev.example/pci/blk makes",
+        ),
+        (
+            &["--migration-model", DISK, "--m-num-ports=2"],
+            "--m-num-ports: rust-vfio-mdev.example/pci/blk has no such parameter",
+        ),
+        (
+            &["--migration-model", DISK, "--m-capacity-mib=4097"],
+            "capacity-mib: 4097 is not one of 1-4096",
+        ),
+        (
+            &["--migration-model", DISK, "--max-capacity-mib=9", "--m-capacity-mib=10"],
+            "capacity-mib: 10 is not one of 1-9",
+        ),
+        (
+            &["--migration-model", DISK, "--m-read-only=on", "--m-write-zeroes=on"],
+            "write-zeroes: on requires read-only off",
+        ),
+        (&["--migration-model", DISK, "--m-serial=\u{e4}"], "serial: "),
+        (&["--migration-model", DISK, "--migration-version=v1"], "version"),
+        (&["--max-capacity-mib=0"], "invalid value '0'"),
+        (&["--max-capacity-mib=4097"], "invalid value '4097'"),
         (&["--fd=7"], "cannot be used with"),
         (&["more"], "'more' cannot be used"),
         (&["serve", "--control=c"], "'serve' cannot be used"),
@@ -158,6 +183,41 @@ fn k41_who_cannot_be_told_the_information_is_a_failure() {
         .spawn()
         .expect("the program runs");
     assert_eq!(child.wait().expect("its end").code(), Some(1));
+}
+
+#[test]
+fn the_information_is_about_the_model_that_is_named_or_about_all() {
+    let names = |whole: &Value| {
+        let models = whole["models"].as_object().expect("models");
+        models.keys().cloned().collect::<Vec<_>>()
+    };
+    let all = information(&[]);
+    assert_eq!(names(&all), [DISK, MODEL]);
+    let mut generations = vec![all["generation"].clone()];
+    for model in [MODEL, DISK] {
+        let one = information(&["--migration-model", model]);
+        assert_eq!(names(&one), [model]);
+        assert_eq!(one["models"][model], all["models"][model]);
+        generations.push(one["generation"].clone());
+    }
+    // What shapes the document is told by its generation, whatever is said of the device itself.
+    let small = information(&["--migration-model", DISK, "--max-capacity-mib=48"]);
+    let capacity = &small["models"][DISK]["params"]["capacity-mib"];
+    assert_eq!(capacity["maximum"], 48);
+    assert_eq!(capacity["init_value"], 48);
+    generations.push(small["generation"].clone());
+    let same = information(&[
+        "--migration-model",
+        DISK,
+        "--max-capacity-mib=48",
+        "--m-capacity-mib=7",
+    ]);
+    assert_eq!(same, small);
+    let few = information(&["--migration-model", DISK, "--max-ports=1"]);
+    assert_eq!(few["generation"], generations[2], "a disk has no ports");
+    for (at, generation) in generations.iter().enumerate() {
+        assert!(!generations[..at].contains(generation), "{at}");
+    }
 }
 
 #[test]
@@ -196,6 +256,14 @@ fn both_forms_of_parameters_and_any_order_are_taken() {
         &["--m-auto-flow", "off", "--m-fifo-depth", "64"],
         &["--migration-version", "v1", "--m-num-ports", "4"],
         &["--migration-model", MODEL, "--m-compact-state=off"],
+        &[
+            "--m-capacity-mib",
+            "1",
+            "--migration-model",
+            DISK,
+            "--m-serial=",
+            "--m-read-only=on",
+        ],
     ] {
         information(arguments);
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");

@@ -12,6 +12,7 @@ mod command_line;
 mod control;
 mod descriptors;
 mod device;
+mod disk;
 mod independent;
 mod interrupts;
 mod logging;

@@ -97,7 +97,7 @@ impl Client {
         u64::from_ne_bytes(reply.try_into().expect("eight"))
     }
 
-    fn precopy_info(&mut self) -> Result<(u64, u64), u32> {
+    pub fn precopy_info(&mut self) -> Result<(u64, u64), u32> {
         let reply = self.ask(PRECOPY_INFO, &words(&[24, 0, 0, 0, 0, 0]))?;
         assert_eq!(reply[..8], words(&[24, 0]));
         let long = |at: usize| u64::from_ne_bytes(reply[at..at + 8].try_into().expect("eight"));

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use migration::fsm::State;
-use vfio_user_device::instance::Offer;
+use vfio_user_device::instance::{Limits, Offer};
 use vfio_user_device::model::Owner;
 use vfio_user_device::registry::*;
 
@@ -26,7 +26,7 @@ impl Room {
     fn new() -> Self {
         Self {
             registry: Registry::new(Settings {
-                offer: Offer::new(4),
+                offer: Offer::new(&Limits::NONE),
                 patience: LIMIT,
             }),
             directory: tempfile::tempdir().expect("a directory"),
@@ -444,4 +444,54 @@ fn a_device_whose_only_client_goes_is_removed() {
         }
     }
     assert_eq!(reason(room.registry.info("a")).0, ENOENT);
+}
+
+/// The model of the disk.
+const DISK: &str = crate::disk::MODEL;
+
+#[test]
+fn cards_and_disks_are_in_one_program() {
+    let room = Room::new();
+    room.add("card");
+    let disk = |name: &str, mib: u64, model: &str| NewDevice {
+        model: Some(model.to_string()),
+        ..room.wish(name, &[("capacity-mib", ParamValue::Int(mib))])
+    };
+    let info = room.registry.add(disk("a", 8, DISK)).expect("a disk");
+    assert_eq!(info.model, DISK);
+    room.registry.add(disk("b", 9, DISK)).expect("a disk");
+    // Each is what it is: a card's state is no disk's, and parameters belong to a model.
+    let (card, a) = (room.saved("card"), room.saved("a"));
+    let (errno, why) = reason(room.load("a", &card));
+    assert_eq!(errno, EINVAL);
+    assert!(why.contains("model: source is"), "{why}");
+    let (_, why) = reason(room.load("b", &a));
+    assert_eq!(why, "b: capacity-mib: source has 8, this device has 9");
+    let (_, why) = reason(room.registry.add(disk("c", 8, "example.org/disk")));
+    assert!(why.contains("and not example.org/disk"), "{why}");
+    let (_, why) = reason(
+        room.registry
+            .add(disk("c", 8, "rust-vfio-mdev.example/pci/serial")),
+    );
+    assert!(why.contains("has no such parameter"), "{why}");
+    // A destination is prepared, if it is of the source's model.
+    let source = |name: &str| {
+        let info = room.registry.info(name).expect("a device");
+        let params = info.params.into_iter().filter(|param| param.in_effect);
+        SourceList {
+            model: info.model,
+            params: params.map(|param| (param.name, param.value)).collect(),
+        }
+    };
+    for name in ["card", "a"] {
+        assert_eq!(room.registry.reasons(&source(name)), [""; 0]);
+    }
+    let mut unknown = source("a");
+    unknown.model = "example.org/disk".to_string();
+    assert_eq!(room.registry.reasons(&unknown).len(), 1);
+    let (_, why) = reason(room.registry.prepare("b", source("card")));
+    assert!(why.contains("model: source is"), "{why}");
+    room.registry.prepare("b", source("a")).expect("prepared");
+    room.load("b", &a).expect("loaded");
+    assert_eq!(room.saved("b"), a);
 }

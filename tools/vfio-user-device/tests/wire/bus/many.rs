@@ -14,6 +14,7 @@ use crate::client::*;
 use crate::program::command;
 
 const ROOT: &str = "/example/rust_vfio_mdev";
+const CARD: &str = "rust-vfio-mdev.example/pci/serial";
 const MANAGER: &str = "example.rust_vfio_mdev.Manager1";
 
 /// A program without a device, which is on the bus.
@@ -196,7 +197,9 @@ fn a_source_is_checked_and_a_destination_prepared() {
     let information = information["data"].as_str().expect("text");
     let information: Value = serde_json::from_str(information).expect("JSON");
     let models = information["models"].as_object().expect("models");
-    let model = models.keys().next().expect("a model").as_str();
+    let models: Vec<&String> = models.keys().collect();
+    assert_eq!(models, [crate::disk::MODEL, CARD]);
+    let model = CARD;
     let source = |ports: &'static str| {
         [
             "sa{sv}",

@@ -73,7 +73,7 @@ fn the_text_says_what_is_so() {
     };
     talk(&mut speaker("json-rpc.sock"), "json-rpc");
     let mut qmp = speaker("control.sock");
-    for name in ["qmp", "migration", "events"] {
+    for name in ["qmp", "migration", "models", "events"] {
         talk(&mut qmp, name);
     }
 }
