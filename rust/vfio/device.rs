@@ -27,7 +27,6 @@ use crate::table::Type;
 use crate::timer::{self, HasTimer, Timer};
 use crate::token::Token;
 use ::migration::clock::Clock;
-use ::migration::fsm::State as FsmState;
 use ::migration::info::Family;
 use ::migration::model::{InUse, SetClass, Values};
 use core::ptr::NonNull;
@@ -330,8 +329,7 @@ impl<T: Device> Instance<T> {
         state
             .reason
             .set(format_args!("the device has failed: {failure}"));
-        state.enter(FsmState::Error, timer::now_ns());
-        state.migration.end(&mut state.device);
+        state.give_up();
         state.notify_state();
         self.progress.notify_all();
     }
@@ -376,7 +374,7 @@ impl<T: Device> Instance<T> {
             let state = &mut *guard;
             let could = state.may_access_memory();
             state.irqs.clear(&mut state.device);
-            state.migration.close(&mut state.device);
+            state.migration.reset(&mut state.device);
             state.device.clear();
             state.notify_state();
             state.told = Progress::new();
@@ -472,7 +470,7 @@ impl<T: Device> Instance<T> {
     pub(crate) fn change(&self, change: Change<'_>) -> Result {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let in_use = match (state.open, &state.migration.session) {
+        let in_use = match (state.open, state.migration.session()) {
             (false, _) => InUse::Closed,
             (true, None) => InUse::Open,
             (true, Some(_)) => InUse::Migrating,

@@ -97,7 +97,7 @@ impl Subject {
                 Some(value) => writeln!(out, "{value}"),
                 None => Err(fmt::Error),
             },
-            Self::State => writeln!(out, "{}", state.migration.current.name()),
+            Self::State => writeln!(out, "{}", state.migration.state().name()),
             Self::Phase => writeln!(out, "{}", state.migration.progress().0),
             Self::Bytes => writeln!(out, "{}", state.migration.progress().1),
             Self::Sessions => writeln!(out, "{}", state.migration.sessions()),

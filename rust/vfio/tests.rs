@@ -6,12 +6,12 @@ use crate::device::{Device, Phase, SavedSize};
 use crate::engine::NoEngine;
 use crate::mdev::Type;
 use crate::migration::session::{
-    errno, not_committed, refusal, Chunk, Incoming, Migration, Of, Resuming, Saving, Session,
-    SUPPORT,
+    errno, refusal, Chunk, Migration, Of, Opening, Saving, Session, SessionId, SUPPORT,
 };
 use crate::module::ModuleMetadata;
 use crate::reason::Reason;
 use crate::region::Region;
+use ::migration::fsm::{Arc, State};
 use ::migration::model::{Allowed, InUse, IntRange, Model, ParamDef, Type as Offer, Values};
 use ::migration::value::Value;
 use core::fmt::Write;
@@ -162,25 +162,57 @@ fn saved(value: u8) -> Result<KVec<u8>> {
     Ok(stream)
 }
 
-/// Pushes a stream, then commits it. Returns the register and the reason of a refusal.
+/// Whoever is told of sessions: the last one's name, and whether it is prevented.
+#[derive(Default)]
+struct Names {
+    last: Option<SessionId>,
+    is_shut: bool,
+}
+
+impl Opening for Names {
+    fn open(&mut self, id: SessionId, _saving: bool) -> Result {
+        self.last = Some(id);
+        match self.is_shut {
+            true => Err(EMFILE),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Goes to a state.
+fn go(
+    migration: &mut Migration<Register>,
+    to: State,
+    device: &mut Register,
+    reason: &mut Reason,
+) -> Result {
+    let values = wide(1)?;
+    while let Some(arc) = migration.next(to, reason)? {
+        migration.take(arc, &values, device, reason, &mut Names::default())?;
+    }
+    Ok(())
+}
+
+/// Pushes a stream, then leaves RESUMING. Returns the register and the reason of a refusal.
 fn loaded(into: u8, stream: &[u8]) -> Result<(Result, Register, Reason)> {
     let mut device = Register(into);
     let mut reason = Reason::none();
-    let mut resuming = Resuming::<Register>::new(Incoming::of(&device)?);
+    let mut migration = Migration::new();
+    go(&mut migration, State::Resuming, &mut device, &mut reason)?;
+    let Some(Session::Resuming(resuming)) = migration.session_mut() else {
+        return Err(ENODEV);
+    };
     let result = resuming
         .push(&wide(1)?, &Of(&mut device), stream, &mut reason)
         .map_err(refusal)
-        .and_then(|()| {
-            let committed = resuming.commit(&mut Of(&mut device), &mut reason);
-            committed.map_err(not_committed)
-        });
+        .and_then(|()| go(&mut migration, State::Stop, &mut device, &mut reason));
     Ok((result, device, reason))
 }
 
 #[kunit_tests(rust_vfio_fsm)]
 mod fsm {
     use super::*;
-    use ::migration::fsm::{next, State};
+    use ::migration::fsm::next;
     use kernel::alloc::KBox;
     use kernel::error::to_result;
 
@@ -239,15 +271,26 @@ mod session {
     #[test]
     fn sessions_are_counted_when_they_begin() -> Result {
         let mut migration = Migration::<Register>::new();
+        let (mut device, mut reason) = (Register(0), Reason::none());
+        let mut names = Names::default();
+        let mut begin = |migration: &mut Migration<Register>, names: &mut Names| {
+            let (values, arc) = (wide(1)?, Arc::RunningToPreCopy);
+            migration.take(arc, &values, &mut device, &mut reason, names)
+        };
         for n in 0..3 {
             assert_eq!(migration.sessions(), n);
-            let id = migration.next_id();
-            // The same until one begins: a session that fails to is none.
-            assert_eq!(migration.next_id(), id);
-            let saving = Saving::pre_copy(&wide(1)?).map_err(errno)?;
-            migration.begin(Session::Saving(saving));
+            names.is_shut = true;
+            assert_eq!(begin(&mut migration, &mut names), Err(EMFILE));
+            // A session that fails to begin is none.
+            assert_eq!(migration.sessions(), n);
+            let refused = names.last.ok_or(EINVAL)?;
+            assert!(!migration.is_session(refused));
+            names.is_shut = false;
+            begin(&mut migration, &mut names)?;
+            let id = names.last.ok_or(EINVAL)?;
+            assert_eq!(id, refused);
             assert!(migration.is_session(id));
-            migration.close(&mut Register(0));
+            migration.reset(&mut Register(0));
             assert!(!migration.is_session(id));
         }
         Ok(())

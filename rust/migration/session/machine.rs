@@ -6,7 +6,7 @@
 //! stand at the time of the arc, and to run afterwards only if the state that was reached [is one in which the device
 //! works](State::is_running).
 
-use super::{data_size, Buffer, CommitError, Device, Resuming, Saving};
+use super::{data_size, Buffer, CommitError, Device, Left, Phase, Resuming, Saving};
 use crate::fsm::{next_arc, Arc, State, Support, TransitionError, UnknownState};
 use crate::model::Values;
 use crate::reason::Reason;
@@ -17,6 +17,8 @@ pub trait Migratable: Device {
     fn incoming(&self) -> Result<Self::Incoming, Self::Error>;
     /// Bulk state is sent from now on, from the start.
     fn start_sending(&mut self) {}
+    /// The device has stopped while it is saved: what is bulk state only then is sent as well from now on.
+    fn send_rest(&mut self) {}
     /// Nothing is sent any longer.
     fn stop_sending(&mut self) {}
     /// The device works again after it was stopped. What it may have lost on the way is raised once more.
@@ -30,6 +32,24 @@ pub enum Session<B, I> {
     Saving(Saving<B>),
     /// In RESUMING.
     Resuming(Resuming<B, I>),
+}
+
+impl<B: Buffer, I> Session<B, I> {
+    /// The phase that the stream has reached; `None` before the first record of one that is loaded was accepted.
+    pub const fn phase(&self) -> Option<Phase> {
+        match self {
+            Self::Saving(saving) => Some(saving.phase()),
+            Self::Resuming(resuming) => resuming.phase(),
+        }
+    }
+
+    /// Bytes of the stream that were handed out or taken so far.
+    pub const fn bytes(&self) -> u64 {
+        match self {
+            Self::Saving(saving) => saving.bytes(),
+            Self::Resuming(resuming) => resuming.bytes(),
+        }
+    }
 }
 
 /// Why a state was not reached. The device is in the last one that was.
@@ -88,9 +108,30 @@ impl<B: Buffer, I> Machine<B, I> {
         }
     }
 
+    /// The saving session, if there is one, to be read from.
+    pub const fn saving_mut(&mut self) -> Option<&mut Saving<B>> {
+        match &mut self.session {
+            Some(Session::Saving(saving)) => Some(saving),
+            _ => None,
+        }
+    }
+
     /// How many sessions have begun, which is also the last one's name.
     pub const fn sessions(&self) -> u64 {
         self.sessions
+    }
+
+    /// Whether the session of this name goes on.
+    pub const fn is_in(&self, name: u64) -> bool {
+        self.session.is_some() && self.sessions == name
+    }
+
+    /// What is left of pre-copy; `None` outside of it.
+    pub fn precopy_left<D: Device>(&self, device: &D) -> Option<Left> {
+        match self.state {
+            State::PreCopy | State::PreCopyP2p => Some(self.saving()?.left(device)),
+            _ => None,
+        }
     }
 
     /// Bytes that are to be transferred until the device is saved, at most. Never 0.
@@ -157,11 +198,13 @@ impl<B: Buffer, I> Machine<B, I> {
                 let saving = Saving::stop_copy(values, device).map_err(Refused::Device)?;
                 open(id, true).map_err(Refused::Device)?;
                 device.start_sending();
+                device.send_rest();
                 self.begin(Session::Saving(saving));
             }
             PreCopyToStopCopy | PreCopyP2pToStopCopy => {
                 if let Some(Session::Saving(saving)) = &mut self.session {
                     saving.stop(values, device).map_err(Refused::Device)?;
+                    device.send_rest();
                 }
             }
             StopToResuming => {

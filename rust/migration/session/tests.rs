@@ -30,6 +30,8 @@ struct Memory {
     first: Vec<bool>,
     dirty: Vec<bool>,
     sending: bool,
+    /// Whether what is sent only after the stop would be.
+    sending_rest: bool,
     /// Why it cannot be saved.
     busy: bool,
     /// Gives out sections that are none.
@@ -44,6 +46,7 @@ impl Memory {
             first: vec![false; blocks],
             dirty: vec![false; blocks],
             sending: false,
+            sending_rest: false,
             busy: false,
             broken: false,
         }
@@ -56,7 +59,7 @@ impl Memory {
     }
 
     fn stop_sending(&mut self) {
-        self.sending = false;
+        (self.sending, self.sending_rest) = (false, false);
         self.first.fill(false);
         self.dirty.fill(false);
     }

@@ -23,7 +23,7 @@ pub(crate) type Quiet<'a, T> = Option<Held<'a, <T as Device>::Engine>>;
 impl<T: Device> State<T> {
     /// Whether the device may access guest memory.
     pub(crate) fn may_access_memory(&self) -> bool {
-        self.open && self.migration.current.may_access_memory()
+        self.open && self.migration.state().may_access_memory()
     }
 
     fn has_work(&self) -> bool {

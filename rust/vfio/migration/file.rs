@@ -58,7 +58,7 @@ impl<T: Device> DataFile<T> {
     fn next(&self, chunk: &mut Chunk, most: usize) -> Result<(usize, bool)> {
         let mut guard = self.instance.state.lock();
         let state = &mut *guard;
-        let stopped = state.migration.current == State::StopCopy;
+        let stopped = state.migration.state() == State::StopCopy;
         let device = &mut Of(&mut *state.device);
         let saving = state.migration.saving(self.session).ok_or(ENODEV)?;
         saving.fill(chunk, device)?;
@@ -135,7 +135,7 @@ impl<T: Device> AnonFile for DataFile<T> {
             let mut guard = self.instance.state.lock();
             let state = &mut *guard;
             let is_ours = state.migration.is_session(self.session);
-            match &mut state.migration.session {
+            match state.migration.session_mut() {
                 Some(Session::Resuming(resuming)) if is_ours => resuming
                     .push(
                         &state.values,
@@ -163,11 +163,11 @@ impl<T: Device> AnonFile for DataFile<T> {
         table.register_wait(file, &self.instance.progress);
         let mut guard = self.instance.state.lock();
         let state = &mut *guard;
-        let stopped = state.migration.current == State::StopCopy;
+        let stopped = state.migration.state() == State::StopCopy;
         if !state.migration.is_session(self.session) {
             return Ready::Over;
         }
-        match &state.migration.session {
+        match state.migration.session() {
             Some(Session::Saving(saving)) => {
                 if stopped || saving.is_readable(&Of(&mut *state.device)) {
                     return Ready::Readable;
@@ -194,16 +194,12 @@ impl<T: Device> AnonFile for DataFile<T> {
         let (left, v2) = {
             let mut guard = self.instance.state.lock();
             let state = &mut *guard;
-            let current = state.migration.current;
             let v2 = state.precopy_info_v2();
             if !state.migration.is_session(self.session) {
                 return Err(ENODEV);
             }
-            let saving = state.migration.saving(self.session).ok_or(EINVAL)?;
-            if !matches!(current, State::PreCopy | State::PreCopyP2p) {
-                return Err(EINVAL);
-            }
-            (saving.left(&Of(&mut *state.device)), v2)
+            let left = state.migration.precopy_left(&mut state.device);
+            (left.ok_or(EINVAL)?, v2)
         };
         // What has changed is dirty, and nothing makes what was there at first come again: VFIO_PRECOPY_INFO_REINIT is never
         // set. Without the v2 form of this call, flags are not ours to write.

@@ -7,10 +7,12 @@
 
 use crate::mapped::{self, Memory};
 use crate::model::Device;
-use ::migration::fsm::{State, Support};
+use crate::reason::Reason;
+use ::migration::fsm::{Arc as Transition, State, Support};
 use ::migration::model::Values;
+use ::migration::session::machine::{self, Machine, Migratable, Refused};
 use ::migration::session::{
-    self as pure, CommitError, Emit, Failure, NoMemory, Phase, Remaining, SavedSize,
+    self as pure, Emit, Failure, Left, NoMemory, Phase, Remaining, SavedSize,
 };
 use ::migration::stream::{ErrorClass, Refusal, DEVICE_SECTIONS};
 use core::fmt::Write;
@@ -18,8 +20,8 @@ use kernel::prelude::*;
 
 /// A session that gives the state out.
 pub(crate) type Saving = pure::Saving<Buffer>;
-/// A session that takes a state in.
-pub(crate) type Resuming<T> = pure::Resuming<Buffer, Incoming<T>>;
+/// What goes on in a state with a session.
+pub(crate) type Session<T> = machine::Session<Buffer, Incoming<T>>;
 /// Bytes of a saving session on their way to user space.
 pub(crate) type Chunk = pure::Chunk<Buffer>;
 
@@ -38,15 +40,12 @@ pub(crate) struct SessionId(u64);
 
 /// The migration side of an instance.
 pub(crate) struct Migration<T: Device> {
-    /// The state the device is in.
-    pub(crate) current: State,
-    pub(crate) session: Option<Session<T>>,
+    /// The state that the device is in, and its session.
+    machine: Machine<Buffer, Incoming<T>>,
     /// Which protocol has taken the device out of RUNNING.
     owner: Option<Protocol>,
     /// Where the migration region stands in its session.
     pub(crate) window: Window,
-    /// How many sessions have begun since the instance was made; the last one's name.
-    sessions: u64,
     /// Somebody who polls may wait for more to be read.
     drained: bool,
 }
@@ -83,47 +82,47 @@ pub(crate) enum Protocol {
     V2,
 }
 
-/// What goes on in a state with a session.
-pub(crate) enum Session<T: Device> {
-    /// In PRE_COPY, PRE_COPY_P2P and STOP_COPY.
-    Saving(Saving),
-    /// In RESUMING.
-    Resuming(Resuming<T>),
+/// Whether somebody is told of a session that starts, before it is too late to fail.
+pub(crate) trait Opening {
+    /// A session of this name is about to start. Nothing has changed if this fails.
+    fn open(&mut self, id: SessionId, saving: bool) -> Result;
 }
 
-impl<T: Device> Session<T> {
-    /// The phase that the stream has reached, for people; `setup` before the first record has been accepted.
-    fn phase(&self) -> &'static str {
-        match self {
-            Self::Saving(saving) => saving.phase().name(),
-            Self::Resuming(resuming) => resuming.phase().map_or("setup", Phase::name),
-        }
-    }
-
-    /// Bytes of the stream that were handed out or taken so far.
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Saving(saving) => saving.bytes(),
-            Self::Resuming(resuming) => resuming.bytes(),
-        }
+/// Nobody needs to be told.
+impl Opening for () {
+    fn open(&mut self, _id: SessionId, _saving: bool) -> Result {
+        Ok(())
     }
 }
 
 impl<T: Device> Migration<T> {
     pub(crate) fn new() -> Self {
         Self {
-            current: State::Running,
-            session: None,
+            machine: Machine::default(),
             owner: None,
             window: Window::new(),
-            sessions: 0,
             drained: false,
         }
     }
 
+    /// The state that the device is in.
+    pub(crate) fn state(&self) -> State {
+        self.machine.state()
+    }
+
+    /// The session, if there is one.
+    pub(crate) fn session(&self) -> Option<&Session<T>> {
+        self.machine.session()
+    }
+
+    /// The session, to be read from or written to.
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session<T>> {
+        self.machine.session_mut()
+    }
+
     /// Whether the device has effects: interrupts and changes of its own.
     pub(crate) fn is_running(&self) -> bool {
-        self.current.is_running()
+        self.state().is_running()
     }
 
     /// Whether the protocol may change the state: the other one has not taken the device out of RUNNING. `EBUSY` if it has.
@@ -141,18 +140,50 @@ impl<T: Device> Migration<T> {
 
     /// The protocol has changed the state: it keeps the device until it runs again without a session.
     pub(crate) fn settle_owner(&mut self, protocol: Protocol) {
-        let free = self.current == State::Running && self.session.is_none();
+        let free = self.state() == State::Running && self.session().is_none();
         self.owner = (!free).then_some(protocol);
     }
 
-    /// The session ends, if there is one: nothing is sent any longer.
-    pub(crate) fn end(&mut self, device: &mut T) {
-        if let Some(Session::Saving(_)) = self.session.take() {
-            device.stop_sending();
-            if let Some(memory) = device.memory() {
-                memory.stop_sending();
-            }
+    /// The state with this number, as one to go to. `EINVAL` if there is none, `EIO` in the error state, with the reason.
+    pub(crate) fn target(&self, number: u32, reason: &mut Reason) -> Result<State> {
+        self.machine.target(number, reason).map_err(not_reached)
+    }
+
+    /// The arc that comes next on the way to a state, `None` at the end of it. `EINVAL` if no way leads there, `EIO` in the error
+    /// state, with the reason.
+    pub(crate) fn next(&self, to: State, reason: &mut Reason) -> Result<Option<Transition>> {
+        let next = self.machine.next(to, SUPPORT, reason);
+        next.map_err(not_reached)
+    }
+
+    /// Takes an arc that [`Migration::next`] gave. Nothing has changed if it fails.
+    pub(crate) fn take(
+        &mut self,
+        arc: Transition,
+        values: &Values<'_>,
+        device: &mut T,
+        reason: &mut Reason,
+        opening: &mut impl Opening,
+    ) -> Result {
+        let open = |name, saving| opening.open(SessionId(name), saving);
+        let taken = self
+            .machine
+            .take(arc, values, &mut Of(device), reason, open);
+        taken.map_err(not_reached)?;
+        if arc.ends_session() {
+            self.forget_session();
         }
+        Ok(())
+    }
+
+    /// The device has failed: its session is over.
+    pub(crate) fn fail(&mut self, device: &mut T) {
+        self.machine.fail(&mut Of(device));
+        self.forget_session();
+    }
+
+    /// A session is over: nobody reads it any longer.
+    fn forget_session(&mut self) {
         self.window = Window {
             pieces: self.window.pieces,
             ..Window::new()
@@ -160,62 +191,51 @@ impl<T: Device> Migration<T> {
         self.drained = false;
     }
 
-    /// The device was reset: running, without a session. The log is the user's and stays.
+    /// The device was reset, or its last user is gone: running, without a session.
     pub(crate) fn reset(&mut self, device: &mut T) {
-        self.end(device);
-        self.current = State::Running;
+        self.machine.reset(&mut Of(device));
+        self.forget_session();
         self.owner = None;
     }
 
-    /// The last user is gone.
-    pub(crate) fn close(&mut self, device: &mut T) {
-        self.reset(device);
-    }
-
-    /// The phase of the session, for people, and the bytes of its stream so far.
+    /// The phase of the session, for people, and the bytes of its stream so far; `setup` before the first record was accepted.
     pub(crate) fn progress(&self) -> (&'static str, u64) {
-        match &self.session {
-            Some(session) => (session.phase(), session.bytes()),
+        match self.session() {
+            Some(session) => (
+                session.phase().map_or("setup", Phase::name),
+                session.bytes(),
+            ),
             None => (NO_PHASE, 0),
         }
-    }
-
-    /// The name of the session that begins next.
-    pub(crate) fn next_id(&self) -> SessionId {
-        SessionId(self.sessions + 1)
-    }
-
-    /// A session begins. It has the name that [`Migration::next_id`] gave.
-    pub(crate) fn begin(&mut self, session: Session<T>) {
-        self.sessions += 1;
-        self.session = Some(session);
     }
 
     /// How many sessions have begun since the instance was made. Who finds more than before knows of a session that it has not
     /// seen.
     pub(crate) fn sessions(&self) -> u64 {
-        self.sessions
+        self.machine.sessions()
     }
 
     /// Whether the session of this name goes on.
     pub(crate) fn is_session(&self, id: SessionId) -> bool {
-        self.session.is_some() && id == SessionId(self.sessions)
+        self.machine.is_in(id.0)
     }
 
     /// The saving session, if there is one, and where the region stands in it.
     pub(crate) fn any_saving(&mut self) -> Option<(&mut Saving, &mut Window)> {
-        match &mut self.session {
-            Some(Session::Saving(saving)) => Some((saving, &mut self.window)),
-            _ => None,
-        }
+        Some((self.machine.saving_mut()?, &mut self.window))
     }
 
     /// The saving session of this name, if it goes on.
     pub(crate) fn saving(&mut self, id: SessionId) -> Option<&mut Saving> {
-        match (self.is_session(id), &mut self.session) {
-            (true, Some(Session::Saving(saving))) => Some(saving),
-            _ => None,
+        match self.is_session(id) {
+            true => self.machine.saving_mut(),
+            false => None,
         }
+    }
+
+    /// What is left of pre-copy; `None` outside of it.
+    pub(crate) fn precopy_left(&self, device: &mut T) -> Option<Left> {
+        self.machine.precopy_left(&Of(device))
     }
 
     /// A reader found nothing, and may wait for more.
@@ -230,22 +250,17 @@ impl<T: Device> Migration<T> {
         if device.max_sent_section() == 0 || !self.drained {
             return false;
         }
-        let news = match &self.session {
-            Some(Session::Saving(saving)) => saving.is_readable(&Of(device)),
-            _ => false,
-        };
+        let saving = self.machine.saving();
+        let news = saving.is_some_and(|saving| saving.is_readable(&Of(device)));
         self.drained = !news;
         news
     }
 
     /// Bytes that are to be transferred until the device is saved, at most. Never 0.
     pub(crate) fn data_size(&self, values: &Values<'_>, device: &mut T) -> usize {
-        let saving = match &self.session {
-            Some(Session::Saving(saving)) => Some(saving),
-            _ => None,
-        };
         let memory = device.memory().map(Memory::to_come).unwrap_or_default();
-        pure::data_size(values, &Of(device), saving).saturating_add(memory.framed())
+        let size = self.machine.data_size(values, &Of(device));
+        size.saturating_add(memory.framed())
     }
 }
 
@@ -304,16 +319,6 @@ const MEMORY_SECTION: u16 = *DEVICE_SECTIONS.end() - *DEVICE_SECTIONS.start();
 pub(crate) struct Incoming<T: Device> {
     device: KBox<T::Incoming>,
     memory: Option<mapped::Incoming>,
-}
-
-impl<T: Device> Incoming<T> {
-    /// Nothing yet.
-    pub(crate) fn of(device: &T) -> Result<Self> {
-        Ok(Self {
-            device: device.incoming()?,
-            memory: device.memory().map(Memory::incoming).transpose()?,
-        })
-    }
 }
 
 /// A device of this crate, as a session sees it: with its mapped memory, which is bulk state once the device has stopped.
@@ -410,6 +415,36 @@ impl<T: Device> pure::Device for Of<'_, T> {
     }
 }
 
+impl<T: Device> Migratable for Of<'_, T> {
+    fn incoming(&self) -> Result<Incoming<T>> {
+        Ok(Incoming {
+            device: self.0.incoming()?,
+            memory: self.0.memory().map(Memory::incoming).transpose()?,
+        })
+    }
+
+    fn start_sending(&mut self) {
+        self.0.start_sending();
+    }
+
+    fn send_rest(&mut self) {
+        if let Some(memory) = self.0.memory() {
+            memory.start_sending();
+        }
+    }
+
+    fn stop_sending(&mut self) {
+        self.0.stop_sending();
+        if let Some(memory) = self.0.memory() {
+            memory.stop_sending();
+        }
+    }
+
+    fn resume(&mut self) {
+        self.0.resume();
+    }
+}
+
 /// The errno of a record that was not made: memory, or a device model that breaks the format's limits.
 pub(crate) fn errno(failure: Failure) -> Error {
     match failure {
@@ -428,10 +463,12 @@ pub(crate) fn refusal(class: ErrorClass) -> Error {
     }
 }
 
-/// The errno of a state that does not become the device's: `EINVAL` when the stream is not complete, otherwise the device's own.
-pub(crate) fn not_committed(error: CommitError<Error>) -> Error {
-    match error {
-        CommitError::Incomplete => EINVAL,
-        CommitError::Device(error) => error,
+/// The errno of a state that was not reached: `EIO` in the error state, `EINVAL` where no way leads there and when the stream is
+/// not complete, otherwise the device's own.
+fn not_reached(refused: Refused<Error>) -> Error {
+    match refused {
+        Refused::Failed => EIO,
+        Refused::NoPath | Refused::Incomplete => EINVAL,
+        Refused::Device(error) => error,
     }
 }

@@ -15,12 +15,10 @@
 //! C header: `include/uapi/linux/vfio.h`.
 
 use crate::device::{Instance, State as DeviceState};
-use crate::migration::session::{refusal, Of, Protocol, Saving, Session, Window, SUPPORT};
+use crate::migration::session::{refusal, Of, Protocol, Saving, Session, Window};
 use crate::migration::staging;
 use crate::model::Device;
-use crate::timer;
 use ::migration::fsm::v1::{target, State as V1State, TargetError};
-use ::migration::fsm::{next_arc, State};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
@@ -136,7 +134,7 @@ impl<T: Device> Instance<T> {
         let state = &mut *guard;
         Ok(match field {
             Field::DeviceState => (
-                V1State::from_v2(state.current()).bits().into(),
+                V1State::from_v2(state.migration.state()).bits().into(),
                 Consequence::None,
             ),
             Field::Reserved => (0, Consequence::None),
@@ -182,7 +180,7 @@ impl<T: Device> Instance<T> {
         let _quiet = self.quiesce()?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let before = state.current();
+        let before = state.migration.state();
         let from = V1State::from_v2(before);
         let to = target(from, bits).map_err(|error| {
             state.reason.set(format_args!("{error}"));
@@ -206,10 +204,9 @@ impl<T: Device> Instance<T> {
         }
         // The session goes on from pre-copy to stop-and-copy: the piece that the user has is not to come again.
         state.acknowledge();
-        let result = state.walk(to.v2());
-        if result.is_err() && state.walk(before).is_err() {
-            state.enter(State::Error, timer::now_ns());
-            state.migration.end(&mut state.device);
+        let result = state.walk(to.v2(), &mut ());
+        if result.is_err() && state.walk(before, &mut ()).is_err() {
+            state.give_up();
         }
         // What is left of a piece goes on with the session.
         let window = &mut state.migration.window;
@@ -242,7 +239,7 @@ impl<T: Device> Instance<T> {
             let count = (size - done).min(CHUNK);
             let chunk = buffer.get_mut(..count).ok_or(EINVAL)?;
             staging.get(done, chunk)?;
-            if let Some(Session::Resuming(resuming)) = &mut state.migration.session {
+            if let Some(Session::Resuming(resuming)) = state.migration.session_mut() {
                 let device = &Of(&mut *state.device);
                 resuming
                     .push(&state.values, device, chunk, &mut state.reason)
@@ -259,15 +256,6 @@ impl<T: Device> Instance<T> {
 }
 
 impl<T: Device> DeviceState<T> {
-    /// Goes to a state, arc by arc. Stops where an arc fails.
-    fn walk(&mut self, to: State) -> Result {
-        let now_ns = timer::now_ns();
-        while let Some(arc) = next_arc(self.current(), to, SUPPORT).map_err(|_| EINVAL)? {
-            self.step(arc, now_ns, &mut ())?;
-        }
-        Ok(())
-    }
-
     /// The saving session, if it is this protocol's, and where the region stands in it. `EINVAL` otherwise.
     fn saving_by_region(&mut self) -> Result<(&mut Saving, &mut Window, &mut T)> {
         let owned = self.migration.is_owned_by(Protocol::V1);
@@ -280,7 +268,7 @@ impl<T: Device> DeviceState<T> {
     /// Whether the device is resuming by this protocol. `EINVAL` otherwise.
     fn resuming_by_region(&self) -> Result {
         match (
-            &self.migration.session,
+            self.migration.session(),
             self.migration.is_owned_by(Protocol::V1),
         ) {
             (Some(Session::Resuming(_)), true) => Ok(()),

@@ -8,11 +8,8 @@ use crate::anon_file::{Mode, OpenFile};
 use crate::device::allocation::VfioDevice;
 use crate::device::Instance;
 use crate::migration::file::DataFile;
-use crate::migration::session::{Protocol, SessionId, SUPPORT};
-use crate::migration::transition::Opening;
+use crate::migration::session::{Opening, Protocol, SessionId, SUPPORT};
 use crate::model::Device;
-use crate::timer;
-use ::migration::fsm::{next_arc, State, TransitionError};
 use core::marker::PhantomData;
 use kernel::bindings;
 use kernel::ffi::{c_int, c_ulong};
@@ -33,16 +30,8 @@ impl<T: Device> Instance<T> {
         let _quiet = self.quiesce()?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        // The error state is judged first: nothing but a reset leads out of it.
-        let target = match State::try_from(target) {
-            Ok(target) => target,
-            Err(_) if state.migration.current == State::Error => return Err(EIO),
-            Err(unknown) => {
-                state.reason.set(format_args!("{unknown}"));
-                return Err(EINVAL);
-            }
-        };
-        let before = state.current();
+        let target = state.migration.target(target, &mut state.reason)?;
+        let before = state.migration.state();
         let changed = target != before;
         if changed {
             state.migration.claim(Protocol::V2).inspect_err(|_| {
@@ -55,29 +44,12 @@ impl<T: Device> Instance<T> {
             instance: self,
             opened: None,
         };
-        let mut result = Ok(());
-        let now_ns = timer::now_ns();
-        loop {
-            match next_arc(state.current(), target, SUPPORT) {
-                Ok(Some(arc)) => result = state.step(arc, now_ns, &mut files),
-                Ok(None) => break,
-                Err(error) => {
-                    state.reason.set(format_args!("{error}"));
-                    result = Err(match error {
-                        TransitionError::Failed => EIO,
-                        TransitionError::Unsupported(_) | TransitionError::Blocked { .. } => EINVAL,
-                    });
-                }
-            }
-            if result.is_err() {
-                break;
-            }
-        }
+        let result = state.walk(target, &mut files);
         if changed {
             state.migration.settle_owner(Protocol::V2);
         }
         // The states between were nobody's to see: the mutex was held all the way.
-        if state.current() != before {
+        if state.migration.state() != before {
             state.notify_state();
             self.progress.notify_all();
         }
@@ -140,7 +112,7 @@ impl<T: Device> Callbacks<T> {
     ) -> c_int {
         // SAFETY: A registered device is not released.
         let instance = unsafe { VfioDevice::<T>::instance(vdev) };
-        let state = instance.state.lock().migration.current;
+        let state = instance.state.lock().migration.state();
         // SAFETY: The core passes a variable of its own.
         unsafe { *current = state.as_u32() };
         0

@@ -39,6 +39,11 @@ impl Migratable for Memory {
         Memory::start_sending(self);
     }
 
+    fn send_rest(&mut self) {
+        assert!(self.sending && !self.sending_rest);
+        self.sending_rest = true;
+    }
+
     fn stop_sending(&mut self) {
         Memory::stop_sending(self);
     }
@@ -118,6 +123,9 @@ impl Machined {
         saves == state.is_saving()
             && loads == (state == State::Resuming)
             && self.device.sending == saves
+            && self.device.sending_rest == (state == State::StopCopy)
+            && self.machine.precopy_left(&self.device).is_some()
+                == matches!(state, State::PreCopy | State::PreCopyP2p)
             && self.machine.sessions() == self.opened.len() as u64
     }
 }
@@ -131,8 +139,18 @@ fn a_state_goes_from_one_device_to_another_by_every_kind_of_machine() {
         let mut out = Out::default();
         if support.precopy {
             from.to(State::PreCopy);
+            let session = |from: &Machined| {
+                let session = from.machine.session().expect("a session");
+                (session.phase(), session.bytes())
+            };
+            assert_eq!(session(&from), (Some(Phase::PreCopy), 0));
             from.read(&mut out);
+            assert_eq!(session(&from).1, out.stream.len() as u64);
+            let left = from.machine.precopy_left(&from.device);
+            assert_eq!(left, Some(Left::default()));
             from.device.write(2, 7);
+            let left = from.machine.precopy_left(&from.device);
+            assert!(left.is_some_and(|left| left.initial == 0 && left.dirty > 1 + BLOCK));
         }
         from.to(State::StopCopy);
         from.read(&mut out);
@@ -170,8 +188,10 @@ fn a_stream_that_was_refused_keeps_the_device_where_it_is() {
     assert!(to.is_sound());
     assert_eq!(to.device.register, 3);
     // A new session does not remember.
+    assert!(!to.machine.is_in(1));
     to.to(State::Resuming);
     assert_eq!(to.machine.sessions(), 2);
+    assert!(to.machine.is_in(2) && !to.machine.is_in(1));
     assert_eq!(to.go(1), Err(Refused::Incomplete));
     assert!(to.reason.as_str() != reason);
 }
@@ -208,10 +228,12 @@ fn a_session_that_nobody_can_be_told_of_does_not_begin() {
     ] {
         device.to(from);
         device.opened.clear();
+        assert!(!device.machine.is_in(0) && !device.machine.is_in(1));
         assert_eq!(device.go(to.as_u32()), busy);
         assert_eq!(device.opened, [(1, to != State::Resuming)]);
         assert_eq!(device.machine.state(), from);
         assert_eq!(device.machine.sessions(), 0);
+        assert!(!device.machine.is_in(0) && !device.machine.is_in(1));
         assert!(device.machine.session().is_none() && !device.device.sending);
     }
 }

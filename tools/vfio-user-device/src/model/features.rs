@@ -77,11 +77,10 @@ impl<I> Migration<I> {
         };
         let (phase, bytes) = match self.machine.session() {
             None => (progress::Phase::None, 0),
-            Some(Session::Saving(saving)) => (phase(saving.phase()), saving.bytes()),
-            Some(Session::Resuming(resuming)) => {
-                let reached = resuming.phase().map_or(progress::Phase::Setup, phase);
-                (reached, resuming.bytes())
-            }
+            Some(session) => (
+                session.phase().map_or(progress::Phase::Setup, phase),
+                session.bytes(),
+            ),
         };
         Progress {
             state: self.machine.state().as_u32(),
@@ -282,13 +281,8 @@ impl<I> Migration<I> {
         &self,
         device: &D,
     ) -> Result<(u64, u64), u32> {
-        match (self.machine.state(), self.machine.saving()) {
-            (State::PreCopy | State::PreCopyP2p, Some(saving)) => {
-                let left = saving.left(device);
-                Ok((left.initial as u64, left.dirty as u64))
-            }
-            _ => Err(EINVAL),
-        }
+        let left = self.machine.precopy_left(device).ok_or(EINVAL)?;
+        Ok((left.initial as u64, left.dirty as u64))
     }
 }
 
