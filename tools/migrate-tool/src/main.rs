@@ -25,6 +25,7 @@ mod behind;
 mod callout;
 mod capacity;
 mod disk;
+mod disk_programs;
 mod examples;
 mod files;
 mod host;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     behind::add(&mut suite);
     set_up::add(&mut suite);
     disk::add(&mut suite);
+    disk_programs::add(&mut suite);
     watching::add(&mut suite);
     any_list::add(&mut suite);
     mdevctl::add(&mut suite);

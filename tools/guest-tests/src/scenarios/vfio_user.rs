@@ -17,6 +17,7 @@ use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
 use super::cards::{Cards, Driver, UNMASK_REFUSED};
+use super::disk;
 use super::guest::{Guest, View};
 use super::scene::Scene;
 use super::terminal::Terminal;
@@ -25,6 +26,7 @@ use crate::diag;
 use crate::ktap::Outcome;
 use crate::l2::line::Interrupt;
 use crate::mdev::MdevType;
+use crate::module::Loaded;
 
 pub mod behind;
 pub mod both;
@@ -224,12 +226,24 @@ fn offers(shell: &Shell) -> Result<()> {
         );
     }
     let file = shell.directory.join("offer.json");
-    let printed = std::fs::read_to_string(file).context("offer.json")?;
-    let of_driver = MdevType::find("mdev_serial-any")?.attribute("migration_info.json")?;
-    ensure!(
-        offer(&printed)? == offer(&of_driver)?,
-        "the program offers {printed}, the driver {of_driver}"
-    );
+    let printed = offer(&std::fs::read_to_string(file).context("offer.json")?)?;
+    let printed = printed["models"].as_object().context("no models")?;
+    // Both models, and of each what the driver's widest type has.
+    let _disks = Loaded::new(disk::PARENT)?;
+    let mut models = 0;
+    for kind in ["mdev_serial-any", disk::KIND] {
+        let text = MdevType::find(kind)?.attribute("migration_info.json")?;
+        let of_driver = offer(&text)?;
+        let of_driver = of_driver["models"].as_object().context("no models")?;
+        for (name, model) in of_driver {
+            models += 1;
+            ensure!(
+                printed.get(name) == Some(model),
+                "{name}: the program offers {printed:?}, the driver {text}"
+            );
+        }
+    }
+    ensure!(models == printed.len(), "the program offers {printed:?}");
     Ok(())
 }
 
