@@ -3,6 +3,7 @@
 //! What the fuzz targets share; this file: those for saved states.
 
 pub mod guest;
+pub mod migrating;
 
 use migration::crc::Crc32;
 use migration::stream::{section_len, write_setup, SetupRecord, Sink, MAGIC, MAX_SETUP_LEN};

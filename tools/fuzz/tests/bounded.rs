@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fuzz::migrating::{self, Outcome};
 use migration::stream::SetupRecord;
 use vfio_migrate::inspect::inspect;
 use vfio_migrate::json::{read_info, read_source, Bump};
@@ -104,6 +105,16 @@ fn clients_of_any_kind() {
 }
 
 #[test]
+fn migrations_of_any_kind_between_two_programs() {
+    run(
+        "vfio_user_migration",
+        env!("CARGO_BIN_EXE_vfio_user_migration"),
+        20_000,
+        &["-max_len=512"],
+    );
+}
+
+#[test]
 fn accesses_to_registers_of_any_kind() {
     run(
         "pci_registers",
@@ -191,6 +202,19 @@ fn every_seed_is_what_its_name_says() {
             framer.next();
         }
         assert_eq!(is_sound, !name.starts_with("refused-"), "{name}");
+    }
+    for (name, seed) in seeds("vfio_user_migration") {
+        let outcome = migrating::run(&seed);
+        let is_it = match name.split('-').next() {
+            Some("migrated") => {
+                outcome.loaded > 0 && outcome.saved >= outcome.loaded && outcome.refused == 0
+            }
+            Some("refused") => outcome.loaded == 0 && outcome.refused > 0,
+            Some("busy") => outcome.busy > 0,
+            Some("abandoned") => outcome == Outcome::default(),
+            _ => false,
+        };
+        assert!(is_it, "{name}: {outcome:?}");
     }
     for (name, seed) in seeds("stream") {
         let contents = inspect(&mut &seed[..]).expect("reading memory does not fail");

@@ -23,6 +23,9 @@
 //! | [`replay`] | configuration space as commands for QEMU's monitor |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
+//! Without the feature `program` there is what answers a client, and no socket, bus or command line: `backend`, `device`, `feature`,
+//! `host`, `instance`, `irq`, `memory`, `model` and `serial`.
+//!
 //! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
 
 #![deny(missing_docs)]
@@ -30,20 +33,29 @@
 
 pub mod backend;
 pub mod blk;
+#[cfg(feature = "program")]
 pub mod bus;
+#[cfg(feature = "program")]
 pub mod connection;
+#[cfg(feature = "program")]
 pub mod control;
 pub mod device;
 mod feature;
 pub mod host;
 pub mod instance;
 pub mod irq;
+#[cfg(feature = "program")]
 pub mod kernel;
 pub mod memory;
 pub mod model;
+#[cfg(feature = "program")]
 pub mod notice;
+#[cfg(feature = "program")]
 pub mod registry;
+#[cfg(feature = "program")]
 pub mod remote;
+#[cfg(feature = "program")]
 pub mod replay;
 pub mod serial;
+#[cfg(feature = "program")]
 pub mod server;
