@@ -43,10 +43,7 @@ impl Code {
     /// Reads a module's code, of which the basic blocks whose calls return to `seen` ran.
     pub fn read(module: &Path, linker: &Path, seen: &BTreeSet<u64>) -> Result<Self> {
         let (calls, size) = calls(module)?;
-        if let Some(offset) = seen
-            .iter()
-            .find(|offset| calls.binary_search(offset).is_err())
-        {
+        if let Some(offset) = stranger(&calls, size, seen) {
             bail!(
                 "{} has no call of {RECORDER} before offset {offset:#x}: this is not the module that ran",
                 module.display()
@@ -89,6 +86,15 @@ impl Code {
         }
         Ok(Self { places })
     }
+}
+
+/// What was seen in the code of a module that has none of these calls there. Beyond its code a module has what runs when it is loaded
+/// and unloaded, or the next one what it has: none of that is looked for.
+fn stranger(calls: &[u64], size: u64, seen: &BTreeSet<u64>) -> Option<u64> {
+    let mut within = seen.range(..=size);
+    within
+        .find(|offset| calls.binary_search(offset).is_err())
+        .copied()
 }
 
 /// Where the module's calls of the recorder return to, in order, and how much code there is.
@@ -136,4 +142,21 @@ fn link(module: &Path, linker: &Path, to: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_modules_code_is_told_from_what_runs_once() {
+        let calls = [0x20, 0x55];
+        let stranger = |seen: &[u64]| stranger(&calls, 0x56, &seen.iter().copied().collect());
+        assert_eq!(stranger(&[0x20, 0x55]), None);
+        // The sections of loading and unloading follow, at the next boundary or on the next page.
+        assert_eq!(stranger(&[0x20, 0x69, 0x102f]), None);
+        assert_eq!(stranger(&[0x20, 0x54, 0x69]), Some(0x54));
+        // A call can be the last thing there is.
+        assert_eq!(stranger(&[0x56]), Some(0x56));
+    }
 }
