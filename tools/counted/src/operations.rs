@@ -106,6 +106,7 @@ fn registers(report: &Report, subject: &Subject, device: &Device) -> Result<()> 
         aligned.get::<4>().map(drop)
     })?;
     report.row("register write, 1 byte", name, || register.set([0x5a]))?;
+    report.row("register write, 2 bytes", name, || aligned.set([0; 2]))?;
     report.row("register write, 4 bytes", name, || aligned.set([0; 4]))?;
     report.row("configuration read, 4 bytes", name, || {
         base.get::<4>().map(drop)

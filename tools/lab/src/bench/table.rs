@@ -17,10 +17,10 @@ pub fn text(figures: &Figures) -> String {
     );
     let _ = writeln!(
         text,
-        "| {:<40} | {OURS:>11} | {SAMPLE:>9} | ratio |",
+        "| {:<52} | {OURS:>11} | {SAMPLE:>9} | ratio |",
         "operation"
     );
-    let _ = writeln!(text, "|{:-<42}|{:->13}|{:->11}|{:->7}|", "", ":", ":", ":");
+    let _ = writeln!(text, "|{:-<54}|{:->13}|{:->11}|{:->7}|", "", ":", ":", ":");
     for operation in figures.operations() {
         let [ours, sample] = [OURS, SAMPLE].map(|subject| figures.get(operation, subject));
         // What belongs to neither stands where ours does.
@@ -33,7 +33,7 @@ pub fn text(figures: &Figures) -> String {
             |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.0}"));
         let _ = writeln!(
             text,
-            "| {operation:<40} | {:>11} | {:>9} | {:>5} |",
+            "| {operation:<52} | {:>11} | {:>9} | {:>5} |",
             number(shown),
             number(sample),
             ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))
