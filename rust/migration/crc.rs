@@ -15,7 +15,7 @@ const SLICES: usize = 8;
 /// How many bytes it takes for the kernel's function to be done sooner: before and after it uses the processor's registers for
 /// vectors, it saves and restores what they hold.
 #[cfg(kernel_crc32)]
-const WORTH_ASKING: usize = 128;
+const WORTH_ASKING: usize = 512;
 
 /// What eight shifts do to each possible low byte, and what that becomes when so many more bytes follow: table `n` is for a byte
 /// that is `n` bytes before the end of what is taken at a time.
