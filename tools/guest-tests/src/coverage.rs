@@ -93,7 +93,8 @@ impl Record {
         let count = usize::try_from(self.word(0))
             .unwrap_or(WORDS)
             .min(WORDS - 1);
-        // A loop is recorded once for every turn, so what was seen is marked first.
+        // A loop is recorded once for every turn, so what was seen is marked first: with a bit for each byte of the code, which is
+        // looked at 64 at a time, as hardly any has a mark.
         let ours = || {
             places
                 .iter()
@@ -101,18 +102,12 @@ impl Record {
         };
         let start = ours().map(|(_, code)| code.start).min().unwrap_or(0);
         let end = ours().map(|(_, code)| code.end).max().unwrap_or(0);
-        let mut marks = vec![false; usize::try_from(end - start).unwrap_or(0)];
+        let mut marks = Marks::new(end - start);
         for index in 1..=count {
-            let offset = self.word(index).wrapping_sub(start);
-            let mark = usize::try_from(offset)
-                .ok()
-                .and_then(|offset| marks.get_mut(offset));
-            if let Some(mark) = mark {
-                *mark = true;
-            }
+            marks.set(self.word(index).wrapping_sub(start));
         }
-        for (offset, _) in marks.iter().enumerate().filter(|(_, mark)| **mark) {
-            let address = start + offset as u64;
+        for offset in marks.iter() {
+            let address = start + offset;
             // A module's data is no part of its code, and may lie beyond that of another, of ours or not: the nearest is meant.
             let of = places.iter().filter(|(_, code)| code.contains(&address));
             let Some((nearest, code)) = of.max_by_key(|(_, code)| code.start) else {
@@ -134,6 +129,38 @@ impl Drop for Record {
     fn drop(&mut self) {
         // SAFETY: The mapping is this value's, and nothing refers to it any more.
         let _ = unsafe { munmap(self.words.cast::<c_void>(), WORDS * size_of::<u64>()) };
+    }
+}
+
+/// A set of small numbers.
+struct Marks(Vec<u64>);
+
+impl Marks {
+    /// An empty set of numbers below this one.
+    fn new(end: u64) -> Self {
+        Self(vec![
+            0;
+            usize::try_from(end.div_ceil(u64::BITS.into()))
+                .unwrap_or(0)
+        ])
+    }
+
+    /// Adds a number, if it can be in the set.
+    fn set(&mut self, number: u64) {
+        let word = usize::try_from(number / u64::from(u64::BITS)).ok();
+        if let Some(word) = word.and_then(|word| self.0.get_mut(word)) {
+            *word |= 1 << (number % u64::from(u64::BITS));
+        }
+    }
+
+    /// What is in the set, in order.
+    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        let marked = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
+        marked.flat_map(|(at, word)| {
+            let first = at as u64 * u64::from(u64::BITS);
+            let bits = (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| first + u64::from(bit))
+        })
     }
 }
 
@@ -197,4 +224,19 @@ pub fn print() {
         eprintln!("{LINE}{module} {}", offsets.join(" "));
     }
     eprintln!("{}", lab_protocol::COVERAGE_END);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_once_and_in_order() {
+        let mut marks = Marks::new(130);
+        for number in [129, 0, 63, 64, 0, 129, 192, u64::MAX] {
+            marks.set(number);
+        }
+        assert_eq!(marks.iter().collect::<Vec<_>>(), [0, 63, 64, 129]);
+        assert_eq!(Marks::new(0).iter().count(), 0);
+    }
 }
