@@ -184,8 +184,8 @@ impl Suite {
     }
 
     /// Runs the tests and reports them. The program's arguments choose: `--list` prints the names; `-NAME` leaves the test of this
-    /// name out; any other argument keeps the tests whose name contains it. The result is success when no test failed and at least
-    /// one was chosen.
+    /// name out; `--part=K/N` keeps the K-th of N parts of about the same size; any other argument keeps the tests whose name contains
+    /// it. The result is success when no test failed and at least one was chosen.
     pub fn run(self) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if arguments.iter().any(|argument| argument == "--list") {
@@ -197,10 +197,15 @@ impl Suite {
         self.run_chosen(&arguments)
     }
 
-    /// Runs the tests whose name contains one of `filters` (all if there is none), but those that one leaves out.
+    /// Runs the tests whose name contains one of `filters` (all if there is none), but those that one leaves out, or those of a part
+    /// of them.
     pub fn run_chosen(mut self, filters: &[String]) -> ExitCode {
-        let (without, filters): (Vec<_>, Vec<_>) =
-            filters.iter().partition(|filter| filter.starts_with('-'));
+        let (parts, filters): (Vec<_>, Vec<_>) = filters
+            .iter()
+            .partition(|filter| filter.starts_with(lab_protocol::PART));
+        let (without, filters): (Vec<_>, Vec<_>) = filters
+            .into_iter()
+            .partition(|filter| filter.starts_with('-'));
         for name in without.iter().map(|filter| &filter[1..]) {
             let count = self.tests.len();
             self.tests.retain(|test| test.name != name);
@@ -215,6 +220,16 @@ impl Suite {
                     .iter()
                     .any(|filter| test.name.contains(filter.as_str()))
             });
+        }
+        for part in parts {
+            let Some((which, of)) = parse_part(part) else {
+                diagnostic(format!("{part} is no part: give the K-th of N as K/N"));
+                return ExitCode::FAILURE;
+            };
+            // Neighbours are alike, and one is in each part.
+            let mut index = 0..;
+            self.tests
+                .retain(|_| index.next().is_some_and(|index| index % of == which - 1));
         }
         emit(&format!("KTAP version 1\n1..{}\n", self.tests.len()));
         if self.tests.is_empty() {
@@ -279,6 +294,13 @@ impl Suite {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Which part of how many an argument asks for.
+fn parse_part(argument: &str) -> Option<(usize, usize)> {
+    let (which, of) = argument.strip_prefix(lab_protocol::PART)?.split_once('/')?;
+    let (which, of) = (which.parse().ok()?, of.parse().ok()?);
+    (1..=of).contains(&which).then_some((which, of))
 }
 
 /// Prints the result line of one test; true unless it failed.
@@ -365,4 +387,25 @@ fn threads() -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_part;
+
+    #[test]
+    fn a_part_is_one_of_so_many() {
+        assert_eq!(parse_part("--part=1/1"), Some((1, 1)));
+        assert_eq!(parse_part("--part=2/3"), Some((2, 3)));
+        for wrong in [
+            "--part=",
+            "--part=1",
+            "--part=0/2",
+            "--part=3/2",
+            "--part=1/0",
+            "1/2",
+        ] {
+            assert_eq!(parse_part(wrong), None, "{wrong}");
+        }
+    }
 }

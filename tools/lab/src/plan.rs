@@ -6,6 +6,7 @@ use crate::environment::Environment;
 use crate::modules::Module;
 use crate::self_check;
 use anyhow::{bail, Context, Result};
+use lab_protocol::PART;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -36,6 +37,10 @@ const HARNESSES: [(&str, Duration); 5] = [
     ("blk-api", Duration::from_secs(300)),
     ("migrate-tool", Duration::from_secs(240)),
 ];
+
+/// The one of them that takes as long as all others together, and how many parts it is run in.
+const LONGEST: &str = HARNESSES[0].0;
+const PARTS: usize = 2;
 
 /// The program that has things fail inside the kernel, and the line of the configuration of a kernel that can be asked for it.
 const FAULTS: (&str, Duration) = ("fault-api", Duration::from_secs(240));
@@ -100,13 +105,7 @@ impl Plan {
         let mut jobs: Vec<Job> = HARNESSES
             .into_iter()
             .chain(faults)
-            .map(|(program, deadline)| Job {
-                suite: program.to_owned(),
-                label: program.to_owned(),
-                argv: vec![format!("/tests/{program}")],
-                deadline,
-                qemu: None,
-            })
+            .flat_map(|(program, deadline)| parts(program, deadline))
             .collect();
         jobs.extend(parse_list(&list(&directory.join(SCENARIOS.0))?)?);
         let mut plan = Self {
@@ -129,11 +128,15 @@ impl Plan {
             let (program, name) = test.split_once('/').with_context(|| {
                 format!("{test} is no test to leave out: name it as PROGRAM/NAME")
             })?;
-            let job = self.jobs.iter_mut().find(|job| job.label == program);
-            let job = job.with_context(|| {
-                format!("{test} cannot be left out: {program} is not to be run, or does not have such tests")
-            })?;
-            job.argv.push(format!("-{name}"));
+            let of_program = |job: &&mut Job| job.suite == program && program != SCENARIOS.0;
+            let mut found = false;
+            for job in self.jobs.iter_mut().filter(of_program) {
+                job.argv.push(format!("-{name}"));
+                found = true;
+            }
+            if !found {
+                bail!("{test} cannot be left out: {program} is not to be run, or does not have such tests");
+            }
         }
         Ok(())
     }
@@ -180,6 +183,31 @@ impl Job {
     fn is_called(&self, name: &str) -> bool {
         [self.suite.as_str(), &self.label, self.name()].contains(&name)
     }
+}
+
+/// The jobs of a program: one, or some that two machines can share.
+fn parts(program: &str, deadline: Duration) -> Vec<Job> {
+    let job = |label: String, part: Option<String>| Job {
+        suite: program.to_owned(),
+        label,
+        argv: [Some(format!("/tests/{program}")), part]
+            .into_iter()
+            .flatten()
+            .collect(),
+        deadline,
+        qemu: None,
+    };
+    if program != LONGEST {
+        return vec![job(program.to_owned(), None)];
+    }
+    (1..=PARTS)
+        .map(|part| {
+            job(
+                format!("{program}/part-{part}"),
+                Some(format!("{PART}{part}/{PARTS}")),
+            )
+        })
+        .collect()
 }
 
 /// The job that asks a debug kernel what it found, on a machine with the modules loaded, or unloaded again.
@@ -278,14 +306,16 @@ mod tests {
             kunit: true,
             bench: true,
             self_check: true,
-            jobs: parse_list("a\nb\n").unwrap(),
+            jobs: parts("v2-api", Duration::from_secs(1)),
         };
-        plan.jobs[0].label = "v2-api".to_owned();
+        plan.jobs.extend(parse_list("a\n").unwrap());
         plan.leave_out(&["v2-api/one".to_owned(), "v2-api/two".to_owned()])
             .unwrap();
-        assert_eq!(plan.jobs[0].argv[2..], ["-one", "-two"]);
-        assert_eq!(plan.jobs[1].argv.len(), 2);
+        assert_eq!(plan.jobs[0].argv[1..], ["--part=1/2", "-one", "-two"]);
+        assert_eq!(plan.jobs[1].argv[1..], ["--part=2/2", "-one", "-two"]);
+        assert_eq!(plan.jobs[2].argv.len(), 2);
         assert!(plan.leave_out(&["v1-api/one".to_owned()]).is_err());
+        assert!(plan.leave_out(&["scenarios/a".to_owned()]).is_err());
         assert!(plan.leave_out(&["one".to_owned()]).is_err());
     }
 

@@ -43,6 +43,9 @@ pub const COVERAGE: &str = "coverage: ";
 /// The line that follows those: without it the program ended before it told.
 pub const COVERAGE_END: &str = "coverage ends";
 
+/// Prefix of the argument of a test program that has it run a part of its tests: `K/N` follows, for the K-th of N parts.
+pub const PART: &str = "--part=";
+
 /// As [`EXPECT`] for a line that may or may not follow.
 pub const ALLOW: &str = "lab: allow ";
 
