@@ -158,7 +158,7 @@ impl Marks {
         let marked = self.0.iter().enumerate().filter(|(_, word)| **word != 0);
         marked.flat_map(|(at, word)| {
             let first = at as u64 * u64::from(u64::BITS);
-            let bits = (0..u64::BITS).filter(move |bit| word >> bit & 1 == 1);
+            let bits = (0..u64::BITS).filter(move |bit| (word >> bit) & 1 == 1);
             bits.map(move |bit| first + u64::from(bit))
         })
     }
