@@ -337,6 +337,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::drives,
     },
     Scenario {
+        title: "vfio_user_guest_drives_the_disk_that_a_program_is",
+        seconds: TWENTY,
+        versions: NEWEST,
+        body: vfio_user::disks::drives,
+    },
+    Scenario {
         title: "vfio_user_guest_drives_the_drivers_devices_behind_programs",
         seconds: TWENTY,
         versions: NEWEST,

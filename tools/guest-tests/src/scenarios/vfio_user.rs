@@ -31,6 +31,7 @@ use crate::module::Loaded;
 pub mod behind;
 pub mod both;
 pub mod carried;
+pub mod disks;
 pub mod native;
 
 /// The text with the commands.
