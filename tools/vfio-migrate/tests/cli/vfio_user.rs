@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vfio_user_device::host::Host as Served;
-use vfio_user_device::instance::{Offer, Wish};
+use vfio_user_device::instance::{Kind, Limits, Offer, Wish};
 use vfio_user_device::model::Model;
 use vfio_user_device::serial::SerialCard;
 use vfio_user_device::server::{serve, Manner, Signals, Source};
@@ -36,8 +36,8 @@ impl Program {
                 params: params.collect(),
                 ..Wish::default()
             };
-            let offer = Offer::new(4);
-            let ty = offer.ty();
+            let offer = Offer::new(&Limits::NONE);
+            let ty = offer.ty(Kind::Serial);
             let values = wish.values(&ty).unwrap();
             let mut card = Served::new(Model::new(SerialCard::power_on(&values), values));
             let source = Source::inherited(OwnedFd::from(listener)).unwrap();
