@@ -3,8 +3,8 @@
 //! CRC-32 as Ethernet and zlib have it: polynomial 0x04c11db7, reflected, initial value and final
 //! complement all ones. The check value of `123456789` is 0xcbf43926.
 //!
-//! It is made of eight bytes at a time. In a kernel that can have the processor make it, that does it where there are more than a
-//! few bytes.
+//! It is made of eight bytes at a time, by tables. Of longer pieces the kernel module has the kernel make it, where that knows
+//! instructions of the processor for it.
 
 /// The reflected polynomial.
 const POLYNOMIAL: u32 = 0xedb8_8320;

@@ -24,8 +24,8 @@ const APPEND: [&str; 2] = [
 /// Steps of each of the guest's writers before and after it stands still.
 const STEPS: u32 = 20;
 
-/// Two processors, so that the queue is used by both, and the program's disk. The card is the driver's, by VFIO: one that is a program
-/// as well would keep the first processor busy with its interrupts and messages, and the disk's writer there would wait.
+/// Two processors, so that the queue is used by both, and the program's disk. The card is the driver's, by VFIO: beside one that is a
+/// program as well, one of the disk's writers waits for long (Documentation/testing.rst).
 fn monitor() -> Result<String> {
     let text = block("monitor")?;
     let (before, _) = text
