@@ -290,7 +290,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "x_disk_that_is_written_faster_than_it_is_sent_stays_in_pre_copy",
         seconds: TWENTY,
-        versions: USUAL,
+        versions: V2,
         body: convergence::rates,
     },
     Scenario {

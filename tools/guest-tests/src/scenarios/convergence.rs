@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 use qapi::qmp::{self, Event, MigrateSetParameters, MigrationStatus, RunState};
+use serde::{Deserialize, Serialize};
 
 use super::disk::{all_sent, pair};
 use super::guest::Guest;
@@ -52,6 +53,8 @@ const DISK: u32 = 16;
 const ESTIMATE: &str = "vfio_state_pending_estimate";
 /// and what the disk says, when that is so little that the migration could end.
 const EXACT: &str = "vfio_state_pending_exact";
+/// Both, with a newer QEMU, which says in the line which of them it is.
+const EITHER: &str = "vfio_state_pending";
 /// One for each processor of the guest.
 const WRITERS: u64 = 2;
 
@@ -131,9 +134,9 @@ fn migration(
     disk: &str,
     (rate, ends): (u32, Ends),
 ) -> Result<Curve> {
-    for event in [ESTIMATE, EXACT] {
+    for event in events(source.version()) {
         source.execute(&qmp::trace_event_set_state {
-            name: event.into(),
+            name: (*event).into(),
             enable: true,
             ignore_unavailable: None,
         })?;
@@ -205,7 +208,7 @@ fn may_send(source: &Machine, bandwidth: u64, switch_over: u64, limit: u64) -> R
 fn more_is_left(source: &Machine, disk: &str, from: usize) -> Result<usize> {
     let purpose = "the guest to write faster than QEMU sends";
     source.wait(from, MIGRATION, purpose, |what| {
-        matches!(what, What::Trace(line) if left(EXACT, line, disk).is_some_and(|left| left > THRESHOLD))
+        matches!(what, What::Trace(line) if matches!(left(line, disk), Some(Left::Exact(left)) if left > THRESHOLD))
     })
 }
 
@@ -219,7 +222,7 @@ fn does_not_end(source: &Machine, disk: &str, began: usize) -> Result<()> {
         match what {
             What::Trace(line) => {
                 sent += saved(line).map_or(0, |(name, bytes)| if name == disk { bytes } else { 0 });
-                if let Some(left) = left(EXACT, line, disk) {
+                if let Some(Left::Exact(left)) = left(line, disk) {
                     least = least.min(left);
                     asked.push(left);
                 }
@@ -256,8 +259,17 @@ fn does_not_end(source: &Machine, disk: &str, began: usize) -> Result<()> {
         ram.remaining,
         vfio.transferred
     );
+    let in_all = source.execute(&QueryMigrate {})?.remaining;
+    if says_what_is_left(source.version()) {
+        let in_all = in_all.context("QEMU does not report what is left in all")?;
+        // It asks the disk once no more than that is left by its own count, and a turn takes a piece or two off it.
+        ensure!(
+            in_all > THRESHOLD / 2,
+            "QEMU says that {in_all} bytes are left of memory and devices, and left of the disk were {asked:?}"
+        );
+    }
     diag!(
-        "the guest wrote {written} bytes while QEMU sent {sent}, and left were {asked:?}; query-migrate: {} bytes of memory left after {} passes, {} of devices sent, expected downtime {:?} ms",
+        "the guest wrote {written} bytes while QEMU sent {sent}, and left were {asked:?}; query-migrate: {in_all:?} bytes left, {} of them of memory after {} passes, {} of devices sent, expected downtime {:?} ms",
         ram.remaining,
         ram.dirty_sync_count,
         vfio.transferred,
@@ -266,24 +278,74 @@ fn does_not_end(source: &Machine, disk: &str, began: usize) -> Result<()> {
     Ok(())
 }
 
-/// The bytes of `disk` that are left, if that is what this line of the trace says.
-fn left(event: &str, line: &str, disk: &str) -> Option<u64> {
-    let (instance, rest) = line
-        .strip_prefix(event)?
-        .split_once('(')?
-        .1
-        .split_once(')')?;
-    let word = |key: &str| -> Option<u64> {
-        let number = rest.split_once(key)?.1.split_whitespace().next()?;
-        number.parse().ok()
-    };
+/// The command, with what a newer QEMU says beyond what the schema of the `qapi` crate knows.
+#[derive(Debug, Serialize)]
+struct QueryMigrate {}
+
+/// Its answer.
+#[derive(Debug, Deserialize)]
+struct Total {
+    /// Bytes of memory and devices.
+    remaining: Option<u64>,
+}
+
+impl qapi::Command for QueryMigrate {
+    type Ok = Total;
+    const NAME: &'static str = "query-migrate";
+    const ALLOW_OOB: bool = false;
+}
+
+/// Whether QEMU tells what is left of memory and devices together.
+fn says_what_is_left(version: Version) -> bool {
+    version == Version::V11_1
+}
+
+/// What is traced of what is left.
+fn events(version: Version) -> &'static [&'static str] {
+    match version {
+        Version::V11_1 => &[EITHER],
+        _ => &[ESTIMATE, EXACT],
+    }
+}
+
+/// The bytes of a disk that are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// As QEMU counts.
+    Estimate(u64),
+    /// As the disk says.
+    Exact(u64),
+}
+
+impl Left {
+    fn bytes(self) -> u64 {
+        match self {
+            Left::Estimate(bytes) | Left::Exact(bytes) => bytes,
+        }
+    }
+}
+
+/// What is left of `disk`, if that is what this line of the trace says.
+fn left(line: &str, disk: &str) -> Option<Left> {
+    let (event, rest) = line.split_once('(')?;
+    let (instance, rest) = rest.split_once(')')?;
     if instance != disk {
         return None;
     }
-    match event {
-        EXACT => word(" stopcopy size "),
-        _ => Some(word(" precopy initial size ")? + word(" precopy dirty size ")?),
-    }
+    let word = |key: &str| -> Option<u64> {
+        let number = rest.split_once(key)?.1.split_whitespace().next()?;
+        number.trim_end_matches(',').parse().ok()
+    };
+    let is_exact = match event.trim_end() {
+        ESTIMATE => false,
+        EXACT => true,
+        EITHER => word(" exact ")? != 0,
+        _ => return None,
+    };
+    Some(match is_exact {
+        true => Left::Exact(word(" stopcopy size ")?),
+        false => Left::Estimate(word(" precopy initial size ")? + word(" precopy dirty size ")?),
+    })
 }
 
 /// What was left when, until QEMU stopped the guest, and how many bytes a second the guest wrote until something was done about it.
@@ -303,9 +365,7 @@ fn seen(
         }
         match &entry.what {
             What::Trace(line) => {
-                let left = [ESTIMATE, EXACT]
-                    .iter()
-                    .find_map(|event| left(event, line, disk));
+                let left = left(line, disk).map(Left::bytes);
                 points.extend(left.map(|left| (entry.at.saturating_sub(start), left)));
             }
             What::Guest(Line::Disks(done)) => {
@@ -335,9 +395,22 @@ mod tests {
         let rest = "precopy initial size 4096 precopy dirty size 32";
         let estimate = format!("{ESTIMATE}  (99d2) precopy 0 postcopy 0 {rest}");
         let exact = format!("{EXACT}  (99d2) precopy 0 postcopy 0 stopcopy size 5000 {rest}");
-        assert_eq!(left(ESTIMATE, &estimate, "99d2"), Some(4128));
-        assert_eq!(left(EXACT, &exact, "99d2"), Some(5000));
-        assert_eq!(left(ESTIMATE, &estimate, "99d3"), None);
-        assert_eq!(left(EXACT, &estimate, "99d2"), None);
+        let either = |exact: u8| {
+            format!(
+                "{EITHER}  (99d2) stopcopy size 5000, precopy initial size 4096, precopy dirty size 32, \
+                 request switchover ack 1, exact {exact}, final 0"
+            )
+        };
+        for (line, wanted) in [
+            (estimate, Left::Estimate(4128)),
+            (exact, Left::Exact(5000)),
+            (either(0), Left::Estimate(4128)),
+            (either(1), Left::Exact(5000)),
+        ] {
+            assert_eq!(left(&line, "99d2"), Some(wanted), "{line}");
+            assert_eq!(left(&line, "99d3"), None, "{line}");
+        }
+        let other = "vfio_save_iterate  (99d2) precopy initial size 4096 precopy dirty size 32";
+        assert_eq!(left(other, "99d2"), None);
     }
 }
