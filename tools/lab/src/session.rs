@@ -15,6 +15,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Where the logs of programs are in the directory of a machine's logs, each in one that is called as the program's job is.
+pub const PROGRAMS: &str = "tests";
+
 /// How long the machine took to boot where the deadlines were chosen. A slower boot stretches them.
 const REFERENCE_BOOT: Duration = Duration::from_secs(4);
 
@@ -424,7 +427,7 @@ impl Session {
 
     /// Directory for the logs of a program.
     pub fn logs_of(&self, label: &str) -> PathBuf {
-        self.directory.join("tests").join(label)
+        self.directory.join(PROGRAMS).join(label)
     }
 
     fn write_file(&self, offset: u64, path: &str, bytes: &[u8]) -> Result<()> {

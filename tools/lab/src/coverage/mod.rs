@@ -11,6 +11,7 @@ mod code;
 use crate::environment::Environment;
 use crate::modules::Module;
 use crate::plan;
+use crate::session;
 use anyhow::{Context, Result};
 use blocks::Block;
 use code::Code;
@@ -18,7 +19,7 @@ use lab_protocol::{COVERAGE, COVERAGE_END};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The line of the configuration of a kernel that records where it was.
 const RECORDS: &str = "CONFIG_KCOV=y";
@@ -88,7 +89,7 @@ pub fn answer(env: &Environment, modules: &[Module], earlier: &[&Path]) -> Resul
     }
     let mut told = Told::default();
     for results in earlier.iter().copied().chain([env.results.as_path()]) {
-        collect(&results.join(LOGS), &mut told)?;
+        collect(&results.join(LOGS), None, &mut told)?;
     }
     // What nothing is told of is there all the same.
     for name in plan::MODULES {
@@ -115,8 +116,9 @@ pub fn answer(env: &Environment, modules: &[Module], earlier: &[&Path]) -> Resul
     Ok(Some(answer))
 }
 
-/// Reads what programs printed, in every log below a directory, which has the name of its program.
-fn collect(directory: &Path, told: &mut Told) -> Result<()> {
+/// Reads what programs printed, in every log below a directory. A program is called by where its log is below those of all programs of the
+/// machine, which for one that is run in parts has the part in it; `program` is where the directory is, if it is there at all.
+fn collect(directory: &Path, program: Option<&Path>, told: &mut Told) -> Result<()> {
     let entries =
         fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut paths = entries
@@ -124,12 +126,17 @@ fn collect(directory: &Path, told: &mut Told) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     paths.sort();
     for path in paths {
+        let name = path.file_name().unwrap_or_default();
         if path.is_dir() {
-            collect(&path, told)?;
-        } else if path.ends_with("stderr.log") {
+            let below = match program {
+                Some(program) => Some(program.join(name)),
+                None => (name == session::PROGRAMS).then(PathBuf::new),
+            };
+            collect(&path, below.as_deref(), told)?;
+        } else if let (Some(program), true) = (program, name == "stderr.log") {
             let text =
                 fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let program = directory.file_name().unwrap_or_default().to_string_lossy();
+            let program = program.display().to_string();
             parse(&program, &String::from_utf8_lossy(&text), told)
                 .with_context(|| format!("in {}", path.display()))?;
         }
@@ -239,14 +246,19 @@ mod tests {
     #[test]
     fn a_program_that_was_killed_is_named_and_its_blocks_are_there_all_the_same() {
         let logs = tempfile::tempdir().unwrap();
-        for (program, log) in [("killed", "thread 'main'\n"), ("well", "coverage ends\n")] {
+        for (program, log) in [
+            ("killed", "thread 'main'\n"),
+            ("in-parts/part-1", "coverage ends\n"),
+            ("in-parts/part-2", "coverage: a 10\n"),
+            ("well", "coverage ends\n"),
+        ] {
             let directory = logs.path().join("machine-1/tests").join(program);
             fs::create_dir_all(&directory).unwrap();
             fs::write(directory.join("stderr.log"), log).unwrap();
         }
         let mut told = Told::default();
-        collect(logs.path(), &mut told).unwrap();
-        assert_eq!(told.silent, ["killed"]);
+        collect(logs.path(), None, &mut told).unwrap();
+        assert_eq!(told.silent, ["in-parts/part-2", "killed"]);
         let blocks = blocks::of_text("rust/vfio/a.rs", "fn f() { unsafe { g() } }").unwrap();
         let code = Code {
             places: vec![place(1, 19, false)],
@@ -258,7 +270,7 @@ mod tests {
         assert_eq!(
             answer.to_string(),
             "0 of 1 unsafe blocks were seen to run (0 more are no code of their own); \
-             not counted is what killed ran: ended before telling; not seen: rust/vfio/a.rs:1"
+             not counted is what in-parts/part-2, killed ran: ended before telling; not seen: rust/vfio/a.rs:1"
         );
     }
 }
