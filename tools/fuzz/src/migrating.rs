@@ -36,6 +36,14 @@ pub struct Outcome {
     pub saved: usize,
     /// How often somebody was refused because somebody else migrates the card.
     pub busy: usize,
+    /// How many sessions ended without that a state was loaded or a stream read to its end.
+    pub given_up: usize,
+    /// How many sessions had bytes of their stream read while the card ran.
+    pub read_ahead: usize,
+    /// How many sessions remote calls began.
+    pub remote: usize,
+    /// How often a client came after another one.
+    pub reconnected: usize,
 }
 
 /// All that there is.
@@ -107,8 +115,8 @@ impl World {
         let number = u32::from(step.number);
         match step.operation {
             Op::Wait => self.now_ns += u64::from(step.number) << (step.bytes[0] % 24),
-            Op::Connect => side.connect(step.bytes[0], now_ns),
-            Op::Disconnect => side.disconnect(now_ns),
+            Op::Connect => side.connect(step.bytes[0], now_ns, outcome),
+            Op::Disconnect => side.disconnect(now_ns, outcome),
             Op::Go => side.go(number, now_ns, outcome),
             Op::Feature => {
                 let data = [&step.bytes[..], &[0; 28]].concat();

@@ -103,12 +103,16 @@ impl Side {
         most: usize,
         outcome: &mut Outcome,
     ) {
+        if look.state() != State::StopCopy && self.read.is_empty() {
+            outcome.read_ahead += usize::from(!bytes.is_empty());
+        }
         self.read.extend(bytes);
         assert_eq!(look.progress.bytes, self.read.len() as u64);
         let ended = bytes.len() < most && look.state() == State::StopCopy;
         // The end is read once, and can be asked for again.
         if let Some(stopped) = ended.then(|| self.stopped.take()).flatten() {
             outcome.saved += 1;
+            self.is_complete = true;
             self.is_whole(&self.read, &stopped);
         }
     }
@@ -118,6 +122,7 @@ impl Side {
         let (from, to) = (before.state(), after.state());
         if from == State::Resuming && to != from {
             outcome.loaded += 1;
+            self.is_complete = true;
             // What came need not be what it was sent as, but it is a state that a card can be in.
             self.goes_on(&after.card);
         } else if !from.is_running() && to.is_running() {
@@ -139,7 +144,7 @@ impl Side {
     }
 
     /// What is to hold whatever happens, after what has happened last and before.
-    pub(super) fn is_sound(&mut self, before: &Look, look: Look) {
+    pub(super) fn is_sound(&mut self, before: &Look, look: Look, outcome: &mut Outcome) {
         let was = before.state();
         let state = look.state();
         let phases: &[Phase] = match state {
@@ -161,6 +166,10 @@ impl Side {
             look.owner
         );
         assert!(!begins || progress.bytes == 0);
+        if was.has_session() && !same {
+            let is_complete = std::mem::take(&mut self.is_complete);
+            outcome.given_up += usize::from(!is_complete);
+        }
         self.seen = Some(look);
     }
 
@@ -183,7 +192,7 @@ impl Side {
     /// A fresh card that a stream was loaded into, and which is stopped.
     pub(super) fn of_stream(values: &Values<'static>, stream: &[u8]) -> Side {
         let (mut side, mut outcome) = (Self::new(values.clone()), Outcome::default());
-        side.connect(0, 0);
+        side.connect(0, 0, &mut outcome);
         side.go(State::Resuming.as_u32(), 0, &mut outcome);
         for piece in stream.chunks(100) {
             side.ask(&Request::MigDataWrite(piece), 0, &mut outcome);

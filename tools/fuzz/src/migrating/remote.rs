@@ -62,9 +62,13 @@ impl Side {
                     _ => assert_eq!(after, before, "{}", refusal.reason),
                 }
             }
-            (0..=3, Ok(())) => assert_eq!(after.card, before.card),
+            (0..=3, Ok(())) => {
+                outcome.remote += usize::from(kind < 2);
+                assert_eq!(after.card, before.card);
+            }
             (4 | 5, Ok(())) if from == State::Resuming => {
                 outcome.loaded += 1;
+                self.is_complete = true;
                 self.goes_on(&after.card);
             }
             (6, Ok(())) if was_ours && after.owner.is_none() => {
@@ -78,7 +82,7 @@ impl Side {
             }
             (_, Ok(())) => assert_eq!(after.card, before.card),
         }
-        self.is_sound(&before, after);
+        self.is_sound(&before, after, outcome);
     }
 
     /// Whatever has happened, the card is saved by its next user, and loaded elsewhere.
@@ -87,9 +91,9 @@ impl Side {
             self.host.backend_mut().abandon(name, now_ns);
             self.seen = None;
         }
-        self.disconnect(now_ns);
-        self.connect(0, now_ns);
         let mut outcome = Outcome::default();
+        self.disconnect(now_ns, &mut outcome);
+        self.connect(0, now_ns, &mut outcome);
         self.go(State::StopCopy.as_u32(), now_ns, &mut outcome);
         let size = Limits::DEFAULT.max_data_xfer_size;
         self.ask(&Request::MigDataRead { size }, now_ns, &mut outcome);

@@ -38,12 +38,16 @@ pub(super) struct Side {
     /// What was agreed on with its client, if there is one.
     pub(super) agreed: Option<Limits>,
     pub(super) is_connected: bool,
+    /// Whether there was a client before.
+    pub(super) had_client: bool,
     /// The remote call's session.
     pub(super) remote: Option<SessionName>,
     /// What was read of the session's stream.
     pub(super) read: Vec<u8>,
     /// The card when it stopped to be saved.
     pub(super) stopped: Option<Sections>,
+    /// Whether the session has done what it was begun for.
+    pub(super) is_complete: bool,
     /// The stream that it is sent, and how much of that it was sent.
     pub(super) feed: (Vec<u8>, usize),
     /// The card after what has happened last.
@@ -59,9 +63,11 @@ impl Side {
             card,
             agreed: None,
             is_connected: false,
+            had_client: false,
             remote: None,
             read: Vec::new(),
             stopped: None,
+            is_complete: false,
             feed: (Vec::new(), 0),
             seen: None,
         }
@@ -87,13 +93,14 @@ impl Side {
         now
     }
 
-    pub(super) fn connect(&mut self, kind: u8, now_ns: u64) {
+    pub(super) fn connect(&mut self, kind: u8, now_ns: u64, outcome: &mut Outcome) {
         if self.is_connected {
             return;
         }
         let before = self.look();
         self.host.connected(now_ns);
         self.is_connected = true;
+        outcome.reconnected += usize::from(std::mem::replace(&mut self.had_client, true));
         assert_eq!(self.look(), before);
         let text: &[u8] = match kind % 3 {
             0 => b"",
@@ -101,11 +108,11 @@ impl Side {
             _ => b"{\"capabilities\":{\"write_multiple\":true}}\0",
         };
         let body = [&[0; 4], text].concat();
-        self.message(1, 1, &body, now_ns, &mut Outcome::default());
+        self.message(1, 1, &body, now_ns, outcome);
         assert!(self.agreed.is_some());
     }
 
-    pub(super) fn disconnect(&mut self, now_ns: u64) {
+    pub(super) fn disconnect(&mut self, now_ns: u64, outcome: &mut Outcome) {
         if !self.is_connected {
             return;
         }
@@ -118,7 +125,7 @@ impl Side {
         } else {
             self.runs_as_it_was(&before, &after);
         }
-        self.is_sound(&before, after);
+        self.is_sound(&before, after, outcome);
     }
 
     pub(super) fn go(&mut self, target: u32, now_ns: u64, outcome: &mut Outcome) {
@@ -228,7 +235,7 @@ impl Side {
             }
             (None, Err(refusal)) => panic!("an answer to what is no request: {refusal}"),
         };
-        self.is_sound(&before, after);
+        self.is_sound(&before, after, outcome);
         Some(result)
     }
 
