@@ -6,9 +6,9 @@
 
 #![no_main]
 
-use fuzz::migrating::run;
+use fuzz::migrating::run_serial;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    run(input);
+    run_serial(input);
 });

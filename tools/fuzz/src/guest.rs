@@ -120,40 +120,73 @@ pub fn disk(config: &Config) -> Disk<Blocks, Vec<u64>> {
     disk.expect("a bit a block")
 }
 
-fn set(device: &mut Device, offset: u64, bytes: &[u8]) {
-    device.function_mut().write_bar(COMMON_BAR, offset, bytes);
+/// How a driver reaches a disk's registers.
+pub trait Registers {
+    /// Writes configuration space.
+    fn write_config(&mut self, offset: u64, bytes: &[u8]);
+    /// Writes the common BAR.
+    fn write(&mut self, offset: u64, bytes: &[u8]);
+    /// Reads it.
+    fn read(&mut self, offset: u64, bytes: &mut [u8]);
+}
+
+impl Registers for Device {
+    fn write_config(&mut self, offset: u64, bytes: &[u8]) {
+        self.function_mut().write_config(offset, bytes);
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        self.function_mut().write_bar(COMMON_BAR, offset, bytes);
+    }
+
+    fn read(&mut self, offset: u64, bytes: &mut [u8]) {
+        self.function_mut().read_bar(COMMON_BAR, offset, bytes);
+    }
 }
 
 /// What a driver does at start; the first queue is at [`BASE`]. The device runs.
 pub fn start(device: &mut Device) {
     device.function_mut().set_running(true);
-    device.function_mut().write_config(4, &[6, 0]);
-    device.function_mut().write_config(0x42, &[0, 0x80]);
-    set(device, 20, &[0]);
-    set(device, 20, &[3]);
+    set_up(device, &[BASE]);
+}
+
+/// The same for queues at these addresses, each with the vector that is its own. Their sizes.
+pub fn set_up(device: &mut impl Registers, queues: &[u64]) -> Vec<u16> {
+    device.write_config(4, &[6, 0]);
+    device.write_config(0x42, &[0, 0x80]);
+    device.write(20, &[0]);
+    device.write(20, &[3]);
     for select in 0u32..2 {
-        set(device, 0, &select.to_le_bytes());
-        set(device, 8, &select.to_le_bytes());
+        device.write(0, &select.to_le_bytes());
+        device.write(8, &select.to_le_bytes());
         let mut word = [0; 4];
-        device.function_mut().read_bar(COMMON_BAR, 4, &mut word);
-        set(device, 12, &word);
+        device.read(4, &mut word);
+        device.write(12, &word);
     }
-    set(device, 20, &[0xb]);
-    let driver = BASE + u64::from(QUEUE_SIZE) * 16;
-    set(device, 22, &[0, 0]);
-    set(device, 26, &[1, 0]);
-    for (offset, address) in [(32, BASE), (40, driver), (48, driver + 4)] {
-        set(device, offset, &address.to_le_bytes());
+    device.write(20, &[0xb]);
+    let mut sizes = Vec::new();
+    for (queue, place) in (0u16..).zip(queues) {
+        device.write(22, &queue.to_le_bytes());
+        device.write(26, &(queue + 1).to_le_bytes());
+        let mut size = [0; 2];
+        device.read(24, &mut size);
+        let size = u16::from_le_bytes(size);
+        let driver = place + u64::from(size) * 16;
+        for (offset, address) in [(32, *place), (40, driver), (48, driver + 4)] {
+            device.write(offset, &address.to_le_bytes());
+        }
+        device.write(28, &[1, 0]);
+        sizes.push(size);
     }
-    set(device, 28, &[1, 0]);
-    set(device, 20, &[0xf]);
+    device.write(20, &[0xf]);
     assert_eq!(status(device), 0xf);
+    sizes
 }
 
 /// The device status register.
-pub fn status(device: &mut Device) -> u8 {
+pub fn status(device: &mut impl Registers) -> u8 {
     let mut status = [0];
-    device.function_mut().read_bar(COMMON_BAR, 20, &mut status);
+    device.read(20, &mut status);
     status[0]
 }
 

@@ -3,24 +3,31 @@
 //! Two programs with a card each, and what their clients and remote calls do: the input is a list of steps.
 //!
 //! After each of them it is checked that a failure has changed nothing, that the state of migration is one that leads there, and
-//! that nothing but an access, a reset, a state that was loaded and time changes a card. What was saved to its end loads into a
-//! fresh card, which then is what the first one was when it stopped, and saves the same.
+//! that nothing but an access, a reset, work, a state that was loaded and time changes a card. What was saved to its end loads into a
+//! fresh card, which then is what the first one was when it stopped, and saves the same. Memory is written where the card may, when
+//! it may, and a log has all of that; eventfds are signalled that the card has, while it runs.
 
 use std::sync::OnceLock;
 
 use migration::model::{Type, Values};
+use vfio_user_device::blk::VirtioDisk;
 use vfio_user_device::instance::{Kind, Limits, Offer, Wish};
+use vfio_user_device::serial::SerialCard;
 use vfio_user_protocol::feature::{number, Feature, Operation};
 use vfio_user_protocol::{Access, Request};
 
+use card::Card;
 use side::Side;
 use step::{Operation as Op, Step};
 
 mod card;
 mod checks;
+mod guest;
+mod memory;
 mod remote;
 mod side;
 mod step;
+mod vectors;
 
 /// Most steps that are taken.
 const STEPS: usize = 64;
@@ -44,55 +51,72 @@ pub struct Outcome {
     pub remote: usize,
     /// How often a client came after another one.
     pub reconnected: usize,
+    /// How many requests of a guest's driver were done.
+    pub served: usize,
+    /// How many interrupts were told.
+    pub interrupts: usize,
+    /// How many pages were told to have been written.
+    pub told: usize,
+    /// How often memory was taken away while a request was with the card.
+    pub taken_away: usize,
 }
 
 /// All that there is.
-struct World {
+struct World<C: Card> {
     now_ns: u64,
-    sides: [Side; 2],
+    sides: [Side<C>; 2],
     outcome: Outcome,
 }
 
 /// What both programs offer.
-fn ty() -> &'static Type<'static> {
+fn ty(kind: Kind) -> &'static Type<'static> {
     static OFFER: OnceLock<Offer> = OnceLock::new();
-    static TYPE: OnceLock<Type<'static>> = OnceLock::new();
-    TYPE.get_or_init(|| {
-        OFFER
-            .get_or_init(|| Offer::new(&Limits::NONE))
-            .ty(Kind::Serial)
-    })
+    static TYPES: OnceLock<[Type<'static>; 2]> = OnceLock::new();
+    let offer = OFFER.get_or_init(|| Offer::new(&Limits::NONE));
+    let types = TYPES.get_or_init(|| Kind::ALL.map(|kind| offer.ty(kind)));
+    let is_it = |ty: &&Type<'_>| ty.model.name == kind.model().name;
+    types.iter().find(is_it).expect("a type of the kind")
 }
 
-/// Parameters, by bits: two ports, deep FIFOs, plain state.
-fn values(bits: u8) -> Values<'static> {
-    let text = |bit: u8, on: &str, off: &str| match bits & bit {
-        0 => off.to_string(),
-        _ => on.to_string(),
+/// Parameters, by bits.
+fn values<C: Card>(bits: u8) -> Values<'static> {
+    let param = |(bit, (position, on, off)): (usize, &(usize, &str, &str))| {
+        let text = if bits & (1 << bit) != 0 { on } else { off };
+        (*position, text.to_string())
     };
     let wish = Wish {
-        params: vec![
-            (0, text(1, "2", "1")),
-            (1, text(2, "64", "16")),
-            (3, text(4, "off", "on")),
-        ],
+        params: C::PARAMETERS.iter().enumerate().map(param).collect(),
         ..Wish::default()
     };
-    wish.values(ty()).expect("parameters of the card")
+    wish.values(ty(C::KIND)).expect("parameters of the card")
 }
 
-/// Takes the steps of an input. The first byte has the parameters of both cards, four bits each.
+/// Takes the steps of an input, with serial cards.
 ///
 /// # Panics
 ///
 /// If something is not as it has to be.
-pub fn run(input: &[u8]) -> Outcome {
+pub fn run_serial(input: &[u8]) -> Outcome {
+    run::<SerialCard>(input)
+}
+
+/// The same with disks.
+///
+/// # Panics
+///
+/// If something is not as it has to be.
+pub fn run_disk(input: &[u8]) -> Outcome {
+    run::<VirtioDisk>(input)
+}
+
+/// The first byte has the parameters of both cards, four bits each.
+fn run<C: Card>(input: &[u8]) -> Outcome {
     let Some((parameters, steps)) = input.split_first() else {
         return Outcome::default();
     };
-    let mut world = World {
+    let mut world = World::<C> {
         now_ns: 1,
-        sides: [parameters & 0xf, parameters >> 4].map(|bits| Side::new(values(bits))),
+        sides: [parameters & 0xf, parameters >> 4].map(|bits| Side::new(values::<C>(bits))),
         outcome: Outcome::default(),
     };
     for step in Step::all(steps).take(STEPS) {
@@ -104,7 +128,7 @@ pub fn run(input: &[u8]) -> Outcome {
     world.outcome
 }
 
-impl World {
+impl<C: Card> World<C> {
     fn take(&mut self, step: &Step) {
         let [first, second] = &mut self.sides;
         let (side, other) = match step.second {
@@ -140,11 +164,11 @@ impl World {
                 side.ask(&Request::Feature(feature), now_ns, outcome);
             }
             Op::Read => {
-                let access = step.access();
+                let access = step.access::<C>();
                 side.ask(&Request::Read(access), now_ns, outcome);
             }
             Op::Write => {
-                let (access, data) = (step.access(), &step.bytes);
+                let (access, data) = (step.access::<C>(), &step.bytes);
                 let data = &data[..(access.count as usize).min(data.len())];
                 let count = data.len() as u32;
                 let access = Access { count, ..access };
@@ -164,6 +188,16 @@ impl World {
                 side.raw(id, command, step.number, &step.bytes, now_ns, outcome);
             }
             Op::Remote => side.remote(step, other, now_ns, outcome),
+            Op::Map => side.map(step, now_ns, outcome),
+            Op::Unmap => side.unmap(step, now_ns, outcome),
+            Op::Irqs => side.irqs(step, now_ns, outcome),
+            Op::Log => side.log(step, now_ns, outcome),
+            Op::Work => side.work(step.number, now_ns, outcome),
+            Op::Poke => side.guest.put(step.number.into(), &step.bytes),
+            Op::Resize => side.resize(step),
+            Op::SetUp => side.set_up(now_ns, outcome),
+            Op::Request => side.request(step, now_ns, outcome),
+            Op::Move => side.guest.become_that(&other.guest),
         }
     }
 }

@@ -115,6 +115,16 @@ fn migrations_of_any_kind_between_two_programs() {
 }
 
 #[test]
+fn disks_of_any_guest() {
+    run(
+        "vfio_user_disk",
+        env!("CARGO_BIN_EXE_vfio_user_disk"),
+        2_000,
+        &["-max_len=512", "-rss_limit_mb=512"],
+    );
+}
+
+#[test]
 fn accesses_to_registers_of_any_kind() {
     run(
         "pci_registers",
@@ -172,6 +182,10 @@ fn is_what_it_says(name: &str, outcome: &Outcome) -> bool {
         read_ahead,
         remote,
         reconnected,
+        served,
+        interrupts,
+        told,
+        taken_away,
     } = *outcome;
     let Some((kind, how)) = name.split_once('-') else {
         return false;
@@ -180,6 +194,9 @@ fn is_what_it_says(name: &str, outcome: &Outcome) -> bool {
         "migrated" => loaded > 0 && saved >= loaded && refused == 0,
         "refused" => loaded == 0 && refused > 0,
         "busy" => busy > 0,
+        "served" => served > 3 && interrupts > 1,
+        "told" => told > 0 && served > 0,
+        "taken" => taken_away > 0,
         "abandoned" => loaded == 0 && saved == 0 && refused == 0 && given_up > 0,
         _ => false,
     };
@@ -193,6 +210,11 @@ fn is_what_it_says(name: &str, outcome: &Outcome) -> bool {
             // What came before was forgotten with the client, and all of it was sent to the next one.
             "over-a-reconnection" => reconnected > 0 && given_up == 1,
             "there-and-back" => loaded >= 2 && saved >= 2 && given_up == 0,
+            // In pre-copy at the source, with the log, and at the destination.
+            "at-work" => read_ahead > 0 && served > 3 && told > 0 && given_up == 0,
+            "in-two-queues" | "of-a-medium-that-is-freed" | "what-was-written" => true,
+            // They were done when the memory was there again.
+            "away-while-requests-wait" => taken_away > 1 && served > 2,
             "remote-save" => remote > 0 && given_up > 0,
             "damaged" | "damaged-behind-checksums" | "incomplete" | "other-parameters" => true,
             _ => false,
@@ -242,8 +264,15 @@ fn every_seed_is_what_its_name_says() {
         assert_eq!(is_sound, !name.starts_with("refused-"), "{name}");
     }
     for (name, seed) in seeds("vfio_user_migration") {
-        let outcome = migrating::run(&seed);
+        let outcome = migrating::run_serial(&seed);
         assert!(is_what_it_says(&name, &outcome), "{name}: {outcome:?}");
+    }
+    for (name, seed) in seeds("vfio_user_disk") {
+        let outcome = migrating::run_disk(&seed);
+        assert!(
+            is_what_it_says(&name, &outcome),
+            "disk, {name}: {outcome:?}"
+        );
     }
     for (name, seed) in seeds("stream") {
         let contents = inspect(&mut &seed[..]).expect("reading memory does not fail");

@@ -4,23 +4,27 @@
 
 use migration::fsm::State;
 use migration::model::Values;
+use migration::session::Device as _;
 use vfio_user_device::host::CAPABILITIES;
 use vfio_user_protocol::feature::{number, Operation};
 use vfio_user_protocol::progress::Phase;
 use vfio_user_protocol::refusal::errno::EBUSY;
 use vfio_user_protocol::{Limits, Request};
 
-use super::card::{Sections, Watched};
+use super::card::{Card, Contents, Sections, Watched};
 use super::side::{Look, Side};
 use super::Outcome;
 
-impl Side {
+impl<C: Card> Side<C> {
     /// A session was given up: nothing but that is left of it.
     pub(super) fn runs_as_it_was(&self, before: &Look, after: &Look) {
         assert_eq!((after.state(), after.owner), (State::Running, None));
         match before.state().is_running() {
             true => assert_eq!(after.card, before.card),
-            false => assert_eq!(after.card, Watched::resumed(&self.values, &before.card)),
+            false => assert_eq!(
+                after.card,
+                Watched::<C>::resumed(&self.values, &before.card)
+            ),
         }
     }
 
@@ -113,7 +117,8 @@ impl Side {
         if let Some(stopped) = ended.then(|| self.stopped.take()).flatten() {
             outcome.saved += 1;
             self.is_complete = true;
-            self.is_whole(&self.read, &stopped);
+            let contents = self.card.contents(true);
+            self.is_whole(&self.read, &stopped, &contents);
         }
     }
 
@@ -123,10 +128,14 @@ impl Side {
         if from == State::Resuming && to != from {
             outcome.loaded += 1;
             self.is_complete = true;
+            self.contents = None;
             // What came need not be what it was sent as, but it is a state that a card can be in.
             self.goes_on(&after.card);
         } else if !from.is_running() && to.is_running() {
-            assert_eq!(after.card, Watched::resumed(&self.values, &before.card));
+            assert_eq!(
+                after.card,
+                Watched::<C>::resumed(&self.values, &before.card)
+            );
         } else {
             assert_eq!(after.card, before.card, "{from} to {to}");
         }
@@ -170,36 +179,69 @@ impl Side {
             let is_complete = std::mem::take(&mut self.is_complete);
             outcome.given_up += usize::from(!is_complete);
         }
+        // Only work, and a state that was loaded, change what there is beside registers.
+        if !state.is_saving() {
+            let now = self.card.contents(false);
+            if let Some(before) = &self.contents {
+                assert!(*before == now, "other contents: {was} to {state}");
+            }
+            self.contents = Some(now);
+        }
+        self.guest.look(false);
+        // A card that does not run tells nobody of anything.
+        let signalled = self.vectors.signalled();
+        assert!(signalled == 0 || was.is_running() || state.is_running());
+        outcome.interrupts += signalled;
         self.seen = Some(look);
     }
 
     /// A stream that was read to its end makes a fresh card what the saved one was, and of that the same is saved.
-    pub(super) fn is_whole(&self, stream: &[u8], stopped: &Sections) {
-        let fresh = Side::of_stream(&self.values, stream);
-        assert_eq!(&fresh.card.sections(), stopped);
+    pub(super) fn is_whole(&self, stream: &[u8], stopped: &Sections, contents: &Contents) {
+        let fresh = Self::of_stream(&self.values, stream);
+        let is_it = |card: &Watched<C>| {
+            assert_eq!(&card.state(), stopped);
+            assert!(&card.contents(false) == contents, "other contents");
+        };
+        is_it(&fresh.card);
+        let has_more = fresh.card.max_sent_section() > 0;
         let again = fresh.saved();
-        assert!(stream.ends_with(&again), "{again:?} is saved of {stream:?}");
+        match has_more {
+            // It may have been sent in another order, and more than once.
+            true => is_it(&Self::of_stream(&self.values, &again).card),
+            false => assert!(stream.ends_with(&again), "{again:?} is saved of {stream:?}"),
+        }
     }
 
     /// This state can be saved, and loaded.
     pub(super) fn goes_on(&self, sections: &Sections) {
         // The state is checked as it is loaded.
-        let resumed = Watched::resumed(&self.values, sections);
-        let again = Watched::resumed(&self.values, &resumed);
+        let resumed = Watched::<C>::resumed(&self.values, sections);
+        let again = Watched::<C>::resumed(&self.values, &resumed);
         assert_eq!(again, resumed);
     }
 
     /// A fresh card that a stream was loaded into, and which is stopped.
-    pub(super) fn of_stream(values: &Values<'static>, stream: &[u8]) -> Side {
+    pub(super) fn of_stream(values: &Values<'static>, stream: &[u8]) -> Self {
         let (mut side, mut outcome) = (Self::new(values.clone()), Outcome::default());
         side.connect(0, 0, &mut outcome);
         side.go(State::Resuming.as_u32(), 0, &mut outcome);
-        for piece in stream.chunks(100) {
+        for piece in stream.chunks(stream.len().div_ceil(16).max(100)) {
             side.ask(&Request::MigDataWrite(piece), 0, &mut outcome);
         }
         side.go(State::Stop.as_u32(), 0, &mut outcome);
         assert_eq!((outcome.refused, outcome.loaded), (0, 1));
         side
+    }
+
+    /// Reads a stream to its end.
+    pub(super) fn read_all(&mut self, now_ns: u64, outcome: &mut Outcome) {
+        let size = Limits::DEFAULT.max_data_xfer_size;
+        let mut wanted = size as usize;
+        while self.read.len() % size as usize == 0 && wanted > 0 {
+            let before = self.read.len();
+            self.ask(&Request::MigDataRead { size }, now_ns, outcome);
+            wanted = self.read.len() - before;
+        }
     }
 
     /// What is saved of a card that is stopped.
@@ -208,8 +250,7 @@ impl Side {
         self.go(State::StopCopy.as_u32(), 0, &mut outcome);
         // Without a check of its own, which would not end.
         self.stopped = None;
-        let most = Limits::DEFAULT.max_data_xfer_size;
-        self.ask(&Request::MigDataRead { size: most }, 0, &mut outcome);
+        self.read_all(0, &mut outcome);
         self.read
     }
 }

@@ -5,16 +5,21 @@
 use migration::fsm::State;
 use vfio_user_device::model::{Owner, Purpose, Refusal};
 use vfio_user_protocol::refusal::errno::EBUSY;
-use vfio_user_protocol::{Limits, Request};
 
-use super::card::Watched;
+use super::card::{Card, Watched};
 use super::side::Side;
 use super::step::Step;
 use super::Outcome;
 
-impl Side {
+impl<C: Card> Side<C> {
     /// A remote call.
-    pub(super) fn remote(&mut self, step: &Step, other: &Side, now_ns: u64, outcome: &mut Outcome) {
+    pub(super) fn remote(
+        &mut self,
+        step: &Step,
+        other: &Side<C>,
+        now_ns: u64,
+        outcome: &mut Outcome,
+    ) {
         let before = self.look_at(now_ns);
         let (most, session) = (usize::from(step.number), self.remote);
         let kind = step.bytes[0] % 8;
@@ -69,16 +74,20 @@ impl Side {
             (4 | 5, Ok(())) if from == State::Resuming => {
                 outcome.loaded += 1;
                 self.is_complete = true;
+                self.contents = None;
                 self.goes_on(&after.card);
             }
             (6, Ok(())) if was_ours && after.owner.is_none() => {
                 self.runs_as_it_was(&before, &after)
             }
             (7, Ok(())) => {
-                assert_eq!(after.card, Watched::power_on(&self.values).sections());
+                assert_eq!(after.card, Watched::<C>::power_on(&self.values).state());
             }
             (_, Ok(())) if !from.is_running() && to.is_running() => {
-                assert_eq!(after.card, Watched::resumed(&self.values, &before.card));
+                assert_eq!(
+                    after.card,
+                    Watched::<C>::resumed(&self.values, &before.card)
+                );
             }
             (_, Ok(())) => assert_eq!(after.card, before.card),
         }
@@ -95,8 +104,7 @@ impl Side {
         self.disconnect(now_ns, &mut outcome);
         self.connect(0, now_ns, &mut outcome);
         self.go(State::StopCopy.as_u32(), now_ns, &mut outcome);
-        let size = Limits::DEFAULT.max_data_xfer_size;
-        self.ask(&Request::MigDataRead { size }, now_ns, &mut outcome);
+        self.read_all(now_ns, &mut outcome);
         assert_eq!(outcome.saved, 1);
     }
 }

@@ -2,6 +2,8 @@
 
 //! One of the programs, and what its client does.
 
+use std::os::fd::OwnedFd;
+
 use migration::fsm::State;
 use migration::model::Values;
 use vfio_user_device::backend::Backend;
@@ -11,8 +13,10 @@ use vfio_user_protocol::feature::{number, Feature, Operation};
 use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL};
 use vfio_user_protocol::{Header, Limits, Progress, Request};
 
-use super::card::{Sections, Watched};
+use super::card::{Card, Contents, Sections, Watched};
+use super::guest::Guest;
 use super::step::Step;
+use super::vectors::Vectors;
 use super::Outcome;
 use crate::with_checksums;
 
@@ -31,10 +35,10 @@ impl Look {
 }
 
 /// A program with its card.
-pub(super) struct Side {
+pub(super) struct Side<C: Card> {
     pub(super) values: Values<'static>,
-    pub(super) card: Watched,
-    pub(super) host: Host<Model<'static, Watched>>,
+    pub(super) card: Watched<C>,
+    pub(super) host: Host<Model<'static, Watched<C>>>,
     /// What was agreed on with its client, if there is one.
     pub(super) agreed: Option<Limits>,
     pub(super) is_connected: bool,
@@ -52,9 +56,13 @@ pub(super) struct Side {
     pub(super) feed: (Vec<u8>, usize),
     /// The card after what has happened last.
     pub(super) seen: Option<Look>,
+    /// What it has beside its registers, if that is known.
+    pub(super) contents: Option<Contents>,
+    pub(super) guest: Guest,
+    pub(super) vectors: Vectors,
 }
 
-impl Side {
+impl<C: Card> Side<C> {
     pub(super) fn new(values: Values<'static>) -> Self {
         let card = Watched::power_on(&values);
         Self {
@@ -70,12 +78,15 @@ impl Side {
             is_complete: false,
             feed: (Vec::new(), 0),
             seen: None,
+            contents: None,
+            guest: Guest::new(),
+            vectors: Vectors::default(),
         }
     }
 
     pub(super) fn look(&self) -> Look {
         Look {
-            card: self.card.sections(),
+            card: self.card.state(),
             progress: self.host.backend().progress(),
             owner: self.host.backend().owner(),
         }
@@ -118,6 +129,8 @@ impl Side {
         }
         let before = self.look_at(now_ns);
         self.host.disconnected(now_ns);
+        self.guest.is_off();
+        self.vectors.clear();
         (self.is_connected, self.agreed) = (false, None);
         let after = self.look();
         if before.owner == Some(Owner::Remote) {
@@ -156,7 +169,7 @@ impl Side {
         if self.answer(&Request::Reset, now_ns, outcome).is_some() {
             let after = self.look();
             assert_eq!((after.state(), after.owner), (State::Running, None));
-            assert_eq!(after.card, Watched::power_on(&self.values).sections());
+            assert_eq!(after.card, Watched::<C>::power_on(&self.values).state());
         }
     }
 
@@ -171,10 +184,21 @@ impl Side {
         now_ns: u64,
         outcome: &mut Outcome,
     ) -> Option<Result<Vec<u8>, u32>> {
+        self.answer_with(request, Vec::new(), now_ns, outcome)
+    }
+
+    /// The same for a request with descriptors.
+    pub(super) fn answer_with(
+        &mut self,
+        request: &Request<'_>,
+        files: Vec<OwnedFd>,
+        now_ns: u64,
+        outcome: &mut Outcome,
+    ) -> Option<Result<Vec<u8>, u32>> {
         let mut bytes = Vec::new();
         request.encode(1, false, &mut bytes);
-        let command = request.command() as u16;
-        self.message(1, command, bytes.get(Header::LEN..)?, now_ns, outcome)
+        let header = Header::parse(bytes.first_chunk()?);
+        self.message_with(&header, bytes.get(Header::LEN..)?, files, now_ns, outcome)
     }
 
     /// A message that nobody who speaks the protocol would send.
@@ -202,35 +226,53 @@ impl Side {
         now_ns: u64,
         outcome: &mut Outcome,
     ) -> Option<Result<Vec<u8>, u32>> {
-        if !self.is_connected {
-            return None;
-        }
-        let before = self.look_at(now_ns);
         let mut head = [0; Header::LEN];
         head[..2].copy_from_slice(&u16::from(id).to_ne_bytes());
         head[2..4].copy_from_slice(&command.to_ne_bytes());
         let len = (Header::LEN + body.len()) as u32;
         head[4..8].copy_from_slice(&len.to_ne_bytes());
-        let header = Header::parse(&head);
+        self.message_with(&Header::parse(&head), body, Vec::new(), now_ns, outcome)
+    }
+
+    fn message_with(
+        &mut self,
+        header: &Header,
+        body: &[u8],
+        files: Vec<OwnedFd>,
+        now_ns: u64,
+        outcome: &mut Outcome,
+    ) -> Option<Result<Vec<u8>, u32>> {
+        if !self.is_connected {
+            return None;
+        }
+        let before = self.look_at(now_ns);
         let limits = self.agreed.unwrap_or(Limits::DEFAULT);
-        let request = Request::decode(&header, body, &limits);
+        let request = Request::decode(header, body, &limits);
         let mut out = Outgoing::default();
-        let fds = Descriptors::default();
-        let next = self.host.message(&header, body, fds, now_ns, &mut out);
+        let sent = files
+            .iter()
+            .map(|file| file.try_clone().expect("a descriptor"));
+        let fds = Descriptors {
+            fds: sent.collect(),
+            lost: false,
+        };
+        let next = self.host.message(header, body, fds, now_ns, &mut out);
         assert_eq!(next, Next::Continue);
         let (reply, answer) = out.bytes.split_first_chunk().expect("a reply");
         let reply = Header::parse(reply);
-        assert!(reply.is_reply() && (reply.id, reply.command) == (header.id, command));
+        assert!(reply.is_reply() && (reply.id, reply.command) == (header.id, header.command));
         assert!(reply.size as usize == out.bytes.len() && out.file.is_none());
         let after = self.look();
         let result = match (reply.error(), request) {
             (Some(errno), request) => {
                 assert!(answer.is_empty() && errno != 0);
                 self.has_failed(&before, &after, request.ok().as_ref(), errno, outcome);
+                self.vectors.were_refused(files);
                 Err(errno)
             }
             (None, Ok(request)) => {
                 self.has_succeeded(&before, &after, &request, answer, outcome);
+                self.is_set_up_by(&request, files, answer, outcome);
                 Ok(answer.to_vec())
             }
             (None, Err(refusal)) => panic!("an answer to what is no request: {refusal}"),
@@ -240,7 +282,7 @@ impl Side {
     }
 
     /// The next bytes that the card is sent of what the other one has saved.
-    pub(super) fn next_piece(&mut self, other: &Side, most: usize) -> Vec<u8> {
+    pub(super) fn next_piece(&mut self, other: &Side<C>, most: usize) -> Vec<u8> {
         self.follow(other);
         let (stream, sent) = &mut self.feed;
         let rest = stream.get(*sent..).unwrap_or_default();
@@ -250,7 +292,7 @@ impl Side {
     }
 
     /// Takes over what the other one has saved since.
-    pub(super) fn follow(&mut self, other: &Side) {
+    pub(super) fn follow(&mut self, other: &Side<C>) {
         let (stream, _) = &mut self.feed;
         if let Some(more) = other.read.get(stream.len()..) {
             stream.extend(more);
@@ -258,7 +300,7 @@ impl Side {
     }
 
     /// Changes a byte of what the card is sent; and the checksums, so that what is behind them is reached.
-    pub(super) fn damage(&mut self, other: &Side, step: &Step) {
+    pub(super) fn damage(&mut self, other: &Side<C>, step: &Step) {
         self.follow(other);
         let (stream, sent) = &mut self.feed;
         let at = usize::from(step.number);

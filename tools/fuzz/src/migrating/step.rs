@@ -4,6 +4,8 @@
 
 use vfio_user_protocol::Access;
 
+use super::card::Card;
+
 /// Bytes of a step: what is done and by whom, a number, and four bytes of data.
 const LEN: usize = 7;
 
@@ -40,11 +42,31 @@ pub enum Operation {
     Raw,
     /// A remote call, by the first byte.
     Remote,
+    /// The card may reach pages of memory: the first one, and how many, are in the number.
+    Map,
+    /// It may not any longer: these pages, or any.
+    Unmap,
+    /// How interrupts are told.
+    Irqs,
+    /// The log of what the card writes begins, is read for the pages of the number, or ends.
+    Log,
+    /// The card does what it has to do with memory.
+    Work,
+    /// The guest writes these bytes at the address of the number.
+    Poke,
+    /// The file that memory is in becomes as long as the number says, or as it was.
+    Resize,
+    /// A driver sets the card up.
+    SetUp,
+    /// It asks for something: the number is the sector.
+    Request,
+    /// The guest of the other side is this side's now, too: its memory, and what its driver waits for.
+    Move,
 }
 
 impl Operation {
     /// All of them, in the order of their numbers.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 25] = [
         Self::Wait,
         Self::Connect,
         Self::Disconnect,
@@ -60,6 +82,16 @@ impl Operation {
         Self::PrecopyInfo,
         Self::Raw,
         Self::Remote,
+        Self::Map,
+        Self::Unmap,
+        Self::Irqs,
+        Self::Log,
+        Self::Work,
+        Self::Poke,
+        Self::Resize,
+        Self::SetUp,
+        Self::Request,
+        Self::Move,
     ];
 }
 
@@ -93,16 +125,18 @@ impl Step {
         })
     }
 
-    /// The registers that it is about: an offset, in the first region or, by the highest bits, another one, and as many bytes as
-    /// the next three bits say.
-    pub fn access(&self) -> Access {
+    /// The registers that it is about: an offset, in the card's first region or, by the highest bits, another one, and as many bytes
+    /// as the next three bits say.
+    pub fn access<C: Card>(&self) -> Access {
+        let (number, [first, other]) = (self.number & 0x3ff, C::REGIONS);
+        let (region, offset) = match self.number >> 13 {
+            0..=4 => (first, C::offset(number)),
+            5 | 6 => (7, number.into()),
+            _ => (other, number.into()),
+        };
         Access {
-            offset: (self.number & 0x3ff).into(),
-            region: match self.number >> 13 {
-                0..=4 => 0,
-                5 | 6 => 7,
-                _ => 2,
-            },
+            offset,
+            region,
             count: 1 + u32::from((self.number >> 10) & 7),
         }
     }
