@@ -80,7 +80,6 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn a_message_without_an_eventfd_waits_for_one() {
-    const MSIX: u32 = 2;
     let program = start(&[]);
     let mut guest = Guest::on(&program);
     guest.write(0, &pattern(512, 0));
@@ -108,6 +107,51 @@ fn a_message_without_an_eventfd_waits_for_one() {
     }
     assert_eq!(guest.client.irqs([0x21, MSIX, 0, 0], &[], &[]), Ok(()));
     assert_eq!(guest.client.irqs([0x21, MSIX, 1, 1], &[], &[]), Err(EINVAL));
+}
+
+#[test]
+fn more_vectors_than_a_message_has_descriptors_come_in_two() {
+    let program = start(&["--m-num-queues=16"]);
+    let mut guest = Guest::on(&program);
+    let info = guest.client.ask(GET_IRQ_INFO, &words(&[16, 0, MSIX, 0]));
+    assert_eq!(info, Ok(words(&[16, 1, MSIX, 17])));
+    let rings: Vec<Ring> = std::iter::once(guest.ring.clone())
+        .chain(std::mem::take(&mut guest.others))
+        .collect();
+    assert_eq!(rings.len(), 16);
+    // All at once they are one too many. That changes nothing: each leads where it did.
+    let others: Vec<_> = guest.events.iter().map(|_| event()).collect();
+    let fds: Vec<_> = others.iter().map(AsFd::as_fd).collect();
+    let all = guest.client.irqs([0x24, MSIX, 0, 17], &[], &fds);
+    assert_eq!(all, Err(EINVAL));
+    for ring in rings {
+        let queue = ring.queue;
+        guest.ring = ring;
+        // What came before is told by now.
+        guest.client.in_step();
+        for event in &guest.events {
+            while signalled(event, NOW) {}
+        }
+        let request = guest.add(FLUSH, 0, 0);
+        guest.notify();
+        becomes_done(&mut guest, request);
+        // The request is done before its interrupt is told; another answer comes after both.
+        guest.client.in_step();
+        let told = guest.events.iter().map(|event| signalled(event, NOW));
+        let told: Vec<usize> = (0..)
+            .zip(told)
+            .filter_map(|(n, is)| is.then_some(n))
+            .collect();
+        assert_eq!(told, [DONE + usize::from(queue)], "queue {queue}");
+        assert_eq!(guest.get(STATUS, 1), [0], "queue {queue}");
+        // What one queue has written the next one reads.
+        let sector = u64::from(queue);
+        if let Some(before) = sector.checked_sub(1) {
+            assert_eq!(guest.read(before, 512), pattern(512, before));
+        }
+        guest.write(sector, &pattern(512, sector));
+    }
+    assert!(!others.iter().any(|event| signalled(event, NOW)));
 }
 
 #[test]

@@ -18,17 +18,21 @@ pub const MODEL: &str = "rust-vfio-mdev.example/pci/blk";
 /// Where the memory is for the device, and how much there is.
 pub const BASE: u64 = 0x4000_0000;
 pub const SIZE: u64 = 8 << 20;
-/// Where in it the ring, a request's header and status, and data are.
+/// Where in it the first queue's ring, a request's header and status, and data are.
 pub const RING: u64 = 0;
 pub const HEADER: u64 = 0x2000;
 pub const STATUS: u64 = 0x3000;
 pub const DATA: u64 = 0x10_0000;
+/// From one queue's ring to the next one's.
+const RING_STEP: u64 = 0x4000;
 
 /// The region of the registers, and what is where in it.
 pub const REGISTERS: u32 = 4;
 pub const COMMON: u64 = 0;
 pub const DEVICE: u64 = 0x2000;
 pub const NOTIFY: u64 = 0x3000;
+/// From one queue's notification register to the next one's.
+const NOTIFY_STEP: u64 = 4;
 
 /// Requests.
 pub const IN: u32 = 0;
@@ -46,7 +50,10 @@ pub const BLOCK: u64 = 32 << 10;
 pub const CHANGED: usize = 0;
 pub const DONE: usize = 1;
 
-const MSIX: u32 = 2;
+pub const MSIX: u32 = 2;
+
+/// Most descriptors that go with one message.
+const MAX_FDS: usize = 16;
 
 /// A program with a disk.
 pub fn start(arguments: &[&str]) -> Program {
@@ -56,17 +63,29 @@ pub fn start(arguments: &[&str]) -> Program {
 /// A packed ring as its driver keeps it: one chain at a time is with the device.
 #[derive(Clone)]
 pub struct Ring {
+    /// Which queue's it is.
+    pub queue: u16,
     pub size: u16,
     /// Where the next chain goes, and the lap.
     pub next: u16,
     pub wrap: bool,
 }
 
+impl Ring {
+    /// Where in memory that of a queue is.
+    fn place(queue: u16) -> u64 {
+        RING + u64::from(queue) * RING_STEP
+    }
+}
+
 /// A guest.
 pub struct Guest {
     pub client: Client,
     pub memory: OwnedFd,
+    /// That of the queue in use: the first one, unless a test takes another.
     pub ring: Ring,
+    /// Those of the other queues.
+    pub others: Vec<Ring>,
     pub events: Vec<OwnedFd>,
 }
 
@@ -77,10 +96,12 @@ impl Guest {
             client: program.client(),
             memory: memory(SIZE),
             ring: Ring {
+                queue: 0,
                 size: 0,
                 next: 0,
                 wrap: true,
             },
+            others: Vec::new(),
             events: Vec::new(),
         };
         guest.map();
@@ -101,6 +122,7 @@ impl Guest {
             client: program.client(),
             memory,
             ring,
+            others: Vec::new(),
             events: Vec::new(),
         };
         guest.map();
@@ -116,15 +138,17 @@ impl Guest {
         assert_eq!(answer.result, Ok(vec![]));
     }
 
-    /// A new eventfd for each vector.
+    /// A new eventfd for each vector, in as many messages as it takes.
     fn route(&mut self) {
         let info = self.client.ask(GET_IRQ_INFO, &words(&[16, 0, MSIX, 0]));
         let info = info.expect("MSI-X");
         let count = u32::from_ne_bytes(info[12..].try_into().expect("four"));
         self.events = (0..count).map(|_| event()).collect();
         let fds: Vec<_> = self.events.iter().map(AsFd::as_fd).collect();
-        let set = self.client.irqs([0x24, MSIX, 0, count], &[], &fds);
-        assert_eq!(set, Ok(()));
+        for (start, fds) in (0..).step_by(MAX_FDS).zip(fds.chunks(MAX_FDS)) {
+            let vectors = [0x24, MSIX, start, fds.len() as u32];
+            assert_eq!(self.client.irqs(vectors, &[], fds), Ok(()), "{start}");
+        }
     }
 
     pub fn put(&self, at: u64, bytes: &[u8]) {
@@ -152,7 +176,7 @@ impl Guest {
         self.register(COMMON + 20, 1) as u8
     }
 
-    /// What a driver does at start: it accepts all features, and sets the first queue up.
+    /// What a driver does at start: it accepts all features, and sets the queues up.
     pub fn set_up(&mut self) {
         // Bus master, and MSI-X on.
         self.client.write(CONFIG, 4, &[6, 0]).expect("a write");
@@ -170,27 +194,38 @@ impl Guest {
         self.set(COMMON + 20, 1, 0xb);
         assert_eq!(self.status(), 0xb, "features");
         self.set(COMMON + 16, 2, CHANGED as u64);
-        self.set(COMMON + 22, 2, 0);
-        self.ring = Ring {
-            size: self.register(COMMON + 24, 2) as u16,
-            next: 0,
-            wrap: true,
-        };
-        let places = u64::from(self.ring.size) * 16;
-        self.put(RING, &vec![0; places as usize + 8]);
-        self.set(COMMON + 26, 2, DONE as u64);
-        for (register, place) in [(32, RING), (40, RING + places), (48, RING + places + 4)] {
-            self.set(COMMON + register, 4, (BASE + place) & 0xffff_ffff);
-            self.set(COMMON + register + 4, 4, (BASE + place) >> 32);
-        }
-        self.set(COMMON + 28, 2, 1);
+        let count = self.register(COMMON + 18, 2) as u16;
+        self.ring = self.set_up_queue(0);
+        self.others = (1..count).map(|queue| self.set_up_queue(queue)).collect();
         self.set(COMMON + 20, 1, READY.into());
         assert_eq!(self.status(), READY);
     }
 
+    /// Sets a queue up, with the vector that is its own.
+    fn set_up_queue(&mut self, queue: u16) -> Ring {
+        self.set(COMMON + 22, 2, queue.into());
+        let size = self.register(COMMON + 24, 2) as u16;
+        let (ring, places) = (Ring::place(queue), u64::from(size) * 16);
+        self.put(ring, &vec![0; places as usize + 8]);
+        let vector = DONE as u64 + u64::from(queue);
+        self.set(COMMON + 26, 2, vector);
+        assert_eq!(self.register(COMMON + 26, 2), vector, "queue {queue}");
+        for (register, place) in [(32, ring), (40, ring + places), (48, ring + places + 4)] {
+            self.set(COMMON + register, 4, (BASE + place) & 0xffff_ffff);
+            self.set(COMMON + register + 4, 4, (BASE + place) >> 32);
+        }
+        self.set(COMMON + 28, 2, 1);
+        Ring {
+            queue,
+            size,
+            next: 0,
+            wrap: true,
+        }
+    }
+
     /// Puts a descriptor where the next one goes: address, length, flags but for the lap's.
     pub fn describe(&mut self, address: u64, len: u32, flags: u16) -> (u64, u16) {
-        let at = RING + u64::from(self.ring.next) * 16;
+        let at = Ring::place(self.ring.queue) + u64::from(self.ring.next) * 16;
         let lap = if self.ring.wrap { 0x0080 } else { 0x8000 };
         self.put(at, &address.to_le_bytes());
         self.put(at + 8, &len.to_le_bytes());
@@ -223,7 +258,8 @@ impl Guest {
     }
 
     pub fn notify(&mut self) {
-        self.set(NOTIFY, 2, 0);
+        let queue = u64::from(self.ring.queue);
+        self.set(NOTIFY + queue * NOTIFY_STEP, 2, queue);
     }
 
     /// Whether that request is done.
@@ -236,9 +272,10 @@ impl Guest {
 
     /// Waits for the interrupt that tells that it is.
     pub fn wait(&self, request: (u64, bool)) {
+        let vector = DONE + usize::from(self.ring.queue);
         // There may have been one that told of something else.
         while !self.is_done(request) {
-            assert!(signalled(&self.events[DONE], SOON), "no interrupt");
+            assert!(signalled(&self.events[vector], SOON), "no interrupt");
         }
     }
 
