@@ -11,7 +11,7 @@
 //!
 //! The same source is compiled into the kernel module and into user-space programs. So there is no
 //! allocation, no `unsafe`, no dependency, no clock and no thread here: whoever embeds a model hands
-//! it the accesses and the time, and carries out what it asks for (an interrupt, a timer).
+//! it the accesses, the time and the memory, and carries out what it asks for (an interrupt, a timer).
 //!
 //! What comes from outside (a guest's register writes, a saved state) is untrusted: nothing here
 //! panics on it, and every access is bounded in time.
@@ -20,6 +20,8 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+#[cfg(any(test, feature = "alloc"))]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 

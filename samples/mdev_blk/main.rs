@@ -10,7 +10,7 @@
 //! The disk is empty when it is opened: that is its power-on state, and nothing is left of a user who has closed it. A reset
 //! (`VFIO_DEVICE_RESET`, as when a guest reboots) leaves the medium as it is.
 //!
-//! The device model is [`devices::blk`], which knows no kernel; here is the glue, the medium and the table of types. Try it:
+//! The device model is [`devices::blk`], which knows no kernel; here is the glue, the medium's memory and the table of types. Try it:
 //!
 //! ```text
 //! # insmod rust_vfio.ko && insmod mdev_blk.ko
@@ -67,13 +67,6 @@ struct Incoming {
     medium: Blocks,
 }
 
-impl Disk {
-    /// A medium as it is after power-on.
-    fn empty(&self) -> Blocks {
-        Blocks::new(self.device.config().capacity.blocks())
-    }
-}
-
 /// What works on a whole device is a function of its own, so that what else its caller does has the stack to itself.
 impl Device for Disk {
     type OwnerModule = MdevBlk;
@@ -88,7 +81,7 @@ impl Device for Disk {
         let disk = Self {
             // The table has no values that make no disk.
             device: Model::new(&config).map_err(|_| EINVAL)?,
-            store: Store::new(config.capacity.blocks())?,
+            store: Store::new(Blocks::of(&config))?,
         };
         Ok(KBox::new(disk, GFP_KERNEL)?)
     }
@@ -101,7 +94,7 @@ impl Device for Disk {
         }
         if let Ok(device) = Model::new(&config) {
             self.device = device;
-            self.store.replace(self.empty());
+            self.store.replace(Blocks::of(&config));
         }
     }
 
@@ -115,7 +108,7 @@ impl Device for Disk {
 
     fn clear(&mut self) {
         self.reset();
-        self.store.replace(self.empty());
+        self.store.replace(Blocks::of(self.device.config()));
     }
 
     fn region_size(&self, region: Region) -> u64 {
@@ -223,9 +216,10 @@ impl Device for Disk {
 
     #[inline(never)]
     fn incoming(&self) -> Result<KBox<Incoming>> {
+        let config = self.device.config();
         let incoming = Incoming {
-            registers: devices::blk::Incoming::new(self.device.config()),
-            medium: self.empty(),
+            registers: devices::blk::Incoming::new(config),
+            medium: Blocks::of(config),
         };
         Ok(KBox::new(incoming, GFP_KERNEL_ACCOUNT)?)
     }
@@ -275,7 +269,7 @@ impl Device for Disk {
             EINVAL
         })?;
         // A device of another capacity has not taken the registers.
-        let medium = core::mem::replace(&mut incoming.medium, self.empty());
+        let medium = core::mem::take(&mut incoming.medium);
         self.store.replace(medium);
         Ok(())
     }

@@ -38,9 +38,9 @@ impl AsMut<[u64]> for Bits {
 pub(crate) struct Store(Arc<Mutex<Disk<Blocks, Bits>>>);
 
 impl Store {
-    /// A medium of so many blocks, of which none exists.
-    pub(crate) fn new(count: u32) -> Result<Self> {
-        let disk = Disk::new(Blocks::new(count), Bits::new()?, Bits::new()?).ok_or(EINVAL)?;
+    /// With these blocks.
+    pub(crate) fn new(blocks: Blocks) -> Result<Self> {
+        let disk = Disk::new(blocks, Bits::new()?, Bits::new()?).ok_or(EINVAL)?;
         let mutex = new_mutex!(disk, "mdev_blk_medium");
         Ok(Self(Arc::pin_init(mutex, GFP_KERNEL)?))
     }

@@ -15,42 +15,27 @@
 //!
 //! It is behind two traits. [`Backend`] is what a request needs: bytes at an offset. [`Medium`] is memory in
 //! blocks of [`BLOCK_BYTES`], which exist once they were written. [`Disk`] makes the one of the other, and
-//! knows, while it is being sent, which blocks have to be sent (again).
+//! knows, while it is being sent, which blocks have to be sent (again). [`Blocks`] is such memory, wherever it comes from: that
+//! is what an [`Allocator`] says.
 //!
 //! # How to embed a device
 //!
 //! ```
-//! use devices::blk::{serve, Config, Device, Disk, Medium, NoSpace, Scratch};
+//! use devices::blk::{serve, words_for, Blocks, Config, Device, Disk, Heap, Scratch};
 //! # use devices::virtio::{Barrier, Fault, GuestMemory};
-//! # struct Blocks(Vec<Option<Vec<u8>>>);
-//! # impl Medium for Blocks {
-//! #     fn blocks(&self) -> u32 { self.0.len() as u32 }
-//! #     fn allocated(&self) -> u32 { self.0.iter().flatten().count() as u32 }
-//! #     fn is_allocated(&self, block: u32) -> bool { self.0[block as usize].is_some() }
-//! #     fn read(&self, block: u32, at: usize, into: &mut [u8]) {
-//! #         match &self.0[block as usize] {
-//! #             Some(bytes) => into.copy_from_slice(&bytes[at..at + into.len()]),
-//! #             None => into.fill(0),
-//! #         }
-//! #     }
-//! #     fn write(&mut self, block: u32, at: usize, from: &[u8]) -> Result<(), NoSpace> {
-//! #         let bytes = self.0[block as usize].get_or_insert_with(|| vec![0; devices::blk::BLOCK_BYTES]);
-//! #         bytes[at..at + from.len()].copy_from_slice(from);
-//! #         Ok(())
-//! #     }
-//! #     fn free(&mut self, block: u32) { self.0[block as usize] = None; }
-//! # }
 //! # struct NoMemory;
 //! # impl GuestMemory for NoMemory {
 //! #     fn read(&mut self, _: u64, _: &mut [u8]) -> Result<(), Fault> { Err(Fault) }
 //! #     fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Fault> { Err(Fault) }
 //! #     fn barrier(&mut self, _: Barrier) {}
 //! # }
-//! # let blocks = Blocks((0..32).map(|_| None).collect());
 //! # let mut guest_memory = NoMemory;
 //! let config = Config::new(1);
 //! let mut device = Device::new(&config)?;
-//! let mut disk = Disk::new(blocks, vec![0u64; 2], vec![0u64; 2]).expect("a bit a block");
+//! // The heap of a program; another place has an `Allocator` of its own.
+//! let blocks = Blocks::<Heap>::of(&config);
+//! let bits = vec![0; words_for(config.capacity.blocks())];
+//! let mut disk = Disk::new(blocks, bits.clone(), bits).expect("a bit a block");
 //! device.function_mut().set_running(true);
 //!
 //! // A guest's access, with the registers locked.
@@ -99,11 +84,13 @@
 //! | `request` | what a chain asks, and doing it |
 //! | `serve` | serving a queue |
 //! | `disk` | the medium in blocks, and which of them are to be sent |
+//! | `blocks` | a medium in memory |
 //! | `bitmap` | a bit a block |
 //! | `device` | the function and its kind |
 //! | `state` | saved devices: layout, saving, loading |
 
 mod bitmap;
+mod blocks;
 mod config;
 mod device;
 mod disk;
@@ -111,6 +98,9 @@ mod request;
 mod serve;
 mod state;
 
+#[cfg(any(test, feature = "alloc"))]
+pub use blocks::Heap;
+pub use blocks::{Allocator, Blocks};
 pub use config::{
     Capacity, Config, ConfigError, QueueCount, QueueSize, Serial, MAX_BLOCKS, MAX_CAPACITY_MIB,
     MAX_QUEUES, MAX_VECTORS, SECTOR_BYTES,

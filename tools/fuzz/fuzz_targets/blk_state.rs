@@ -6,8 +6,8 @@
 
 #![no_main]
 
-use devices::blk::{serve, Device, Incoming, Scratch, SectionId, ZERO_SECTION_BYTES};
-use fuzz::guest::{config, disk, start, status, Blocks, Memory};
+use devices::blk::{serve, Blocks, Device, Heap, Incoming, Scratch, SectionId, ZERO_SECTION_BYTES};
+use fuzz::guest::{config, disk, start, status, Memory};
 use libfuzzer_sys::fuzz_target;
 
 type Sections = Vec<(u16, Vec<u8>)>;
@@ -60,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     let mut incoming = Incoming::new(&config);
-    let mut blocks = Blocks::new(config.capacity.blocks());
+    let mut blocks = Blocks::<Heap>::of(&config);
     let mut refused = None;
     for (id, payload) in &sections {
         let before = blocks.clone();

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! What the fuzz targets for device models share: a guest's memory, a medium, and a disk that a driver has set up.
+//! What the fuzz targets for device models share: a guest's memory, and a disk that a driver has set up.
 
-use std::collections::BTreeMap;
-
-use devices::blk::{words_for, Config, Device, Disk, Medium, NoSpace, BLOCK_BYTES};
+use devices::blk::{words_for, Blocks, Config, Device, Disk, Heap};
 use devices::virtio::{Barrier, Fault, GuestMemory, COMMON_BAR, NOTIFY_OFFSET};
 
 /// Where memory starts.
@@ -48,61 +46,6 @@ impl GuestMemory for Memory {
     fn barrier(&mut self, _: Barrier) {}
 }
 
-/// A medium.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Blocks {
-    map: BTreeMap<u32, Vec<u8>>,
-    blocks: u32,
-}
-
-impl Blocks {
-    /// An empty one.
-    pub fn new(blocks: u32) -> Blocks {
-        Blocks {
-            map: BTreeMap::new(),
-            blocks,
-        }
-    }
-}
-
-impl Medium for Blocks {
-    fn blocks(&self) -> u32 {
-        self.blocks
-    }
-
-    fn allocated(&self) -> u32 {
-        self.map.len() as u32
-    }
-
-    fn is_allocated(&self, block: u32) -> bool {
-        assert!(block < self.blocks);
-        self.map.contains_key(&block)
-    }
-
-    fn read(&self, block: u32, at: usize, into: &mut [u8]) {
-        assert!(block < self.blocks);
-        match self.map.get(&block) {
-            Some(bytes) => into.copy_from_slice(&bytes[at..at + into.len()]),
-            None => into.fill(0),
-        }
-    }
-
-    fn write(&mut self, block: u32, at: usize, from: &[u8]) -> Result<(), NoSpace> {
-        assert!(block < self.blocks);
-        let bytes = self
-            .map
-            .entry(block)
-            .or_insert_with(|| vec![0; BLOCK_BYTES]);
-        bytes[at..at + from.len()].copy_from_slice(from);
-        Ok(())
-    }
-
-    fn free(&mut self, block: u32) {
-        assert!(block < self.blocks);
-        self.map.remove(&block);
-    }
-}
-
 /// The kind of disk that is fuzzed: 1 MiB, two queues, everything that can be offered.
 pub fn config() -> Config {
     let mut config = Config::new(1);
@@ -113,10 +56,9 @@ pub fn config() -> Config {
 }
 
 /// A disk of this kind with nothing on it.
-pub fn disk(config: &Config) -> Disk<Blocks, Vec<u64>> {
-    let blocks = config.capacity.blocks();
-    let words = words_for(blocks);
-    let disk = Disk::new(Blocks::new(blocks), vec![0; words], vec![0; words]);
+pub fn disk(config: &Config) -> Disk<Blocks<Heap>, Vec<u64>> {
+    let bits = vec![0; words_for(config.capacity.blocks())];
+    let disk = Disk::new(Blocks::of(config), bits.clone(), bits);
     disk.expect("a bit a block")
 }
 

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use devices::blk::{
-    serve_while, words_for, Device as Registers, Disk, LoadError, SaveError, Scratch, SectionId,
-    MAX_BLOCKS, MAX_SECTION_BYTES,
+    serve_while, words_for, Device as Registers, Disk, Heap, LoadError, SaveError, Scratch,
+    SectionId, MAX_BLOCKS, MAX_SECTION_BYTES,
 };
 use devices::pci::CONFIG_SPACE_BYTES;
 use migration::model::Values;
@@ -21,10 +21,6 @@ use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL};
 
 use crate::device::{errno, Counts, Device, GuestMemory, Region, CONFIG_REGION};
 
-use medium::Blocks;
-
-mod medium;
-
 /// The table that the kernel driver has: the same source, so that both are one model.
 // The driver uses more of it.
 #[allow(dead_code)]
@@ -33,6 +29,9 @@ pub(crate) mod model;
 
 /// For how long requests are served before somebody else is looked at: no more of them are begun then. One moves 8 MiB at most.
 const SLICE: Duration = Duration::from_millis(2);
+
+/// The medium: memory of the program.
+type Blocks = devices::blk::Blocks<Heap>;
 
 /// A medium and a bit a block, for which of them are still to be sent.
 type Medium = Disk<Blocks, Vec<u64>>;
@@ -57,17 +56,12 @@ impl VirtioDisk {
         // The table has no values that make no disk, and the smallest set has a bit for each block of the largest.
         let registers = Registers::new(&config).expect("a disk of the model");
         let bits = || vec![0; words_for(MAX_BLOCKS)];
-        let blocks = Blocks::new(config.capacity.blocks());
+        let medium = Disk::new(Blocks::of(&config), bits(), bits());
         Self {
             registers,
-            medium: Disk::new(blocks, bits(), bits()).expect("a bit a block"),
+            medium: medium.expect("a bit a block"),
             scratch: Box::default(),
         }
-    }
-
-    /// A medium as it is after power-on.
-    fn empty(&self) -> Blocks {
-        Blocks::new(self.registers.config().capacity.blocks())
     }
 }
 
@@ -240,7 +234,7 @@ impl session::Device for VirtioDisk {
             EINVAL
         })?;
         // A device of another capacity has not taken the registers, so there is a bit for each block.
-        let medium = std::mem::replace(&mut incoming.medium, self.empty());
+        let medium = std::mem::take(&mut incoming.medium);
         drop(self.medium.replace(medium));
         Ok(())
     }
@@ -248,9 +242,10 @@ impl session::Device for VirtioDisk {
 
 impl Migratable for VirtioDisk {
     fn incoming(&self) -> Result<Incoming, u32> {
+        let config = self.registers.config();
         Ok(Incoming {
-            registers: devices::blk::Incoming::new(self.registers.config()),
-            medium: self.empty(),
+            registers: devices::blk::Incoming::new(config),
+            medium: Blocks::of(config),
         })
     }
 

@@ -78,9 +78,8 @@ impl Machine {
     /// Power-on: the device runs, and is nobody's.
     pub fn off(config: &Config) -> Machine {
         let mut device = Device::new(config).expect("a device");
-        let blocks = config.capacity.blocks();
-        let words = words_for(blocks);
-        let disk = Disk::new(Blocks::new(blocks), vec![0; words], vec![0; words]);
+        let bits = vec![0; words_for(config.capacity.blocks())];
+        let disk = Disk::new(Blocks::of(config), bits.clone(), bits);
         device.function_mut().set_running(true);
         let places = find(&mut device);
         let vector_count = usize::from(device.function().vector_count());

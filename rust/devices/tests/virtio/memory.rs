@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! A guest's memory, and a medium.
+//! A guest's memory, and that of a medium.
 
-use devices::blk::{Medium, NoSpace, BLOCK_BYTES};
+use devices::blk::{Allocator, Heap, NoSpace};
 use devices::virtio::{Barrier, Fault, GuestMemory};
-use std::collections::BTreeMap;
 
 /// Where memory starts: nothing is mapped at 0.
 pub const BASE: u64 = 0x1_0000;
@@ -72,62 +71,29 @@ impl GuestMemory for Memory {
     fn barrier(&mut self, _: Barrier) {}
 }
 
-/// A medium that makes blocks as they are written, as long as it may.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Blocks {
-    pub blocks: u32,
-    pub map: BTreeMap<u32, Vec<u8>>,
-    /// How many it may have.
-    pub most: usize,
-}
+/// A medium on the heap.
+pub type Blocks = devices::blk::Blocks<Limited>;
 
-impl Blocks {
-    pub fn new(blocks: u32) -> Blocks {
-        Blocks {
-            blocks,
-            map: BTreeMap::new(),
-            most: usize::MAX,
-        }
+/// The heap, for so many blocks more.
+#[derive(Clone, Debug)]
+pub struct Limited(pub usize);
+
+impl Default for Limited {
+    fn default() -> Limited {
+        Limited(usize::MAX)
     }
 }
 
-impl Medium for Blocks {
-    fn blocks(&self) -> u32 {
-        self.blocks
+impl Allocator for Limited {
+    type Block = <Heap as Allocator>::Block;
+    type Table = <Heap as Allocator>::Table;
+
+    fn table(&mut self, places: usize) -> Result<Self::Table, NoSpace> {
+        Heap.table(places)
     }
 
-    fn allocated(&self) -> u32 {
-        self.map.len() as u32
-    }
-
-    fn is_allocated(&self, block: u32) -> bool {
-        assert!(block < self.blocks);
-        self.map.contains_key(&block)
-    }
-
-    fn read(&self, block: u32, at: usize, into: &mut [u8]) {
-        assert!(block < self.blocks && at + into.len() <= BLOCK_BYTES);
-        match self.map.get(&block) {
-            Some(bytes) => into.copy_from_slice(&bytes[at..at + into.len()]),
-            None => into.fill(0),
-        }
-    }
-
-    fn write(&mut self, block: u32, at: usize, from: &[u8]) -> Result<(), NoSpace> {
-        assert!(block < self.blocks && at + from.len() <= BLOCK_BYTES);
-        if !self.map.contains_key(&block) && self.map.len() >= self.most {
-            return Err(NoSpace);
-        }
-        let bytes = self
-            .map
-            .entry(block)
-            .or_insert_with(|| vec![0; BLOCK_BYTES]);
-        bytes[at..at + from.len()].copy_from_slice(from);
-        Ok(())
-    }
-
-    fn free(&mut self, block: u32) {
-        assert!(block < self.blocks);
-        self.map.remove(&block);
+    fn block(&mut self) -> Result<Self::Block, NoSpace> {
+        self.0 = self.0.checked_sub(1).ok_or(NoSpace)?;
+        Heap.block()
     }
 }

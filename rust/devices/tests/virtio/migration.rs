@@ -3,7 +3,7 @@
 //! Devices that move: registers, medium, and what is refused.
 
 use crate::machine::*;
-use crate::memory::{Blocks, Memory};
+use crate::memory::{Blocks, Limited, Memory};
 use crate::requests::{FLUSH, OK, OUT};
 use devices::blk::{
     words_for, Config, Device, Disk, Incoming, LoadError, Medium, SaveError, SectionId,
@@ -26,7 +26,7 @@ pub fn save(device: &Device) -> Sections {
 
 /// Sends up to so many sections of the medium.
 pub fn send(disk: &mut Disk<Blocks, Vec<u64>>, to: &mut Blocks, most: usize) -> usize {
-    let mut incoming = Incoming::new(&Config::new((to.blocks / 32) as u16));
+    let mut incoming = Incoming::new(&Config::new((to.blocks() / 32) as u16));
     let mut payload = Box::new([0; BLOCK_SECTION_BYTES]);
     for sent in 0..most {
         let before = disk.initial_bytes(12) + disk.dirty_bytes(12);
@@ -67,9 +67,9 @@ pub fn migrate(mut machine: Machine, mut already: Blocks) -> Machine {
     assert_eq!(save(&device), save(&machine.device));
     assert_eq!(&already, machine.disk.medium());
     device.function_mut().set_running(true);
-    let words = words_for(already.blocks);
+    let bits = vec![!0; words_for(already.blocks())];
     machine.device = device;
-    machine.disk = Disk::new(already, vec![!0; words], vec![!0; words]).unwrap();
+    machine.disk = Disk::new(already, bits.clone(), bits).unwrap();
     machine.collect();
     machine
 }
@@ -103,7 +103,7 @@ fn used() -> Machine {
 fn a_device_goes_on_where_it_was() {
     let machine = used();
     let sent = machine.sent.clone();
-    let mut machine = migrate(machine, Blocks::new(32));
+    let mut machine = migrate(machine, Blocks::of(&config()));
     assert_eq!(machine.status(), 0xf);
     // Each queue's once: the message that was kept is one of them.
     assert_eq!(machine.sent, [sent[0], sent[1] + 1, sent[2] + 1]);
@@ -119,7 +119,7 @@ fn requests_that_were_not_taken_are_found_in_guest_memory() {
     let heap = machine.heap;
     machine.memory.put(heap, &FLUSH.to_le_bytes());
     let id = machine.submit(1, &[(heap, 16, false), (heap + 16, 1, true)], None);
-    let mut machine = migrate(machine, Blocks::new(32));
+    let mut machine = migrate(machine, Blocks::of(&config()));
     machine.serve();
     assert_eq!(machine.queues[1].reap(&machine.memory), Some((id, 1)));
 }
@@ -129,7 +129,7 @@ fn loading_looks_at_no_guest_memory_and_signals_nothing() {
     let machine = used();
     let sections = save(&machine.device);
     let mut incoming = Incoming::new(&config());
-    let mut blocks = Blocks::new(32);
+    let mut blocks = Blocks::of(&config());
     for (id, payload) in &sections {
         incoming.section(*id, payload, &mut blocks).unwrap();
     }
@@ -155,7 +155,7 @@ fn a_device_that_is_being_served_is_not_saved_or_replaced() {
     let mut incoming = Incoming::new(&config());
     for (id, payload) in &sections {
         incoming
-            .section(*id, payload, &mut Blocks::new(32))
+            .section(*id, payload, &mut Blocks::of(&config()))
             .unwrap();
     }
     let before = machine.device.clone();
@@ -191,7 +191,7 @@ fn sizes_are_what_they_are_said_to_be() {
 #[test]
 fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
     let sections = save(&used().device);
-    let mut blocks = Blocks::new(32);
+    let mut blocks = Blocks::of(&config());
     for left_out in 0..sections.len() {
         let mut incoming = Incoming::new(&config());
         for (at, (id, payload)) in sections.iter().enumerate() {
@@ -231,7 +231,7 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
 #[test]
 fn blocks_that_there_are_not_are_refused() {
     let mut incoming = Incoming::new(&config());
-    let mut blocks = Blocks::new(32);
+    let mut blocks = Blocks::with(32, Limited(0));
     let mut payload = vec![0; BLOCK_SECTION_BYTES];
     payload[0] = 32;
     let block = SectionId::BLOCK.get();
@@ -257,13 +257,12 @@ fn blocks_that_there_are_not_are_refused() {
             "{first} {count}"
         );
     }
-    blocks.most = 0;
     payload[4] = 0;
     assert_eq!(
         incoming.section(block, &payload, &mut blocks),
         Err(LoadError::NoSpace(31))
     );
-    assert!(blocks.map.is_empty());
+    assert_eq!(blocks, Blocks::of(&config()));
 }
 
 #[test]
@@ -282,7 +281,7 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
         (machine.disk.initial_bytes(12), machine.disk.dirty_bytes(12)),
         (3 * section, 0)
     );
-    let mut to = Blocks::new(32);
+    let mut to = Blocks::of(&config());
     send(&mut machine.disk, &mut to, 1);
     let write = |machine: &mut Machine, sector| {
         let data = machine.data();
@@ -317,13 +316,13 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
 #[test]
 fn a_row_of_blocks_that_were_freed_is_one_section() {
     let mut machine = Machine::off(&config());
-    let mut blocks = Blocks::new(32);
+    let mut blocks = Blocks::of(&config());
     for block in 0..32 {
         blocks.write(block, 0, &[1]).unwrap();
     }
     assert!(machine.disk.replace(blocks).is_ok());
     machine.disk.start_sending();
-    let mut to = Blocks::new(32);
+    let mut to = Blocks::of(&config());
     assert_eq!(send(&mut machine.disk, &mut to, 100), 32);
     use devices::blk::Backend;
     let len = BLOCK_BYTES as u64;
@@ -335,13 +334,14 @@ fn a_row_of_blocks_that_were_freed_is_one_section() {
 
 #[test]
 fn a_disk_needs_a_bit_for_each_block() {
-    assert!(Disk::new(Blocks::new(65), vec![0; 1], vec![0; 2]).is_none());
-    assert!(Disk::new(Blocks::new(65), vec![0; 2], vec![0; 1]).is_none());
-    assert!(Disk::new(Blocks::new(65), vec![0; 2], vec![0; 2]).is_some());
-    let mut disk = Disk::new(Blocks::new(65), vec![0; 2], vec![0; 3]).unwrap();
-    assert_eq!(disk.replace(Blocks::new(129)), Err(Blocks::new(129)));
-    assert_eq!(disk.replace(Blocks::new(128)), Ok(Blocks::new(65)));
-    assert_eq!(disk.replace(Blocks::new(1)), Ok(Blocks::new(128)));
+    let blocks = |count| Blocks::with(count, Limited::default());
+    assert!(Disk::new(blocks(65), vec![0; 1], vec![0; 2]).is_none());
+    assert!(Disk::new(blocks(65), vec![0; 2], vec![0; 1]).is_none());
+    assert!(Disk::new(blocks(65), vec![0; 2], vec![0; 2]).is_some());
+    let mut disk = Disk::new(blocks(65), vec![0; 2], vec![0; 3]).unwrap();
+    assert_eq!(disk.replace(blocks(129)), Err(blocks(129)));
+    assert_eq!(disk.replace(blocks(128)), Ok(blocks(65)));
+    assert_eq!(disk.replace(blocks(1)), Ok(blocks(128)));
 }
 
 proptest! {
@@ -359,7 +359,7 @@ proptest! {
             *byte.get_mut(payload) = value;
         }
         let mut incoming = Incoming::new(&config());
-        let mut blocks = Blocks::new(32);
+        let mut blocks = Blocks::of(&config());
         let mut result = Ok(());
         for (id, payload) in &sections {
             result = result.and_then(|()| incoming.section(*id, payload, &mut blocks).map(|_| ()));

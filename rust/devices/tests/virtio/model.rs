@@ -3,6 +3,7 @@
 //! A driver does whatever it likes; a plain array of bytes says what has to be read.
 
 use crate::machine::Machine;
+use crate::memory::Blocks;
 use crate::migration::migrate;
 use crate::requests::{DISCARD, IN, OK, OUT, WRITE_ZEROES};
 use devices::blk::{Config, SECTOR_BYTES};
@@ -97,7 +98,7 @@ proptest! {
         let mut machine = Machine::on(&config);
         let mut model = vec![0u8; SECTORS as usize * SECTOR];
         // What the destination has already.
-        let mut sent = crate::memory::Blocks::new(config.capacity.blocks());
+        let mut sent = Blocks::of(&config);
         for step in steps {
             match step {
                 Step::Write { queue, sector, sectors, seed, cuts, indirect } => {
@@ -137,7 +138,7 @@ proptest! {
                 Step::Send { sections } => {
                     if !machine.disk.is_sending() {
                         machine.disk.start_sending();
-                        sent = crate::memory::Blocks::new(config.capacity.blocks());
+                        sent = Blocks::of(&config);
                     }
                     crate::migration::send(&mut machine.disk, &mut sent, sections);
                 }
@@ -145,7 +146,7 @@ proptest! {
                     if machine.disk.is_sending() {
                         crate::migration::send(&mut machine.disk, &mut sent, sections);
                     }
-                    let already = core::mem::replace(&mut sent, crate::memory::Blocks::new(config.capacity.blocks()));
+                    let already = core::mem::replace(&mut sent, Blocks::of(&config));
                     machine = migrate(machine, already);
                 }
             }
