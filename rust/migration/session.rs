@@ -142,6 +142,14 @@ pub struct SavedSize {
 }
 
 impl SavedSize {
+    /// So many sections, each of so many bytes.
+    pub const fn of(sections: usize, bytes: usize) -> Self {
+        Self {
+            bytes: sections.saturating_mul(bytes),
+            sections,
+        }
+    }
+
     /// Bytes that it takes in a stream.
     pub const fn framed(self) -> usize {
         self.bytes

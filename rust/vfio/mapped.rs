@@ -179,14 +179,6 @@ impl Memory {
         SECTION
     }
 
-    /// So many of them.
-    fn sections(count: usize) -> SavedSize {
-        SavedSize {
-            bytes: count * SECTION,
-            sections: count,
-        }
-    }
-
     fn count(&self) -> usize {
         self.0.area.len >> PAGE_SHIFT
     }
@@ -195,13 +187,13 @@ impl Memory {
     pub(crate) fn remaining(&self) -> SavedSize {
         let next = self.0.inner.lock().next;
         let left = next.map_or(0, |next| self.count().saturating_sub(next as usize));
-        Self::sections(left)
+        SavedSize::of(left, SECTION)
     }
 
     /// What will be sent when the device has stopped, as long as that has not begun.
     pub(crate) fn to_come(&self) -> SavedSize {
         let begun = self.0.inner.lock().next.is_some();
-        Self::sections(if begun { 0 } else { self.count() })
+        SavedSize::of(if begun { 0 } else { self.count() }, SECTION)
     }
 
     /// The next section, as [`Device::next_section`](crate::device::Device::next_section) gives it: its length.

@@ -170,7 +170,7 @@ impl Device for Disk {
     fn saved_size(&self) -> SavedSize {
         let config = self.device.config();
         SavedSize {
-            bytes: Model::saved_bytes(config, 0),
+            bytes: Model::saved_bytes(config),
             sections: Model::saved_sections(config),
         }
     }
@@ -198,13 +198,9 @@ impl Device for Disk {
 
     fn remaining(&self) -> Remaining {
         let (initial, dirty) = self.store.with(|disk| disk.left());
-        let size = |blocks: u32| SavedSize {
-            bytes: blocks as usize * MAX_SECTION_BYTES,
-            sections: blocks as usize,
-        };
         Remaining {
-            initial: size(initial),
-            dirty: size(dirty),
+            initial: SavedSize::of(initial, MAX_SECTION_BYTES),
+            dirty: SavedSize::of(dirty, MAX_SECTION_BYTES),
         }
     }
 

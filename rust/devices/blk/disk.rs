@@ -118,29 +118,19 @@ impl<M: Medium, W: AsRef<[u64]> + AsMut<[u64]>> Disk<M, W> {
         self.dirty.clear();
     }
 
-    /// How many blocks that existed when sending began are still to be handed out, and how many that were written since. While
-    /// nothing is being sent: what it would be if sending began now.
-    pub fn left(&self) -> (u32, u32) {
-        match self.sending {
+    /// How many sections [`Disk::next_section`] has still to hand out at most: of what existed when sending began, which never
+    /// grows, and of what was written since. While nothing is being sent: what it would be if sending began now.
+    pub fn left(&self) -> (usize, usize) {
+        let (first, dirty) = match self.sending {
             true => (self.first.count(), self.dirty.count()),
             false => (self.medium.allocated(), 0),
-        }
+        };
+        (first as usize, dirty as usize)
     }
 
     /// Whether the medium is being sent.
     pub fn is_sending(&self) -> bool {
         self.sending
-    }
-
-    /// At most how many bytes [`Disk::next_section`] has still to hand out of what existed when sending began, with
-    /// `framing` bytes around each section. Never grows.
-    pub fn initial_bytes(&self, framing: usize) -> u64 {
-        framed(self.first.count(), framing)
-    }
-
-    /// The same of what was written since.
-    pub fn dirty_bytes(&self, framing: usize) -> u64 {
-        framed(self.dirty.count(), framing)
     }
 
     /// The next section to be sent, into `payload`: its kind and its length. `None`: for now, nothing is left.
@@ -194,11 +184,6 @@ impl<M: Medium, W: AsRef<[u64]> + AsMut<[u64]>> Disk<M, W> {
             (part > 0).then_some((block, within as usize, part as usize))
         }))
     }
-}
-
-fn framed(blocks: u32, framing: usize) -> u64 {
-    let section = BLOCK_SECTION_BYTES.saturating_add(framing) as u64;
-    u64::from(blocks).saturating_mul(section)
 }
 
 impl<M: Medium, W: AsRef<[u64]> + AsMut<[u64]>> Backend for Disk<M, W> {

@@ -176,11 +176,10 @@ impl Device {
         2 + usize::from(config.queues.get())
     }
 
-    /// How many bytes [`Device::save`] hands out, with `framing` around each section.
-    pub fn saved_bytes(config: &Config, framing: usize) -> usize {
+    /// How many bytes there are in them.
+    pub fn saved_bytes(config: &Config) -> usize {
         let queues = usize::from(config.queues.get());
-        let payload = DEVICE_SECTION_BYTES + vectors_bytes(config) + queues * QUEUE_SECTION_BYTES;
-        payload.saturating_add(framing.saturating_mul(Device::saved_sections(config)))
+        DEVICE_SECTION_BYTES + vectors_bytes(config) + queues * QUEUE_SECTION_BYTES
     }
 
     /// Saves the registers: hands out one section after the other, and stops at the first error. The medium is not

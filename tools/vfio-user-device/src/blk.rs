@@ -152,7 +152,7 @@ impl session::Device for VirtioDisk {
     fn saved_size(&self) -> SavedSize {
         let config = self.registers.config();
         SavedSize {
-            bytes: Registers::saved_bytes(config, 0),
+            bytes: Registers::saved_bytes(config),
             sections: Registers::saved_sections(config),
         }
     }
@@ -171,13 +171,9 @@ impl session::Device for VirtioDisk {
 
     fn remaining(&self) -> Remaining {
         let (initial, dirty) = self.medium.left();
-        let size = |blocks: u32| SavedSize {
-            bytes: blocks as usize * MAX_SECTION_BYTES,
-            sections: blocks as usize,
-        };
         Remaining {
-            initial: size(initial),
-            dirty: size(dirty),
+            initial: SavedSize::of(initial, MAX_SECTION_BYTES),
+            dirty: SavedSize::of(dirty, MAX_SECTION_BYTES),
         }
     }
 
