@@ -19,7 +19,7 @@
 //! ```
 
 use core::fmt::Write;
-use devices::blk::{Device as Model, LoadError, SaveError, SectionId, MAX_SECTION_BYTES};
+use devices::blk::{Device as Model, Incoming, LoadError, SaveError, SectionId, MAX_SECTION_BYTES};
 use devices::pci::CONFIG_SPACE_BYTES;
 use kernel::prelude::*;
 use migration::model::Values;
@@ -61,16 +61,10 @@ struct Disk {
     store: Store,
 }
 
-/// A disk that is being loaded: its registers, and another medium than that of the live one.
-struct Incoming {
-    registers: devices::blk::Incoming,
-    medium: Blocks,
-}
-
 /// What works on a whole device is a function of its own, so that what else its caller does has the stack to itself.
 impl Device for Disk {
     type OwnerModule = MdevBlk;
-    type Incoming = Incoming;
+    type Incoming = Incoming<Blocks>;
     type Engine = Server;
 
     const NAME: &'static CStr = c"mdev_blk";
@@ -211,12 +205,9 @@ impl Device for Disk {
     }
 
     #[inline(never)]
-    fn incoming(&self) -> Result<KBox<Incoming>> {
+    fn incoming(&self) -> Result<KBox<Self::Incoming>> {
         let config = self.device.config();
-        let incoming = Incoming {
-            registers: devices::blk::Incoming::new(config),
-            medium: Blocks::of(config),
-        };
+        let incoming = Incoming::new(config, Blocks::of(config));
         Ok(KBox::new(incoming, GFP_KERNEL_ACCOUNT)?)
     }
 
@@ -226,46 +217,38 @@ impl Device for Disk {
 
     #[inline(never)]
     fn load(
-        incoming: &mut Incoming,
+        incoming: &mut Self::Incoming,
         phase: Phase,
         id: u16,
         payload: &[u8],
         reason: &mut dyn Write,
     ) -> Result {
-        let is_registers = SectionId::of(id).is_some_and(|id| !id.is_of_medium());
-        if is_registers && phase == Phase::PreCopy {
-            // A reason that does not fit is cut.
-            let _ = write!(reason, "registers were saved while the disk ran");
-            return Err(EINVAL);
-        }
-        let taken = incoming
-            .registers
-            .section(id, payload, &mut incoming.medium);
-        let (error, errno) = match taken {
-            Ok(true) => return Ok(()),
-            // The library asks for no section that has no length.
-            Ok(false) => return Err(EINVAL),
-            Err(error @ LoadError::NoSpace(_)) => (error, ENOMEM),
-            Err(error) => (error, EINVAL),
+        let taken = match phase {
+            Phase::PreCopy => incoming.section_in_pre_copy(id, payload),
+            Phase::StopCopy => incoming.section(id, payload),
         };
-        let _ = write!(reason, "{error}");
-        Err(errno)
+        taken.map_err(|error| {
+            // A reason that does not fit is cut.
+            let _ = write!(reason, "{error}");
+            match error {
+                LoadError::NoSpace(_) => ENOMEM,
+                _ => EINVAL,
+            }
+        })
     }
 
-    fn is_complete(incoming: &Incoming) -> bool {
-        incoming.registers.check().is_ok()
+    fn is_complete(incoming: &Self::Incoming) -> bool {
+        incoming.check().is_ok()
     }
 
     #[inline(never)]
-    fn commit(&mut self, incoming: &mut Incoming, reason: &mut dyn Write) -> Result {
-        let applied = incoming.registers.apply_to(&mut self.device);
-        applied.map_err(|error| {
+    fn commit(&mut self, incoming: &mut Self::Incoming, reason: &mut dyn Write) -> Result {
+        let medium = incoming.apply_to(&mut self.device).map_err(|error| {
             // A reason that does not fit is cut.
             let _ = write!(reason, "{error}");
             EINVAL
         })?;
         // A device of another capacity has not taken the registers.
-        let medium = core::mem::take(&mut incoming.medium);
         self.store.replace(medium);
         Ok(())
     }

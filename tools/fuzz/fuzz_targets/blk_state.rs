@@ -6,7 +6,9 @@
 
 #![no_main]
 
-use devices::blk::{serve, Blocks, Device, Heap, Incoming, Scratch, SectionId, ZERO_SECTION_BYTES};
+use devices::blk::{
+    serve, Blocks, Device, Heap, Incoming, LoadError, Scratch, SectionId, ZERO_SECTION_BYTES,
+};
 use fuzz::guest::{config, disk, start, status, Memory};
 use libfuzzer_sys::fuzz_target;
 
@@ -59,16 +61,18 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
-    let mut incoming = Incoming::new(&config);
-    let mut blocks = Blocks::<Heap>::of(&config);
+    let mut incoming = Incoming::new(&config, Blocks::<Heap>::of(&config));
     let mut refused = None;
     for (id, payload) in &sections {
-        let before = blocks.clone();
-        if let Err(error) = incoming.section(*id, payload, &mut blocks) {
+        let before = incoming.clone();
+        if let Err(error) = incoming.section(*id, payload) {
             assert!(!error.to_string().chars().any(char::is_control));
-            assert_eq!(blocks, before);
-            refused = Some(error);
-            break;
+            assert_eq!(incoming, before);
+            // What no disk has is left out, as a framing may do it.
+            if !matches!(error, LoadError::NoSuchSection(_)) {
+                refused = Some(error);
+                break;
+            }
         }
     }
     let mut device = Device::new(&config).expect("a device");
@@ -76,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
     match (incoming.apply_to(&mut device), refused) {
         (Err(_), Some(_)) => assert_eq!(device, before),
         // A section of the medium came behind the registers, which are good.
-        (Ok(()), _) => {
+        (Ok(_), _) => {
             assert_eq!(save(&device), sections[..registers]);
             device.function_mut().set_running(true);
             let mut memory = Memory(vec![0; 0x1000]);

@@ -9,8 +9,8 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use devices::blk::{
-    serve_while, words_for, Device as Registers, Disk, Heap, LoadError, SaveError, Scratch,
-    SectionId, MAX_BLOCKS, MAX_SECTION_BYTES,
+    serve_while, words_for, Blocks, Device as Registers, Disk, Heap, Incoming, LoadError,
+    SaveError, Scratch, SectionId, MAX_BLOCKS, MAX_SECTION_BYTES,
 };
 use devices::pci::CONFIG_SPACE_BYTES;
 use migration::model::Values;
@@ -30,23 +30,12 @@ pub(crate) mod model;
 /// For how long requests are served before somebody else is looked at: no more of them are begun then. One moves 8 MiB at most.
 const SLICE: Duration = Duration::from_millis(2);
 
-/// The medium: memory of the program.
-type Blocks = devices::blk::Blocks<Heap>;
-
-/// A medium and a bit a block, for which of them are still to be sent.
-type Medium = Disk<Blocks, Vec<u64>>;
-
 /// The disk.
 pub struct VirtioDisk {
     registers: Registers,
-    medium: Medium,
+    /// The medium, and a bit a block, for which of them are still to be sent.
+    medium: Disk<Blocks<Heap>, Vec<u64>>,
     scratch: Box<Scratch>,
-}
-
-/// A disk that is being loaded: its registers, and another medium than that of the live one.
-pub struct Incoming {
-    registers: devices::blk::Incoming,
-    medium: Blocks,
 }
 
 impl VirtioDisk {
@@ -143,7 +132,7 @@ impl Device for VirtioDisk {
 
 impl session::Device for VirtioDisk {
     type Error = u32;
-    type Incoming = Incoming;
+    type Incoming = Incoming<Blocks<Heap>>;
 
     fn error(failure: Failure) -> u32 {
         errno(failure)
@@ -187,62 +176,49 @@ impl session::Device for VirtioDisk {
     }
 
     fn load(
-        incoming: &mut Incoming,
+        incoming: &mut Self::Incoming,
         phase: Phase,
         id: u16,
         payload: &[u8],
         reason: &mut dyn Write,
     ) -> Result<(), Refusal> {
-        let invalid = Refusal::invalid("a section holds a state that the device cannot be in");
-        let is_registers = SectionId::of(id).is_some_and(|id| !id.is_of_medium());
-        if is_registers && phase == Phase::PreCopy {
+        let taken = match phase {
+            Phase::PreCopy => incoming.section_in_pre_copy(id, payload),
+            Phase::StopCopy => incoming.section(id, payload),
+        };
+        taken.map_err(|error| {
             // A reason that does not fit is cut.
-            let _ = write!(reason, "registers were saved while the disk ran");
-            return Err(invalid);
-        }
-        let Incoming { registers, medium } = incoming;
-        let (error, refusal) = match registers.section(id, payload, medium) {
-            Ok(true) => return Ok(()),
-            // A session asks for no section that has no length.
-            Ok(false) => return Err(invalid),
-            Err(error @ LoadError::NoSpace(_)) => {
-                let refusal = Refusal {
+            let _ = write!(reason, "{error}");
+            match error {
+                LoadError::NoSpace(_) => Refusal {
                     class: ErrorClass::TooBig,
                     reason: "there is no memory for it",
-                };
-                (error, refusal)
+                },
+                _ => Refusal::invalid("a section holds a state that the device cannot be in"),
             }
-            Err(error) => (error, invalid),
-        };
-        let _ = write!(reason, "{error}");
-        Err(refusal)
+        })
     }
 
-    fn is_complete(incoming: &Incoming) -> bool {
-        incoming.registers.check().is_ok()
+    fn is_complete(incoming: &Self::Incoming) -> bool {
+        incoming.check().is_ok()
     }
 
-    fn commit(&mut self, incoming: &mut Incoming, reason: &mut dyn Write) -> Result<(), u32> {
-        let applied = incoming.registers.apply_to(&mut self.registers);
-        applied.map_err(|error| {
+    fn commit(&mut self, incoming: &mut Self::Incoming, reason: &mut dyn Write) -> Result<(), u32> {
+        let medium = incoming.apply_to(&mut self.registers).map_err(|error| {
             // A reason that does not fit is cut.
             let _ = write!(reason, "{error}");
             EINVAL
         })?;
         // A device of another capacity has not taken the registers, so there is a bit for each block.
-        let medium = std::mem::take(&mut incoming.medium);
         drop(self.medium.replace(medium));
         Ok(())
     }
 }
 
 impl Migratable for VirtioDisk {
-    fn incoming(&self) -> Result<Incoming, u32> {
+    fn incoming(&self) -> Result<Self::Incoming, u32> {
         let config = self.registers.config();
-        Ok(Incoming {
-            registers: devices::blk::Incoming::new(config),
-            medium: Blocks::of(config),
-        })
+        Ok(Incoming::new(config, Blocks::of(config)))
     }
 
     fn start_sending(&mut self) {

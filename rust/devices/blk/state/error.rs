@@ -28,6 +28,10 @@ impl<E: fmt::Display> fmt::Display for SaveError<E> {
 /// Why a saved device is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadError {
+    /// No device of this kind has a section with this number.
+    NoSuchSection(u16),
+    /// A section of the registers was saved while the device ran, when they can change.
+    Running,
     /// A section for a queue that this device does not have.
     NoSuchQueue {
         /// The queue, counted from 0.
@@ -72,6 +76,8 @@ pub enum LoadError {
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoSuchSection(number) => write!(f, "no section has the number {number:#06x}"),
+            Self::Running => f.write_str("registers were saved while the disk ran"),
             Self::NoSuchQueue { index, queues } => {
                 write!(f, "queue {index} of a device that has {queues}")
             }

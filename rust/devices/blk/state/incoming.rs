@@ -12,11 +12,71 @@ use crate::pci::MsixState;
 use crate::virtio::NO_VECTOR;
 
 /// A device that is being loaded: takes its sections, in any order, and touches no live device until all of them were
-/// good. The medium goes to another one than that of the device, which takes its place at the end.
+/// good. It has a medium of its own, which takes the place of the device's at the end.
 ///
-/// Some 1 KiB.
-#[derive(Clone, Debug)]
-pub struct Incoming {
+/// Some 1 KiB, and the medium.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incoming<M> {
+    registers: Registers,
+    medium: M,
+}
+
+impl<M: Medium> Incoming<M> {
+    /// Expects a device of this kind. What comes of its medium goes to `medium`, which is empty.
+    pub fn new(config: &Config, medium: M) -> Incoming<M> {
+        Incoming {
+            registers: Registers {
+                config: *config,
+                state: reset_state(config),
+                seen: 0,
+            },
+            medium,
+        }
+    }
+
+    /// What came of the medium.
+    pub fn medium(&self) -> &M {
+        &self.medium
+    }
+
+    /// Takes a section that was saved while the device ran: such are those of the medium only.
+    pub fn section_in_pre_copy(&mut self, number: u16, payload: &[u8]) -> Result<(), LoadError> {
+        match SectionId::of(number) {
+            Some(id) if !id.is_of_medium() => Err(LoadError::Running),
+            _ => self.section(number, payload),
+        }
+    }
+
+    /// Takes a section. One that is refused changes nothing.
+    ///
+    /// With the last section of the registers all of them are checked together, and it is refused for
+    /// what is wrong in any of them: the source hears of it while it can still go on.
+    pub fn section(&mut self, number: u16, payload: &[u8]) -> Result<(), LoadError> {
+        match self.registers.expected(number, payload.len())? {
+            SectionId::BLOCK => load_block(payload, &mut self.medium),
+            SectionId::ZERO => load_zero(payload, &mut self.medium),
+            id => self.registers.load(id, payload),
+        }
+    }
+
+    /// Whether every section of the registers came.
+    pub fn check(&self) -> Result<(), LoadError> {
+        self.registers.check()
+    }
+
+    /// Gives the loaded registers to a device, and hands out the medium, which is for it as well. An error leaves all as it was.
+    pub fn apply_to(&mut self, device: &mut Device) -> Result<M, LoadError>
+    where
+        M: Default,
+    {
+        self.registers.apply_to(device)?;
+        Ok(core::mem::take(&mut self.medium))
+    }
+}
+
+/// All of it but the medium: what checking takes of the stack is not there when memory for a block is looked for.
+#[derive(Clone, Debug, PartialEq)]
+struct Registers {
     /// The kind that is expected.
     config: Config,
     state: State,
@@ -24,69 +84,34 @@ pub struct Incoming {
     seen: u32,
 }
 
-impl Incoming {
-    /// Expects a device of this kind.
-    pub fn new(config: &Config) -> Incoming {
-        Incoming {
-            config: *config,
-            state: reset_state(config),
-            seen: 0,
-        }
-    }
-
-    /// Forgets what came.
-    pub fn restart(&mut self) {
-        self.state = reset_state(&self.config);
-        self.seen = 0;
-    }
-
-    /// The kind that is expected.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// Takes a section; what it says of the medium goes to `medium`. `Ok(false)`: this is no section of a block
-    /// device, and was ignored; whether that matters is the framing's decision. A section that is refused changes nothing.
-    ///
-    /// With the last section of the registers all of them are checked together, and it is refused for
-    /// what is wrong in any of them: the source hears of it while it can still go on.
-    pub fn section(
-        &mut self,
-        number: u16,
-        payload: &[u8],
-        medium: &mut (impl Medium + ?Sized),
-    ) -> Result<bool, LoadError> {
-        let Some(id) = SectionId::of(number) else {
-            return Ok(false);
-        };
-        let queues = self.config().queues.get();
-        if let Some(index) = id.queue_index().filter(|i| *i >= usize::from(queues)) {
+impl Registers {
+    /// What a number names, if it is a section of this kind of device and has its length.
+    fn expected(&self, number: u16, found: usize) -> Result<SectionId, LoadError> {
+        let section = SectionId::of(number).ok_or(LoadError::NoSuchSection(number))?;
+        let queues = self.config.queues.get();
+        let queue = section.queue_index();
+        if let Some(index) = queue.filter(|index| *index >= usize::from(queues)) {
             return Err(LoadError::NoSuchQueue { index, queues });
         }
-        let expected = id.len(self.config());
-        if payload.len() != expected {
+        let expected = section.len(&self.config);
+        if found != expected {
             return Err(LoadError::Length {
-                section: id,
+                section,
                 expected,
-                found: payload.len(),
+                found,
             });
         }
-        match id {
-            SectionId::BLOCK => load_block(payload, medium)?,
-            SectionId::ZERO => load_zero(payload, medium)?,
-            _ => self.load_registers(id, payload)?,
-        }
-        Ok(true)
+        Ok(section)
     }
 
-    fn load_registers(&mut self, id: SectionId, payload: &[u8]) -> Result<(), LoadError> {
+    fn load(&mut self, id: SectionId, payload: &[u8]) -> Result<(), LoadError> {
         let bit = seen_bit(id);
         if self.seen & bit != 0 {
             return Err(LoadError::Duplicate(id));
         }
         let mut state = self.state;
         match id {
-            SectionId::DEVICE => read_device(self.config(), payload, &mut state)?,
+            SectionId::DEVICE => read_device(&self.config, payload, &mut state)?,
             SectionId::VECTORS => read_vectors(payload, &mut state.msix)?,
             _ => {
                 let index = id.queue_index().unwrap_or(0);
@@ -112,25 +137,23 @@ impl Incoming {
 
     /// The first section of the registers that is not among those that came.
     fn missing(&self, seen: u32) -> Option<SectionId> {
-        let queues = usize::from(self.config().queues.get());
+        let queues = usize::from(self.config.queues.get());
         [SectionId::DEVICE, SectionId::VECTORS]
             .into_iter()
             .chain((0..queues).filter_map(SectionId::queue))
             .find(|&id| seen & seen_bit(id) == 0)
     }
 
-    /// Whether every section of the registers came.
-    pub fn check(&self) -> Result<(), LoadError> {
+    fn check(&self) -> Result<(), LoadError> {
         match self.missing(self.seen) {
             Some(section) => Err(LoadError::Missing(section)),
             None => Ok(()),
         }
     }
 
-    /// Gives the loaded registers to a device. An error leaves the device unchanged.
-    pub fn apply_to(&self, device: &mut Device) -> Result<(), LoadError> {
+    fn apply_to(&self, device: &mut Device) -> Result<(), LoadError> {
         self.check()?;
-        if device.config() != self.config() {
+        if *device.config() != self.config {
             return Err(LoadError::OtherDevice);
         }
         let function: &mut Function = device.function_mut();
@@ -229,7 +252,7 @@ fn read_queue(section: SectionId, payload: &[u8]) -> Result<QueueState, LoadErro
     })
 }
 
-fn no_such_block(block: u32, count: u32, medium: &(impl Medium + ?Sized)) -> Option<LoadError> {
+fn no_such_block(block: u32, count: u32, medium: &impl Medium) -> Option<LoadError> {
     let blocks = medium.blocks();
     let end = block.checked_add(count);
     (count == 0 || end.is_none_or(|end| end > blocks)).then_some(LoadError::NoSuchBlock {
@@ -239,7 +262,7 @@ fn no_such_block(block: u32, count: u32, medium: &(impl Medium + ?Sized)) -> Opt
     })
 }
 
-fn load_block(payload: &[u8], medium: &mut (impl Medium + ?Sized)) -> Result<(), LoadError> {
+fn load_block(payload: &[u8], medium: &mut impl Medium) -> Result<(), LoadError> {
     let (head, data) = payload
         .split_at_checked(BLOCK_HEAD_BYTES)
         .unwrap_or_default();
@@ -254,7 +277,7 @@ fn load_block(payload: &[u8], medium: &mut (impl Medium + ?Sized)) -> Result<(),
         .map_err(|_| LoadError::NoSpace(block))
 }
 
-fn load_zero(payload: &[u8], medium: &mut (impl Medium + ?Sized)) -> Result<(), LoadError> {
+fn load_zero(payload: &[u8], medium: &mut impl Medium) -> Result<(), LoadError> {
     let mut input = Reader::new(payload);
     let (block, count) = (input.u32(), input.u32());
     if let Some(error) = no_such_block(block, count, medium) {

@@ -24,9 +24,17 @@ pub fn save(device: &Device) -> Sections {
     sections
 }
 
+/// Nothing of a device of this kind.
+pub fn nothing(config: &Config) -> Incoming<Blocks> {
+    Incoming::new(config, Blocks::of(config))
+}
+
 /// Sends up to so many sections of the medium.
-pub fn send(disk: &mut Disk<Blocks, Vec<u64>>, to: &mut Blocks, most: usize) -> usize {
-    let mut incoming = Incoming::new(&Config::new((to.blocks() / 32) as u16));
+pub fn send(
+    disk: &mut Disk<Blocks, Vec<u64>>,
+    incoming: &mut Incoming<Blocks>,
+    most: usize,
+) -> usize {
     let mut payload = Box::new([0; BLOCK_SECTION_BYTES]);
     let left = |disk: &Disk<_, _>| disk.left().0 + disk.left().1;
     for sent in 0..most {
@@ -36,37 +44,37 @@ pub fn send(disk: &mut Disk<Blocks, Vec<u64>>, to: &mut Blocks, most: usize) -> 
         };
         assert!(len <= MAX_SECTION_BYTES);
         assert!(left(disk) < before);
-        assert_eq!(incoming.section(id.get(), &payload[..len], to), Ok(true));
+        let taken = incoming.section_in_pre_copy(id.get(), &payload[..len]);
+        assert_eq!(taken, Ok(()));
     }
     most
 }
 
-/// Moves a machine to another host; `already` is what the destination's medium got in pre-copy.
-pub fn migrate(mut machine: Machine, mut already: Blocks) -> Machine {
+/// Moves a machine to another host, which has got this much in pre-copy.
+pub fn migrate(mut machine: Machine, mut incoming: Incoming<Blocks>) -> Machine {
     machine.device.function_mut().set_running(false);
     assert!(machine.device.function().is_quiesced());
     if !machine.disk.is_sending() {
         machine.disk.start_sending();
     }
-    send(&mut machine.disk, &mut already, usize::MAX);
+    send(&mut machine.disk, &mut incoming, usize::MAX);
     assert_eq!(machine.disk.left(), (0, 0));
 
     let config = *machine.device.config();
-    let mut incoming = Incoming::new(&config);
     for (id, payload) in save(&machine.device) {
-        assert_eq!(incoming.section(id, &payload, &mut already), Ok(true));
+        assert_eq!(incoming.section(id, &payload), Ok(()));
     }
     let mut device = Device::new(&config).unwrap();
     for vector in 0..device.function().vector_count() {
         device.function_mut().set_route(vector, true);
     }
-    incoming.apply_to(&mut device).unwrap();
+    let medium = incoming.apply_to(&mut device).unwrap();
     assert_eq!(save(&device), save(&machine.device));
-    assert_eq!(&already, machine.disk.medium());
+    assert_eq!(&medium, machine.disk.medium());
     device.function_mut().set_running(true);
-    let bits = vec![!0; words_for(already.blocks())];
+    let bits = vec![!0; words_for(medium.blocks())];
     machine.device = device;
-    machine.disk = Disk::new(already, bits.clone(), bits).unwrap();
+    machine.disk = Disk::new(medium, bits.clone(), bits).unwrap();
     machine.collect();
     machine
 }
@@ -100,7 +108,7 @@ fn used() -> Machine {
 fn a_device_goes_on_where_it_was() {
     let machine = used();
     let sent = machine.sent.clone();
-    let mut machine = migrate(machine, Blocks::of(&config()));
+    let mut machine = migrate(machine, nothing(&config()));
     assert_eq!(machine.status(), 0xf);
     // Each queue's once: the message that was kept is one of them.
     assert_eq!(machine.sent, [sent[0], sent[1] + 1, sent[2] + 1]);
@@ -116,7 +124,7 @@ fn requests_that_were_not_taken_are_found_in_guest_memory() {
     let heap = machine.heap;
     machine.memory.put(heap, &FLUSH.to_le_bytes());
     let id = machine.submit(1, &[(heap, 16, false), (heap + 16, 1, true)], None);
-    let mut machine = migrate(machine, Blocks::of(&config()));
+    let mut machine = migrate(machine, nothing(&config()));
     machine.serve();
     assert_eq!(machine.queues[1].reap(&machine.memory), Some((id, 1)));
 }
@@ -125,10 +133,9 @@ fn requests_that_were_not_taken_are_found_in_guest_memory() {
 fn loading_looks_at_no_guest_memory_and_signals_nothing() {
     let machine = used();
     let sections = save(&machine.device);
-    let mut incoming = Incoming::new(&config());
-    let mut blocks = Blocks::of(&config());
+    let mut incoming = nothing(&config());
     for (id, payload) in &sections {
-        incoming.section(*id, payload, &mut blocks).unwrap();
+        incoming.section(*id, payload).unwrap();
     }
     let mut device = Device::new(&config()).unwrap();
     for vector in 0..3 {
@@ -149,18 +156,18 @@ fn a_device_that_is_being_served_is_not_saved_or_replaced() {
     let work = machine.device.function_mut().begin().expect("a queue");
     let busy = machine.device.save::<()>(&mut |_, _| Ok(()));
     assert_eq!(busy, Err(SaveError::Busy));
-    let mut incoming = Incoming::new(&config());
+    let mut incoming = nothing(&config());
+    machine.disk.start_sending();
+    assert_eq!(send(&mut machine.disk, &mut incoming, 100), 3);
     for (id, payload) in &sections {
-        incoming
-            .section(*id, payload, &mut Blocks::of(&config()))
-            .unwrap();
+        incoming.section(*id, payload).unwrap();
     }
-    let before = machine.device.clone();
+    let before = (machine.device.clone(), incoming.clone());
     assert!(matches!(
         incoming.apply_to(&mut machine.device),
         Err(LoadError::Registers(_))
     ));
-    assert_eq!(machine.device, before);
+    assert_eq!((&machine.device, &incoming), (&before.0, &before.1));
     drop(work);
 }
 
@@ -181,7 +188,8 @@ fn sizes_are_what_they_are_said_to_be() {
         }
     }
     assert!(size_of::<Device>() <= 3400, "{}", size_of::<Device>());
-    assert!(size_of::<Incoming>() <= 5400, "{}", size_of::<Incoming>());
+    let incoming = size_of::<Incoming<Blocks>>();
+    assert!(incoming <= 1200, "{incoming}");
     let longest = migration::stream::section_len(MAX_SECTION_BYTES);
     assert!(longest <= 64 * 1024, "{longest}");
 }
@@ -189,12 +197,11 @@ fn sizes_are_what_they_are_said_to_be() {
 #[test]
 fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
     let sections = save(&used().device);
-    let mut blocks = Blocks::of(&config());
     for left_out in 0..sections.len() {
-        let mut incoming = Incoming::new(&config());
+        let mut incoming = nothing(&config());
         for (at, (id, payload)) in sections.iter().enumerate() {
             if at != left_out {
-                incoming.section(*id, payload, &mut blocks).unwrap();
+                incoming.section(*id, payload).unwrap();
             }
         }
         let missing = LoadError::Missing(SectionId::of(sections[left_out].0).unwrap());
@@ -204,17 +211,20 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
             Err(missing)
         );
     }
-    let mut incoming = Incoming::new(&config());
+    let mut incoming = nothing(&config());
     let (id, payload) = &sections[1];
-    incoming.section(*id, payload, &mut blocks).unwrap();
-    let twice = incoming.section(*id, payload, &mut blocks);
+    incoming.section(*id, payload).unwrap();
+    let twice = incoming.section(*id, payload);
     assert_eq!(
         twice,
         Err(LoadError::Duplicate(SectionId::of(*id).unwrap()))
     );
-    assert_eq!(incoming.section(0x99, payload, &mut blocks), Ok(false));
+    assert_eq!(
+        incoming.section(0x99, payload),
+        Err(LoadError::NoSuchSection(0x99))
+    );
     assert!(matches!(
-        incoming.section(0x12, payload, &mut blocks),
+        incoming.section(0x12, payload),
         Err(LoadError::NoSuchQueue {
             index: 2,
             queues: 2
@@ -222,19 +232,34 @@ fn sections_that_are_missing_twice_or_of_another_kind_are_refused() {
     ));
     let mut other = config();
     other.read_only = true;
-    let refused = Incoming::new(&other).section(sections[0].0, &sections[0].1, &mut blocks);
+    let refused = nothing(&other).section(sections[0].0, &sections[0].1);
     assert_eq!(refused, Err(LoadError::Kind));
 }
 
 #[test]
+fn registers_that_were_saved_while_the_device_ran_are_refused() {
+    let mut incoming = nothing(&config());
+    for (id, payload) in save(&used().device) {
+        let refused = incoming.section_in_pre_copy(id, &payload);
+        assert_eq!(refused, Err(LoadError::Running), "{id:#x}");
+        assert_eq!(incoming.section(id, &payload), Ok(()));
+    }
+    // Also those of a queue that there is not.
+    let refused = incoming.section_in_pre_copy(0x12, &[]);
+    assert_eq!(refused, Err(LoadError::Running));
+    let refused = incoming.section_in_pre_copy(0x99, &[]);
+    assert_eq!(refused, Err(LoadError::NoSuchSection(0x99)));
+    assert_eq!(incoming.check(), Ok(()));
+}
+
+#[test]
 fn blocks_that_there_are_not_are_refused() {
-    let mut incoming = Incoming::new(&config());
-    let mut blocks = Blocks::with(32, Limited(0));
+    let mut incoming = Incoming::new(&config(), Blocks::with(32, Limited(0)));
     let mut payload = vec![0; BLOCK_SECTION_BYTES];
     payload[0] = 32;
     let block = SectionId::BLOCK.get();
     assert!(matches!(
-        incoming.section(block, &payload, &mut blocks),
+        incoming.section(block, &payload),
         Err(LoadError::NoSuchBlock {
             block: 32,
             count: 1,
@@ -244,12 +269,12 @@ fn blocks_that_there_are_not_are_refused() {
     payload[0] = 31;
     payload[4] = 1;
     assert_eq!(
-        incoming.section(block, &payload, &mut blocks),
+        incoming.section(block, &payload),
         Err(LoadError::Unused(SectionId::BLOCK))
     );
     for (first, count) in [(0u32, 0u32), (0, 33), (32, 1), (u32::MAX, 1), (1, u32::MAX)] {
         let payload = [first.to_le_bytes(), count.to_le_bytes()].concat();
-        let refused = incoming.section(SectionId::ZERO.get(), &payload, &mut blocks);
+        let refused = incoming.section(SectionId::ZERO.get(), &payload);
         assert!(
             matches!(refused, Err(LoadError::NoSuchBlock { .. })),
             "{first} {count}"
@@ -257,10 +282,10 @@ fn blocks_that_there_are_not_are_refused() {
     }
     payload[4] = 0;
     assert_eq!(
-        incoming.section(block, &payload, &mut blocks),
+        incoming.section(block, &payload),
         Err(LoadError::NoSpace(31))
     );
-    assert_eq!(blocks, Blocks::of(&config()));
+    assert_eq!(incoming.medium(), &Blocks::of(&config()));
 }
 
 #[test]
@@ -270,8 +295,8 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
     assert_eq!(machine.disk.left(), (3, 0));
     machine.disk.start_sending();
     assert_eq!(machine.disk.left(), (3, 0));
-    let mut to = Blocks::of(&config());
-    send(&mut machine.disk, &mut to, 1);
+    let mut incoming = nothing(&config());
+    send(&mut machine.disk, &mut incoming, 1);
     let write = |machine: &mut Machine, sector| {
         let data = machine.data();
         assert_eq!(
@@ -286,9 +311,9 @@ fn what_is_left_to_send_falls_and_only_writing_makes_it_rise() {
     write(&mut machine, 7 * 64);
     write(&mut machine, 7 * 64 + 1);
     assert_eq!(machine.disk.left(), (2, 2));
-    assert_eq!(send(&mut machine.disk, &mut to, 100), 4);
+    assert_eq!(send(&mut machine.disk, &mut incoming, 100), 4);
     assert_eq!(machine.disk.left(), (0, 0));
-    assert_eq!(&to, machine.disk.medium());
+    assert_eq!(incoming.medium(), machine.disk.medium());
     machine.disk.stop_sending();
     assert_eq!(machine.disk.left(), (4, 0));
     write(&mut machine, 0);
@@ -304,14 +329,14 @@ fn a_row_of_blocks_that_were_freed_is_one_section() {
     }
     assert!(machine.disk.replace(blocks).is_ok());
     machine.disk.start_sending();
-    let mut to = Blocks::of(&config());
-    assert_eq!(send(&mut machine.disk, &mut to, 100), 32);
+    let mut incoming = nothing(&config());
+    assert_eq!(send(&mut machine.disk, &mut incoming, 100), 32);
     use devices::blk::Backend;
     let len = BLOCK_BYTES as u64;
     machine.disk.zero(3 * len, 20 * len, true).unwrap();
     machine.disk.write(10 * len, &[5]).unwrap();
-    assert_eq!(send(&mut machine.disk, &mut to, 100), 3);
-    assert_eq!(&to, machine.disk.medium());
+    assert_eq!(send(&mut machine.disk, &mut incoming, 100), 3);
+    assert_eq!(incoming.medium(), machine.disk.medium());
 }
 
 #[test]
@@ -340,11 +365,10 @@ proptest! {
             let (_, payload) = section.get_mut(&mut sections);
             *byte.get_mut(payload) = value;
         }
-        let mut incoming = Incoming::new(&config());
-        let mut blocks = Blocks::of(&config());
+        let mut incoming = nothing(&config());
         let mut result = Ok(());
         for (id, payload) in &sections {
-            result = result.and_then(|()| incoming.section(*id, payload, &mut blocks).map(|_| ()));
+            result = result.and_then(|()| incoming.section(*id, payload));
         }
         let mut other = Machine::on(&config());
         let before = other.device.clone();

@@ -3,8 +3,7 @@
 //! A driver does whatever it likes; a plain array of bytes says what has to be read.
 
 use crate::machine::Machine;
-use crate::memory::Blocks;
-use crate::migration::migrate;
+use crate::migration::{migrate, nothing, send};
 use crate::requests::{DISCARD, IN, OK, OUT, WRITE_ZEROES};
 use devices::blk::{Config, SECTOR_BYTES};
 use proptest::prelude::*;
@@ -98,7 +97,7 @@ proptest! {
         let mut machine = Machine::on(&config);
         let mut model = vec![0u8; SECTORS as usize * SECTOR];
         // What the destination has already.
-        let mut sent = Blocks::of(&config);
+        let mut sent = nothing(&config);
         for step in steps {
             match step {
                 Step::Write { queue, sector, sectors, seed, cuts, indirect } => {
@@ -138,15 +137,15 @@ proptest! {
                 Step::Send { sections } => {
                     if !machine.disk.is_sending() {
                         machine.disk.start_sending();
-                        sent = Blocks::of(&config);
+                        sent = nothing(&config);
                     }
-                    crate::migration::send(&mut machine.disk, &mut sent, sections);
+                    send(&mut machine.disk, &mut sent, sections);
                 }
                 Step::Migrate { sections } => {
                     if machine.disk.is_sending() {
-                        crate::migration::send(&mut machine.disk, &mut sent, sections);
+                        send(&mut machine.disk, &mut sent, sections);
                     }
-                    let already = core::mem::replace(&mut sent, Blocks::of(&config));
+                    let already = core::mem::replace(&mut sent, nothing(&config));
                     machine = migrate(machine, already);
                 }
             }
