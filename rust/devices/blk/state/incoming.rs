@@ -130,9 +130,14 @@ impl Registers {
 
     /// Whether a device of the kind that is expected can have these registers.
     fn check_all(&self, state: &State) -> Result<(), LoadError> {
-        let mut device = Device::new(&self.config).map_err(|_| LoadError::Kind)?;
-        let function = device.function_mut();
-        function.restore(state).map_err(LoadError::Registers)
+        // It stays where it is made: moved out of the result, it would be on the stack twice.
+        match &mut Device::new(&self.config) {
+            Ok(device) => {
+                let function = device.function_mut();
+                function.restore(state).map_err(LoadError::Registers)
+            }
+            Err(_) => Err(LoadError::Kind),
+        }
     }
 
     /// The first section of the registers that is not among those that came.
