@@ -80,7 +80,7 @@ pub trait Backend {
     fn read(&mut self, access: &Access, data: &mut [u8]) -> Result<(), u32>;
     /// Writes registers, which are within their region.
     fn write(&mut self, access: &Access, data: &[u8]) -> Result<(), u32>;
-    /// Back to power-on state.
+    /// Registers as after power-on. A disk keeps its contents.
     fn reset(&mut self, system_ns: u64) -> Result<(), u32>;
 
     /// Carries out what is asked of a feature, and gives the data that the reply has in the place of the request's.

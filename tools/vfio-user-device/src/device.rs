@@ -51,7 +51,7 @@ pub const fn errno(failure: Failure) -> u32 {
 /// A device that is emulated: registers in, effects out. Effects (interrupts, a wish to be woken) are asked for after each access,
 /// while it runs. Its errors are numbers of Linux.
 pub trait Device: Migratable<Error = u32> {
-    /// Back to power-on state.
+    /// Registers as after power-on. A disk keeps its contents.
     fn reset(&mut self);
     /// What the region of this index is. Does not change.
     fn region(&self, index: u32) -> Region<'_>;

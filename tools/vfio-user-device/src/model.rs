@@ -91,7 +91,7 @@ impl<'v, D: Device> Model<'v, D> {
         Ok(())
     }
 
-    /// Back to power-on state, which ends whoever's session there is.
+    /// Registers as after power-on, which ends whoever's session there is.
     fn reset_device(&mut self, system_ns: u64) {
         self.migration.reset(&mut self.device);
         self.owner = None;

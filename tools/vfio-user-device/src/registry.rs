@@ -212,7 +212,7 @@ impl Registry {
         source.destination(&ty).map(drop)
     }
 
-    /// Back to power-on state, as by a client's reset. Not while somebody migrates the device.
+    /// Registers as after power-on, as by a client's reset; a disk keeps its contents. Not while somebody migrates the device.
     pub fn reset(&self, name: &str) -> Result<(), Error> {
         self.handle(name)?.ask(Wanted::Reset)
     }

@@ -141,7 +141,7 @@ impl Device {
         Ok(())
     }
 
-    /// Back to power-on state.
+    /// Registers as after power-on. A disk keeps its contents.
     fn reset(&self) -> Result<(), Error> {
         let registry = self.carrier.registry();
         Ok(registry.reset(self.carrier.name().as_str())?)
