@@ -251,8 +251,8 @@ impl<I> Migration<I> {
 
     /// Takes the next bytes of a stream.
     ///
-    /// `EINVAL` for bytes that are no stream that this device takes, `ENOMEM` for records longer than it reads, `ENODEV` after an
-    /// earlier error.
+    /// `EINVAL` for bytes that are no stream that this device takes, `ENOMEM` for records longer than it reads and for what there is no
+    /// memory for, `ENODEV` after an earlier error.
     pub(super) fn write<D: Device<Incoming = I>>(
         &mut self,
         values: &Values<'_>,
