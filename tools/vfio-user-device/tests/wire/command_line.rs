@@ -279,10 +279,24 @@ fn both_forms_of_parameters_and_any_order_are_taken() {
 }
 
 #[test]
-fn the_file_for_management_tools_names_the_program() {
-    let text = include_str!("../../../integration/50-vfio-user-device.json");
-    let file: Value = serde_json::from_str(text).expect("JSON");
-    let binary = file["binary"].as_str().expect("a path");
-    assert!(binary.starts_with('/') && binary.ends_with("/vfio-user-device"));
-    assert!(file["description"].is_string() && file["type"].is_string());
+fn the_files_for_management_tools_name_the_program_and_its_models() {
+    let card = include_str!("../../../integration/50-vfio-user-device.json");
+    let disk = include_str!("../../../integration/51-vfio-user-device-blk.json");
+    // What the device is to QEMU, and what the program is told to be it.
+    for (text, ty, option) in [
+        (card, "pci-serial", None),
+        (disk, "virtio-blk-pci", Some("--migration-model")),
+    ] {
+        let file: Value = serde_json::from_str(text).expect("JSON");
+        let binary = file["binary"].as_str().expect("a path");
+        assert!(binary.starts_with('/') && binary.ends_with("/vfio-user-device"));
+        assert_eq!(file["type"], ty);
+        let description = file["description"].as_str().expect("a text");
+        let words: Vec<&str> = description.split(' ').collect();
+        let at = words.iter().position(|word| word.starts_with("--"));
+        assert_eq!(at.map(|at| words[at]), option);
+        if let Some(at) = at {
+            information(&words[at..]);
+        }
+    }
 }
