@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The device that a command line asks for, and what the program offers.
+//! The device that somebody asks for, and what the program offers.
 
 use std::fmt::Write;
 
@@ -67,8 +67,6 @@ impl Kind {
 /// What a command line says about the device.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
-    /// The device model.
-    pub model: Option<String>,
     /// A version of it.
     pub version: Option<String>,
     /// Parameters, by their position in the model's table, as text.
@@ -78,10 +76,10 @@ pub struct Wish {
 /// Why a device cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOffered {
-    /// It is of another model.
+    /// There is no such model.
     #[error("this program has {has}, and not {wanted}")]
     Model {
-        /// The model that there is.
+        /// The models that there are.
         has: String,
         /// The model that is wanted.
         wanted: String,
@@ -184,11 +182,6 @@ const USUAL_MIB: u64 = 64;
 impl Wish {
     /// The values that are wished for, of a device of this type.
     pub fn values<'t>(&self, ty: &'t Type<'t>) -> Result<Values<'t>, NotOffered> {
-        let model = ty.model;
-        if let Some(wanted) = self.model.as_ref().filter(|wanted| *wanted != model.name) {
-            let (has, wanted) = (model.name.to_string(), wanted.clone());
-            return Err(NotOffered::Model { has, wanted });
-        }
         let mut wanted = Values::new(ty);
         if let Some(version) = &self.version {
             let with = wanted.with_version(version.as_bytes(), InUse::Closed);

@@ -7,7 +7,7 @@
 //! | [`device`] | what a device model has to offer to be served |
 //! | [`serial`] | the serial card as one |
 //! | [`blk`] | the virtio disk as one |
-//! | [`instance`] | the card that a command line asks for, and what the program offers |
+//! | [`instance`] | the device that somebody asks for, and what the program offers |
 //! | [`host`] | a device and its one client: requests in, replies out |
 //! | [`backend`] | what is behind the socket, as the protocol sees it |
 //! | [`remote`] | and what else remote calls want of it |
@@ -23,8 +23,8 @@
 //! | [`replay`] | configuration space as commands for QEMU's monitor |
 //! | [`server`] | the loop that waits for clients, signals and time |
 //!
-//! Without the feature `program` there is what answers a client, and no socket, bus or command line: `backend`, `device`, `feature`,
-//! `host`, `instance`, `irq`, `memory`, `model` and `serial`.
+//! Without the feature `program` there is what answers a client, and no socket, bus or command line: `backend`, `blk`, `device`,
+//! `feature`, `host`, `instance`, `irq`, `memory`, `model` and `serial`.
 //!
 //! A client is untrusted as a guest is: what it sends changes the device as a guest could, and nothing else.
 

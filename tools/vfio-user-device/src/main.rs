@@ -227,18 +227,11 @@ fn run(matches: &ArgMatches) -> Result<()> {
     let given: Vec<(Parameter, String)> = parameters()
         .filter_map(|param| text(param.id).map(|value| (param, value)))
         .collect();
-    let wish = |of: Option<Kind>| Wish {
-        model: model.clone(),
-        version: text("migration-version"),
-        params: given
-            .iter()
-            .filter(|(param, _)| of.is_none_or(|kind| kind == param.kind))
-            .map(|(param, value)| (param.position, value.clone()))
-            .collect(),
-    };
+    let version = text("migration-version");
     if let Some(backend) = text("backend") {
         let target = Target::parse(&backend).context("--backend")?;
-        return start_kernel(matches, &wish(None), target);
+        let is_set_up = version.is_some() || !given.is_empty();
+        return start_kernel(matches, model.as_deref(), is_set_up, target);
     }
     let kind = Kind::wanted(model.as_deref()).context("--migration-model")?;
     if let Some((param, _)) = given.iter().find(|(param, _)| param.kind != kind) {
@@ -251,10 +244,17 @@ fn run(matches: &ArgMatches) -> Result<()> {
     }
     let offer = offer(matches);
     let ty = offer.ty(kind);
-    let values = wish(Some(kind)).values(&ty).map_err(|error| match error {
-        NotOffered::Model { .. } => anyhow!("--migration-model: {error}"),
+    // They are all of this model.
+    let params = given.into_iter();
+    let wish = Wish {
+        version,
+        params: params
+            .map(|(param, value)| (param.position, value))
+            .collect(),
+    };
+    let values = wish.values(&ty).map_err(|error| match error {
         NotOffered::Version(_) => anyhow!("--migration-version: {error}"),
-        NotOffered::Param(_) | NotOffered::Source(_) => anyhow!("--m-{error}"),
+        error => anyhow!("--m-{error}"),
     })?;
     if matches.get_flag("print") {
         return print(&match model {
@@ -282,12 +282,18 @@ fn start(matches: &ArgMatches, offer: &Offer, kind: Kind, values: Values<'_>) ->
     }
 }
 
-/// Does what is to be done with a device of the kernel.
-fn start_kernel(matches: &ArgMatches, wish: &Wish, target: Target) -> Result<()> {
-    if let Some(model) = &wish.model {
+/// Does what is to be done with a device of the kernel, of which a model may be expected. One of the program's own `is_set_up` by
+/// parameters and versions.
+fn start_kernel(
+    matches: &ArgMatches,
+    model: Option<&str>,
+    is_set_up: bool,
+    target: Target,
+) -> Result<()> {
+    if let Some(model) = model {
         let found = target.model().context("--migration-model")?;
         ensure!(
-            *model == found,
+            model == found,
             "--migration-model: {} is {found}, and not {model}",
             target.name()
         );
@@ -296,7 +302,7 @@ fn start_kernel(matches: &ArgMatches, wish: &Wish, target: Target) -> Result<()>
         .into_iter()
         .all(|option| matches.value_source(option) == Some(ValueSource::DefaultValue));
     ensure!(
-        wish.params.is_empty() && wish.version.is_none() && is_default,
+        !is_set_up && is_default,
         "--backend: the parameters of {} are those that it has: set them before, with vfio-migrate prepare SOURCE {0}",
         target.name()
     );

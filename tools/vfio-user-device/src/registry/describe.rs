@@ -102,7 +102,7 @@ pub enum Endpoint {
 pub struct NewDevice {
     /// Its name.
     pub name: DeviceName,
-    /// The device model that is expected.
+    /// The device model, which is the serial card's unless this says otherwise.
     pub model: Option<String>,
     /// The version of the device model, which parameters change further.
     pub version: Option<String>,
@@ -134,7 +134,6 @@ impl NewDevice {
             params.push((position, value.to_string()));
         }
         Ok(Wish {
-            model: self.model.clone(),
             version: self.version.clone(),
             params,
         })
