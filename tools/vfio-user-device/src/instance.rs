@@ -46,6 +46,14 @@ impl Kind {
         }
     }
 
+    /// How much of the program's memory a device of these values may take in the end, in MiB: its medium, if it has one.
+    pub fn memory_mib(self, values: &Values<'_>) -> u64 {
+        match (self, values.named(blk::CAPACITY_MIB)) {
+            (Self::Disk, Some(Value::Int(mib))) => mib,
+            _ => 0,
+        }
+    }
+
     /// The one whose model has this name.
     pub fn named(name: &str) -> Option<Self> {
         let is_it = |kind: &Self| kind.model().name == name;
@@ -64,7 +72,7 @@ impl Kind {
     }
 }
 
-/// What a command line says about the device.
+/// What somebody says about a device of a model.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// A version of it.

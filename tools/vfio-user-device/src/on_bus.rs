@@ -12,7 +12,7 @@ use migration::model::Values;
 use migration::value::Param;
 use rustix::event::{poll, PollFd, PollFlags};
 use vfio_user_device::bus::{Bus, Place, NAME};
-use vfio_user_device::instance::{Limits, Offer};
+use vfio_user_device::instance::{Limits, Offer, MAX_CAPACITY_MIB};
 use vfio_user_device::kernel::Target;
 use vfio_user_device::registry::{
     DeviceInfo, DeviceName, Endpoint, Error, NewDevice, Registry, Settings, Subscription,
@@ -144,6 +144,8 @@ fn serve(
     let registry = Registry::new(Settings {
         offer: offer.clone(),
         patience: super::patience(matches),
+        // There is one.
+        max_mib: MAX_CAPACITY_MIB.into(),
     });
     let subscription = registry.subscribe()?;
     add(&registry, wanted.device, endpoint)?;

@@ -24,6 +24,7 @@ use crate::instance::{Kind, NotOffered, Offer};
 use crate::kernel::Target;
 use crate::model::{Purpose, View};
 
+mod budget;
 mod describe;
 mod error;
 mod thread;
@@ -38,6 +39,7 @@ pub use error::Error;
 pub use transfer::{Loading, Saving, TransferError, MAX_PIECE};
 pub use watch::{Event, Subscription};
 
+use budget::Budget;
 use thread::{Handle, Plan, Wanted};
 use watch::Watchers;
 
@@ -51,6 +53,8 @@ pub struct Settings {
     pub offer: Offer,
     /// A client that leaves replies unread for so long is dropped.
     pub patience: Duration,
+    /// How large its disks may be together, in MiB.
+    pub max_mib: u64,
 }
 
 /// The devices of a program. Clones are of the same devices.
@@ -67,6 +71,8 @@ struct Shared {
     /// Held while a device is made, so that a name or a place for a socket is not given twice.
     adding: Mutex<()>,
     watchers: Watchers,
+    /// The memory of disks.
+    memory: Arc<Budget>,
 }
 
 /// Whoever panicked with a lock held changed nothing halfway: what is locked here is replaced as a whole.
@@ -98,6 +104,7 @@ impl Registry {
     pub fn new(settings: Settings) -> Self {
         Self {
             shared: Arc::new(Shared {
+                memory: Budget::new(settings.max_mib),
                 settings,
                 devices: Mutex::default(),
                 adding: Mutex::default(),

@@ -54,6 +54,14 @@ pub fn command() -> Command {
                 .multiple(true),
         )
         .args(crate::limits())
+        .arg(
+            Arg::new("max-mib")
+                .long("max-mib")
+                .value_name("N")
+                .value_parser(value_parser!(u64).range(1..=1_048_576))
+                .default_value("4096")
+                .help("Have disks of up to so many MiB together"),
+        )
         .arg(crate::client_patience())
 }
 
@@ -73,6 +81,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let registry = Registry::new(Settings {
         offer: crate::offer(matches),
         patience,
+        max_mib: matches.get_one("max-mib").copied().unwrap_or_default(),
     });
     let settings = control::Settings {
         patience,

@@ -37,7 +37,7 @@ impl From<registry::Error> for Error {
             E::Exists(_) => Self::Exists(text),
             E::Invalid(_) => Self::Invalid(text),
             E::Refused { .. } => Self::Refused(text),
-            E::Full | E::Socket(_) | E::System(_) => Self::System(text),
+            E::Full | E::NoRoom { .. } | E::Socket(_) | E::System(_) => Self::System(text),
         }
     }
 }

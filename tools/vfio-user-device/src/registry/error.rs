@@ -20,6 +20,16 @@ pub enum Error {
     /// There are as many as there can be.
     #[error("there are {MAX_DEVICES} devices already; remove one first")]
     Full,
+    /// The disks would be larger together than they may be.
+    #[error("there is room for a disk of {left} MiB, and not of {mib}: all disks have {most} MiB at most (--max-mib)")]
+    NoRoom {
+        /// What is wished for, in MiB.
+        mib: u64,
+        /// What the others leave.
+        left: u64,
+        /// What all may have.
+        most: u64,
+    },
     /// What is wished for makes no sense, or is not offered.
     #[error("{0}")]
     Invalid(String),
@@ -48,7 +58,7 @@ impl Error {
         match self {
             Self::NoDevice(_) => ENOENT,
             Self::Exists(_) => EEXIST,
-            Self::Full => ENOSPC,
+            Self::Full | Self::NoRoom { .. } => ENOSPC,
             Self::Invalid(_) => EINVAL,
             Self::Socket(_) | Self::System(_) => EIO,
             Self::Refused { refusal, .. } => refusal.errno,

@@ -10,6 +10,7 @@ use std::thread::Builder;
 
 use migration::model::{Type, Values};
 
+use super::budget::Share;
 use super::watch::{drain, event_file, signal};
 use super::{lock, DeviceInfo, Endpoint, Error, Event, NewDevice, Shared, SourceList};
 use crate::blk::VirtioDisk;
@@ -137,8 +138,10 @@ fn run(shared: &Arc<Shared>, new: Plan, ready: &Answer<Handle>) {
             Ok(kind) => {
                 let ty = shared.settings.offer.ty(kind);
                 match kind {
-                    Kind::Serial => run_model(shared, new, &ty, SerialCard::power_on, ready),
-                    Kind::Disk => run_model(shared, new, &ty, VirtioDisk::power_on, ready),
+                    Kind::Serial => {
+                        run_model(shared, new, (kind, &ty), SerialCard::power_on, ready)
+                    }
+                    Kind::Disk => run_model(shared, new, (kind, &ty), VirtioDisk::power_on, ready),
                 }
             }
             Err(error) => {
@@ -162,16 +165,26 @@ fn run(shared: &Arc<Shared>, new: Plan, ready: &Answer<Handle>) {
 fn run_model<'t, D: Device>(
     shared: &Arc<Shared>,
     new: NewDevice,
-    ty: &'t Type<'t>,
+    (kind, ty): (Kind, &'t Type<'t>),
     power_on: impl Fn(&Values<'t>) -> D,
     ready: &Answer<Handle>,
 ) {
     let wish = new.wish(ty.model);
     let values = wish.and_then(|wish| Ok(wish.values(ty)?));
-    let made = values.map(|values| Model::new(power_on(&values), values));
-    let prepare = |model: &mut Model<'t, D>, source: &SourceList| {
+    let share = Share::none(&shared.memory);
+    let made = values.and_then(|values| {
+        share.resize(kind.memory_mib(&values))?;
+        Ok(Model::new(power_on(&values), values))
+    });
+    // It has the share, which goes with the device: before others are told that it has ended.
+    let prepare = move |model: &mut Model<'t, D>, source: &SourceList| {
         let values = source.destination(ty)?;
-        Ok(model.replace(values, &power_on))
+        let (before, after) = (share.mib(), kind.memory_mib(&values));
+        // Nobody else gets what a device gives up before it has.
+        share.resize(before.max(after))?;
+        let replaced = model.replace(values, &power_on);
+        share.resize(if replaced.is_ok() { after } else { before })?;
+        Ok(replaced)
     };
     run_as(shared, (new.name, new.endpoint), made, prepare, ready);
 }

@@ -24,10 +24,15 @@ struct Room {
 
 impl Room {
     fn new() -> Self {
+        Self::with_disks_of(4096)
+    }
+
+    fn with_disks_of(max_mib: u64) -> Self {
         Self {
             registry: Registry::new(Settings {
                 offer: Offer::new(&Limits::NONE),
                 patience: LIMIT,
+                max_mib,
             }),
             directory: tempfile::tempdir().expect("a directory"),
         }
@@ -494,4 +499,63 @@ fn cards_and_disks_are_in_one_program() {
     room.registry.prepare("b", source("a")).expect("prepared");
     room.load("b", &a).expect("loaded");
     assert_eq!(room.saved("b"), a);
+}
+
+#[test]
+fn all_disks_together_are_no_larger_than_they_may_be() {
+    let room = Room::with_disks_of(100);
+    let disk = |name: &str, mib: u64| {
+        let params = [("capacity-mib", ParamValue::Int(mib))];
+        let model = Some(crate::disk::MODEL.to_string());
+        room.registry.add(NewDevice {
+            model,
+            ..room.wish(name, &params)
+        })
+    };
+    let no_room = |mib, left| Error::NoRoom {
+        mib,
+        left,
+        most: 100,
+    };
+    disk("one", 60).expect("a disk");
+    let refused = disk("two", 41).expect_err("too large");
+    assert_eq!(refused, no_room(41, 40));
+    assert_eq!(
+        refused.to_string(),
+        "there is room for a disk of 40 MiB, and not of 41: all disks have 100 MiB at most (--max-mib)"
+    );
+    assert_eq!(refused.errno(), 28, "ENOSPC");
+    disk("two", 40).expect("a disk");
+    // A card is none.
+    room.add("card");
+    // One that has become smaller leaves room, one that would become larger takes it, and one that is gone has none.
+    let source = |mib| {
+        let source = [
+            ("capacity-mib", ParamValue::Int(mib)),
+            ("num-queues", ParamValue::Int(1)),
+            ("queue-size", ParamValue::Int(128)),
+        ];
+        SourceList {
+            model: crate::disk::MODEL.to_string(),
+            params: source.map(|(name, value)| (name.to_string(), value)).into(),
+        }
+    };
+    let prepare = |name: &str, mib| room.registry.prepare(name, source(mib)).map(drop);
+    assert_eq!(prepare("one", 61), Err(no_room(61, 60)));
+    let client = room.client("one");
+    let busy = prepare("one", 10).expect_err("somebody uses it");
+    assert!(busy.is_busy(), "{busy}");
+    assert_eq!(prepare("two", 41), Err(no_room(41, 40)));
+    drop(client);
+    room.registry.remove("one", true).expect("its end");
+    assert_eq!(prepare("two", 101), Err(no_room(101, 100)));
+    assert_eq!(prepare("two", 10), Ok(()));
+    disk("one", 90).expect("a disk");
+    // What could not be made for another reason has taken nothing.
+    room.registry.remove("one", false).expect("its end");
+    let taken = room.directory.path().join("one");
+    std::fs::write(&taken, "").expect("a file");
+    let refused = disk("one", 90).expect_err("no place for its socket");
+    assert!(matches!(refused, Error::Socket(_)), "{refused}");
+    disk("three", 90).expect("a disk");
 }
