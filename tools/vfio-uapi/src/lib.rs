@@ -23,6 +23,7 @@ pub mod migration;
 pub mod migration_v1;
 pub mod open;
 pub mod user_fault;
+pub mod window;
 
 pub use data_fd::DataFd;
 pub use device::Device;
@@ -33,6 +34,7 @@ pub use migration::State;
 pub use nix::errno::Errno;
 pub use open::Access;
 pub use user_fault::UserFault;
+pub use window::Window;
 
 /// The result of one system call.
 pub type Result<T> = nix::Result<T>;

@@ -2,22 +2,24 @@
 
 //! The guest's memory, by bounded copies.
 //!
-//! The client gives a descriptor for each range that a device may reach. It is read and written, not mapped: the client may make
-//! the file shorter at any time, and a mapping of what is gone ends the program that touches it. A copy is short then, which is an
-//! error like any other.
+//! The client gives a descriptor for each range that a device may reach, and may make the file shorter at any time. Touching a mapping
+//! of what is gone ends the program. Reading and writing the file takes its lock, which the client can hold for as long as it likes,
+//! appends if the client says so of the file that both have open, and is not to be had of huge pages. So parts of the file are mapped,
+//! and the kernel copies: a copy is short where the file is, which is an error like any other.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{fcntl_getfl, fstat, FileType, OFlags};
-use rustix::io::{pread, pwrite, Errno};
+use rustix::fs::{fcntl_get_seals, fcntl_getfl, fstat, FileType, OFlags};
 use vfio_user_protocol::refusal::errno::{EEXIST, EFAULT, EINVAL, EMFILE, ENOENT, ENOSPC};
 use vfio_user_protocol::{DmaMap, DmaUnmap};
 
-use files::{Files, Identity};
+use files::{File, Files, Identity};
+use windows::Windows;
 
 mod files;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +35,7 @@ struct Map {
     readable: bool,
     writable: bool,
     /// The file, and where the range begins in it. Without one, the range cannot be reached.
-    file: Option<(Arc<OwnedFd>, u64)>,
+    file: Option<(Arc<File>, u64)>,
 }
 
 /// The ranges that a device may reach, by address. They do not overlap.
@@ -41,6 +43,7 @@ struct Map {
 pub struct Memory {
     maps: BTreeMap<u64, Map>,
     files: Files,
+    windows: Windows,
     refusal: Option<&'static str>,
 }
 
@@ -86,6 +89,7 @@ impl Memory {
     /// Takes a range away, or all. `ENOENT` for what is not a whole range.
     pub fn unmap(&mut self, unmap: &DmaUnmap) -> Result<(), u32> {
         self.check_whole(unmap)?;
+        self.windows.close();
         match unmap.all {
             true => self.clear(),
             false => drop(self.maps.remove(&unmap.address)),
@@ -108,6 +112,7 @@ impl Memory {
     /// Takes all ranges away.
     pub fn clear(&mut self) {
         self.maps.clear();
+        self.windows.close();
     }
 
     /// Why a range was refused that makes sense, if that was not told yet.
@@ -126,58 +131,64 @@ impl Memory {
     }
 
     /// Reads memory. `EFAULT` for what may not, or cannot, be read; what is in `data` is anything then.
-    pub fn read(&self, address: u64, data: &mut [u8]) -> Result<(), u32> {
+    pub fn read(&mut self, address: u64, data: &mut [u8]) -> Result<(), u32> {
         let mut done = 0;
         while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let (map, offset, len) = self.reach(address, done, rest.len())?;
+            let (map, offset, len) = reach(&self.maps, address, done, rest.len())?;
             let (file, _) = map.file.as_ref().filter(|_| map.readable).ok_or(EFAULT)?;
-            let part = rest.get_mut(..len).ok_or(EFAULT)?;
-            done += again(|| pread(file, &mut *part, offset))?;
+            let (window, at, room) = self.windows.readable(file, offset)?;
+            let part = rest.get_mut(..len.min(room)).ok_or(EFAULT)?;
+            done += moved(window.read(at, part))?;
         }
         Ok(())
     }
 
     /// Writes memory. `EFAULT` for what may not, or cannot, be written; what is before it has been written then.
-    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), u32> {
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), u32> {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let (map, offset, len) = self.reach(address, done, rest.len())?;
-            let (file, base) = map.file.as_ref().filter(|_| map.writable).ok_or(EFAULT)?;
-            // Writing would make a file longer that the client made shorter.
-            let size = fstat(file).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
-            let room = size.checked_sub(offset).filter(|_| offset >= *base);
-            let len = room.unwrap_or(0).min(len as u64) as usize;
-            let part = rest.get(..len).ok_or(EFAULT)?;
-            done += again(|| pwrite(file, part, offset))?;
+            let (map, offset, len) = reach(&self.maps, address, done, rest.len())?;
+            let (file, _) = map.file.as_ref().filter(|_| map.writable).ok_or(EFAULT)?;
+            let (window, at, room) = self.windows.writable(file, offset)?;
+            let part = rest.get(..len.min(room)).ok_or(EFAULT)?;
+            done += moved(window.write(at, part))?;
         }
         Ok(())
     }
+}
 
-    /// The range that has the byte `done` after `address`, where that is in its file, and how much of `len` it has from there.
-    fn reach(&self, address: u64, done: usize, len: usize) -> Result<(&Map, u64, usize), u32> {
-        let at = address.checked_add(done as u64).ok_or(EFAULT)?;
-        let (start, map) = self.maps.range(..=at).next_back().ok_or(EFAULT)?;
-        let left = map.last.checked_sub(at).ok_or(EFAULT)?;
-        let base = map.file.as_ref().map_or(0, |(_, offset)| *offset);
-        let offset = base.checked_add(at - start).ok_or(EFAULT)?;
-        let len = usize::try_from(left.saturating_add(1)).map_or(len, |left| left.min(len));
-        Ok((map, offset, len))
-    }
+/// The range that has the byte `done` after `address`, where that is in its file, and how much of `len` it has from there.
+fn reach(
+    maps: &BTreeMap<u64, Map>,
+    address: u64,
+    done: usize,
+    len: usize,
+) -> Result<(&Map, u64, usize), u32> {
+    let at = address.checked_add(done as u64).ok_or(EFAULT)?;
+    let (start, map) = maps.range(..=at).next_back().ok_or(EFAULT)?;
+    let left = map.last.checked_sub(at).ok_or(EFAULT)?;
+    let base = map.file.as_ref().map_or(0, |(_, offset)| *offset);
+    let offset = base.checked_add(at - start).ok_or(EFAULT)?;
+    let len = usize::try_from(left.saturating_add(1)).map_or(len, |left| left.min(len));
+    Ok((map, offset, len))
 }
 
 /// A copy that moves nothing has come to the end of the file.
-fn again(mut copy: impl FnMut() -> rustix::io::Result<usize>) -> Result<usize, u32> {
-    loop {
-        match copy() {
-            Err(Errno::INTR) => {}
-            Ok(0) | Err(_) => return Err(EFAULT),
-            Ok(moved) => return Ok(moved),
-        }
-    }
+fn moved(copied: vfio_uapi::Result<usize>) -> Result<usize, u32> {
+    copied.ok().filter(|moved| *moved > 0).ok_or(EFAULT)
+}
+
+/// Whether a file is memory: it can have seals, which those of tmpfs and hugetlbfs can. No file system is asked for that, as the client
+/// may serve that itself and not answer.
+pub(crate) fn is_memory(fd: &OwnedFd) -> bool {
+    fcntl_get_seals(fd).is_ok()
 }
 
 /// Which file it is, if that is memory that can be read and written as the range says.
 fn check(fd: &OwnedFd, map: &DmaMap) -> Option<Identity> {
+    if !is_memory(fd) {
+        return None;
+    }
     let stat = fstat(fd).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     let has_all = u64::try_from(stat.st_size).ok()? >= map.offset.checked_add(map.size)?;
@@ -185,7 +196,8 @@ fn check(fd: &OwnedFd, map: &DmaMap) -> Option<Identity> {
     let access = mode & (OFlags::WRONLY | OFlags::RDWR);
     // O_PATH opens nothing.
     let opened = !mode.contains(OFlags::PATH);
-    let reads = !map.readable || access != OFlags::WRONLY;
+    // What is written is mapped, and what is mapped can be read.
+    let reads = access != OFlags::WRONLY;
     let writes = !map.writable || access != OFlags::RDONLY;
     (is_file && has_all && opened && reads && writes).then(|| Identity::new(&stat, mode))
 }

@@ -25,6 +25,7 @@ pub struct Identity {
     device: u64,
     inode: u64,
     mode: u32,
+    page: u64,
 }
 
 impl Identity {
@@ -34,8 +35,18 @@ impl Identity {
             device: stat.st_dev,
             inode: stat.st_ino,
             mode: mode.bits(),
+            page: u64::try_from(stat.st_blksize).unwrap_or(0),
         }
     }
+}
+
+/// A file that is kept.
+#[derive(Debug)]
+pub struct File {
+    /// Its descriptor.
+    pub fd: OwnedFd,
+    /// Bytes of its pages, where those are huge.
+    pub page: u64,
 }
 
 /// Why a file is not kept.
@@ -64,12 +75,12 @@ impl Refused {
 /// The files of one client. Whoever holds one of them keeps it open.
 #[derive(Debug, Default)]
 pub struct Files {
-    known: BTreeMap<Identity, Weak<OwnedFd>>,
+    known: BTreeMap<Identity, Weak<File>>,
 }
 
 impl Files {
     /// Keeps a file, or finds that there is one that is the same.
-    pub fn keep(&mut self, fd: OwnedFd, identity: Identity) -> Result<Arc<OwnedFd>, Refused> {
+    pub fn keep(&mut self, fd: OwnedFd, identity: Identity) -> Result<Arc<File>, Refused> {
         // One that is still open keeps its number; another file cannot have it.
         if let Some(known) = self.known.get(&identity).and_then(Weak::upgrade) {
             return Ok(known);
@@ -84,7 +95,8 @@ impl Files {
         if limit.is_some_and(|limit| number >= limit - limit / RESERVED) {
             return Err(Refused::Program);
         }
-        let file = Arc::new(fd);
+        let page = identity.page;
+        let file = Arc::new(File { fd, page });
         self.known.insert(identity, Arc::downgrade(&file));
         Ok(file)
     }

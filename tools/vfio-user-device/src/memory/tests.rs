@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 use super::*;
+use std::os::fd::AsRawFd;
+
 use proptest::prelude::*;
-use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create, MemfdFlags, SealFlags};
+use rustix::fs::{
+    fcntl_add_seals, fcntl_setfl, ftruncate, memfd_create, open, MemfdFlags, Mode, SealFlags,
+};
+use rustix::io::pread;
 use vfio_user_protocol::PAGE;
 
 fn file(size: u64) -> OwnedFd {
@@ -75,16 +80,121 @@ fn a_file_that_became_shorter_is_an_error_and_does_not_become_longer() {
     ftruncate(&file, PAGE + 10).expect("a shorter file");
     let mut data = [0; 16];
     assert_eq!(memory.read(0, &mut data), Ok(()));
-    assert_eq!(memory.read(PAGE, &mut data), Err(EFAULT));
+    // The rest of its last page is there, for nobody else.
+    assert_eq!(memory.read(PAGE, &mut data), Ok(()));
+    assert_eq!(memory.write(PAGE, &data), Ok(()));
+    assert_eq!(memory.read(2 * PAGE, &mut data), Err(EFAULT));
     assert_eq!(memory.read(3 * PAGE, &mut data), Err(EFAULT));
-    assert_eq!(memory.write(PAGE, &data), Err(EFAULT));
+    assert_eq!(memory.write(2 * PAGE, &data), Err(EFAULT));
     assert_eq!(memory.write(3 * PAGE, &data), Err(EFAULT));
     let size = fstat(&file).expect("its size").st_size;
     assert_eq!(size as u64, PAGE + 10);
-    fcntl_add_seals(&file, SealFlags::WRITE).expect("a seal");
-    assert_eq!(memory.write(0, &data), Err(EFAULT), "a sealed file");
     ftruncate(&file, 0).expect("an empty file");
     assert_eq!(memory.read(0, &mut data), Err(EFAULT));
+    // What is there again is reached again.
+    ftruncate(&file, 4 * PAGE).expect("a longer file");
+    assert_eq!(memory.write(3 * PAGE, &[1; 16]), Ok(()));
+    assert_eq!(memory.read(3 * PAGE, &mut data), Ok(()));
+    assert_eq!(data, [1; 16]);
+}
+
+#[test]
+fn a_sealed_file_is_not_written() {
+    let mut memory = Memory::default();
+    let file = file(PAGE);
+    mapped(&mut memory, pages(0, 1, 0), &file);
+    fcntl_add_seals(&file, SealFlags::WRITE).expect("a seal");
+    assert_eq!(memory.write(0, &[1]), Err(EFAULT));
+}
+
+#[test]
+fn nothing_is_appended_whatever_the_client_says_of_the_file() {
+    let mut memory = Memory::default();
+    let file = file(2 * PAGE);
+    mapped(&mut memory, pages(0, 2, 0), &file);
+    fcntl_setfl(&file, OFlags::APPEND).expect("a flag");
+    memory.write(PAGE - 1, b"ab").expect("a write");
+    let size = fstat(&file).expect("its size").st_size;
+    assert_eq!(size as u64, 2 * PAGE);
+    let mut found = [0; 2];
+    pread(&file, &mut found, PAGE - 1).expect("a read");
+    assert_eq!(&found, b"ab");
+}
+
+#[test]
+fn a_copy_goes_on_where_another_part_of_the_file_begins() {
+    let mut memory = Memory::default();
+    let size = 16 << 20;
+    let file = file(size);
+    mapped(&mut memory, pages(0, size / PAGE, 0), &file);
+    let data: Vec<u8> = (0..=250).cycle().take(size as usize).collect();
+    memory.write(0, &data).expect("a write");
+    let mut found = vec![0; data.len()];
+    pread(&file, &mut found, 0).expect("a read");
+    assert!(found == data, "written otherwise");
+    memory.read(0, &mut found[5..]).expect("a read");
+    assert!(found[5..] == data[..data.len() - 5], "read otherwise");
+}
+
+/// The files that this process has mapped of this name.
+fn mappings(name: &str) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("what is mapped");
+    maps.lines().filter(|line| line.contains(name)).count()
+}
+
+#[test]
+fn memory_that_goes_is_let_go_and_no_more_than_a_few_parts_are_mapped() {
+    let name = format!("let-go-{}", std::process::id());
+    let file = memfd_create(&name, MemfdFlags::CLOEXEC).expect("a file of memory");
+    ftruncate(&file, 64 << 20).expect("its size");
+    let mut memory = Memory::default();
+    let range = pages(0, (64 << 20) / PAGE, 0);
+    mapped(&mut memory, range, &file);
+    for at in (0..64 << 20).step_by(1 << 20) {
+        memory.write(at, &[1]).expect("a write");
+        memory.read((64 << 20) - 1 - at, &mut [0]).expect("a read");
+        let count = mappings(&name);
+        assert!((1..=4).contains(&count), "{count}");
+    }
+    let unmap = DmaUnmap {
+        argsz: 24,
+        all: false,
+        address: 0,
+        size: 64 << 20,
+    };
+    memory.unmap(&unmap).expect("a whole range");
+    assert_eq!(mappings(&name), 0);
+    mapped(&mut memory, range, &file);
+    memory.write(0, &[1]).expect("a write");
+    memory.clear();
+    assert_eq!(mappings(&name), 0);
+}
+
+/// Where the system has set huge pages aside.
+#[test]
+fn huge_pages_are_read_and_written() {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB;
+    let file = memfd_create("huge", flags).expect("a file of huge pages");
+    let page = fstat(&file).expect("the file").st_blksize as u64;
+    ftruncate(&file, page).expect("its size");
+    let free = std::fs::read_to_string("/proc/meminfo").expect("what there is");
+    if free.contains("HugePages_Free:        0\n") {
+        return;
+    }
+    let mut memory = Memory::default();
+    // As QEMU has it: the range is no multiple of the file's pages.
+    mapped(&mut memory, pages(0, 160, 0), &file);
+    mapped(&mut memory, pages(256, 256, 256), &file);
+    memory.write(5000, b"huge").expect("a write");
+    memory.write(256 * PAGE, b"too").expect("a write");
+    let mut found = [0; 4];
+    memory.read(5000, &mut found).expect("a read");
+    assert_eq!(&found, b"huge");
+    pread(&file, &mut found, 256 * PAGE).expect("a read");
+    assert_eq!(&found, b"too\0");
+    ftruncate(&file, 0).expect("an empty file");
+    assert_eq!(memory.read(5000, &mut found), Err(EFAULT));
+    assert_eq!(memory.write(5000, &found), Err(EFAULT));
 }
 
 #[test]
@@ -155,18 +265,17 @@ fn the_reason_has_the_number_that_holds() {
 #[test]
 fn a_file_that_was_opened_in_another_way_is_another_one() {
     let mut memory = Memory::default();
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("file");
-    std::fs::write(&path, [1; 4096]).expect("a file");
-    let read_only = std::fs::File::open(&path).expect("a file").into();
+    let writable = file(PAGE);
+    let path = format!("/proc/self/fd/{}", writable.as_raw_fd());
+    let again = |flags| open(&path, flags | OFlags::CLOEXEC, Mode::empty()).expect("the file");
     let mut map = pages(1, 1, 0);
     map.writable = false;
+    let read_only = again(OFlags::RDONLY);
     memory.map(&map, Some(read_only)).expect("a range");
-    let writable = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path);
-    let writable = writable.expect("a file").into();
+    // What is mapped can be read.
+    map.address = 0;
+    let write_only = again(OFlags::WRONLY);
+    assert_eq!(memory.map(&map, Some(write_only)), Err(EINVAL));
     mapped(&mut memory, pages(2, 1, 0), &writable);
     memory.write(2 * PAGE, &[7]).expect("a write");
     assert_eq!(memory.write(PAGE, &[8]), Err(EFAULT));

@@ -35,7 +35,7 @@ impl<D: Device> Model<'_, D> {
     /// Has the device do a part of what there is to be done.
     pub(super) fn serve_memory(&mut self) {
         self.device.work(&mut Reach {
-            memory: &self.memory,
+            memory: &mut self.memory,
             log: self.migration.log.as_mut(),
         });
     }
@@ -43,7 +43,7 @@ impl<D: Device> Model<'_, D> {
 
 /// The guest's memory, as a device reaches it; what is written there is logged.
 struct Reach<'m> {
-    memory: &'m Memory,
+    memory: &'m mut Memory,
     log: Option<&'m mut WriteLog>,
 }
 
