@@ -21,6 +21,11 @@ use vfio_user_protocol::{FrameError, Framer, Header, Limits};
 
 use crate::host::{Descriptors, Outgoing, MAX_MSG_FDS};
 
+use foreign::is_known;
+pub use foreign::Foreign;
+
+mod foreign;
+
 /// Why nothing more comes.
 #[derive(Debug)]
 pub enum End {
@@ -45,6 +50,8 @@ pub struct Connection {
     socket: OwnedFd,
     framer: Framer,
     descriptors: Descriptors,
+    /// Where those go that nobody has a use for.
+    foreign: Foreign,
     /// Bytes that were read.
     heard: u64,
     /// What goes out, the first of which may have been sent in part.
@@ -54,11 +61,12 @@ pub struct Connection {
 
 impl Connection {
     /// Takes up a connection.
-    pub fn new(socket: OwnedFd) -> Self {
+    pub fn new(socket: OwnedFd, foreign: Foreign) -> Self {
         Self {
             socket,
             framer: Framer::new(Limits::DEFAULT.message_len()),
             descriptors: Descriptors::default(),
+            foreign,
             heard: 0,
             out: VecDeque::new(),
             sent: 0,
@@ -94,23 +102,33 @@ impl Connection {
 
     fn receive(&mut self, bytes: &mut [u8]) -> rustix::io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_MSG_FDS))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let room = match self.foreign.has_room() {
+            true => &mut space[..],
+            false => &mut [],
+        };
+        let mut ancillary = RecvAncillaryBuffer::new(room);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
         let mut parts = [IoSliceMut::new(bytes)];
         let received = recvmsg(&self.socket, &mut parts, &mut ancillary, flags)?;
         // Reading stops where the body begins, and the kernel gives descriptors along with the byte that they were sent with, or
         // with bytes before that are read in the same go.
         let with_header = self.framer.is_before_body();
+        let mut foreign = Vec::new();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(fds) = message {
-                match with_header {
-                    true => self.descriptors.fds.extend(fds),
-                    false => {
-                        self.descriptors.lost = true;
-                        fds.for_each(drop);
+                for fd in fds {
+                    match is_known(&fd) {
+                        true if with_header => self.descriptors.fds.push(fd),
+                        true => self.descriptors.lost = true,
+                        false => foreign.push(fd),
                     }
                 }
             }
+        }
+        if !foreign.is_empty() {
+            self.descriptors.lost = true;
+            self.descriptors.foreign = true;
+            self.foreign.close(foreign);
         }
         // A header that comes in pieces may bring some with each of them.
         let too_many = self.descriptors.fds.len() > MAX_MSG_FDS;

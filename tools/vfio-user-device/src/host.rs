@@ -49,15 +49,23 @@ pub enum Next {
 pub struct Descriptors {
     /// Those that came where they belong: with the header.
     pub fds: Vec<OwnedFd>,
-    /// There were more than can be taken, or some came with later bytes. They are closed already.
+    /// There were more than can be taken, some came with later bytes, or some were foreign. None of them are left.
     pub lost: bool,
+    /// Some were neither memory nor an eventfd.
+    pub foreign: bool,
 }
+
+/// Why descriptors are refused that nobody has a use for.
+const FOREIGN: &str = "a descriptor is neither an eventfd nor memory: a memfd, or a file in /dev/shm or of huge pages \
+    (QEMU: memory-backend-memfd, or memory-backend-file there, with share=on)";
 
 /// What is behind the socket, and what was agreed on with its client.
 pub struct Host<B: Backend> {
     backend: B,
     /// What was agreed on with the client, once it was.
     agreed: Option<Limits>,
+    /// Why the last message was refused, if the backend was not asked.
+    refusal: Option<&'static str>,
 }
 
 impl<B: Backend> Host<B> {
@@ -66,6 +74,7 @@ impl<B: Backend> Host<B> {
         Self {
             backend,
             agreed: None,
+            refusal: None,
         }
     }
 
@@ -102,9 +111,12 @@ impl<B: Backend> Host<B> {
         self.backend.settle();
     }
 
-    /// The reason of the last message's refusal, if it was one that has to do with migration.
+    /// The reason of the last message's refusal, if it was one that people should know.
     pub fn take_refusal(&mut self) -> Option<&str> {
-        self.backend.take_refusal()
+        match self.refusal.take() {
+            Some(refusal) => Some(refusal),
+            None => self.backend.take_refusal(),
+        }
     }
 
     /// What is behind the socket.
@@ -136,7 +148,10 @@ impl<B: Backend> Host<B> {
         self.backend.tell_time(system_ns);
         let limits = self.agreed.unwrap_or(Limits::DEFAULT);
         let request = match Request::decode(header, body, &limits) {
-            _ if descriptors.lost => Err(EINVAL),
+            _ if descriptors.lost => {
+                self.refusal = descriptors.foreign.then_some(FOREIGN);
+                Err(EINVAL)
+            }
             Ok(request) => Ok(request),
             Err(refusal) => Err(refusal.errno()),
         };

@@ -56,6 +56,12 @@ pub fn info(counts: &Counts, index: u32) -> Option<(u32, u32)> {
     Some((count, flag::EVENTFD | kind))
 }
 
+/// Whether a file is an eventfd. Its file system is not asked.
+pub(crate) fn is_eventfd(fd: &OwnedFd) -> bool {
+    let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
+    link.is_ok_and(|link| link.as_bytes() == b"anon_inode:[eventfd]")
+}
+
 /// An eventfd of the client's.
 #[derive(Debug)]
 struct EventFd(OwnedFd);
@@ -63,8 +69,7 @@ struct EventFd(OwnedFd);
 impl EventFd {
     /// Nothing but an eventfd is taken: what is written to it would mean something else to another file.
     fn new(fd: OwnedFd) -> Result<Self, u32> {
-        let link = readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new());
-        if link.map_err(|_| EINVAL)?.as_bytes() != b"anon_inode:[eventfd]" {
+        if !is_eventfd(&fd) {
             return Err(EINVAL);
         }
         let flags = fcntl_getfl(&fd).map_err(|_| EINVAL)?;

@@ -255,6 +255,7 @@ impl<C: Card> Side<C> {
         let fds = Descriptors {
             fds: sent.collect(),
             lost: false,
+            foreign: false,
         };
         let next = self.host.message(header, body, fds, now_ns, &mut out);
         assert_eq!(next, Next::Continue);

@@ -18,7 +18,7 @@ use vfio_user_protocol::{Limits, Proposal, Request};
 use super::observer::{refuse, Heard, Observer};
 use super::{Listener, Manner, Source};
 use crate::backend::Backend;
-use crate::connection::{Connection, End, Read};
+use crate::connection::{Connection, End, Foreign, Read};
 use crate::host::Host;
 use crate::notice::Notices;
 
@@ -38,6 +38,7 @@ pub(super) struct Others {
     /// Until when nobody is taken, because there are no descriptors.
     deaf_until_ns: u64,
     waiting: VecDeque<Connection>,
+    foreign: Foreign,
     observers: Vec<Observer>,
     /// An observer that does not read is dropped after so long.
     patience_ns: u64,
@@ -64,14 +65,16 @@ fn observer(connection: &Connection) -> Option<Proposal> {
 impl Others {
     /// Those who come from there.
     pub(super) fn new(source: Source, manner: &Manner, patience_ns: u64, now_ns: u64) -> Self {
+        let foreign = Foreign::default();
         let (listener, waiting) = match source {
-            Source::Client(fd) => (None, Some(Connection::new(fd))),
+            Source::Client(fd) => (None, Some(Connection::new(fd, foreign.clone()))),
             Source::Listener(listener) => (Some(listener), None),
         };
         Self {
             listener,
             deaf_until_ns: 0,
             waiting: waiting.into_iter().collect(),
+            foreign,
             observers: Vec::new(),
             patience_ns,
             notices: Notices::new(manner.label.clone(), now_ns),
@@ -195,7 +198,8 @@ impl Others {
                 if self.waiting.len() >= MAX_WAITING {
                     self.waiting.pop_front();
                 }
-                self.waiting.push_back(Connection::new(socket));
+                let connection = Connection::new(socket, self.foreign.clone());
+                self.waiting.push_back(connection);
             }
             // The client, or somebody else, may have all the descriptors that there can be. That is no reason to end.
             Err(error) if has_client || is_lack(&error) => {

@@ -3,7 +3,9 @@
 //! The guest's memory: which ranges are taken and which are not. (What is read and written there, the program's own tests say.)
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Stdio;
 
 use rustix::fs::{ftruncate, memfd_create, MemfdFlags};
 use rustix::pipe::pipe;
@@ -141,8 +143,8 @@ fn k23_descriptors_that_are_no_memory_are_closed_and_files_that_shrink_end_nobod
     let (reader, writer) = pipe().expect("a pipe");
     let (left, _right) = std::os::unix::net::UnixStream::pair().expect("sockets");
     let directory = tempfile::tempdir().expect("a directory");
-    let read_only = directory.path().join("file");
-    std::fs::write(&read_only, [0; 8192]).expect("a file");
+    let writable = memory(8192);
+    let read_only = format!("/proc/self/fd/{}", writable.as_raw_fd());
     let none: [OwnedFd; 6] = [
         reader,
         writer,
@@ -155,7 +157,8 @@ fn k23_descriptors_that_are_no_memory_are_closed_and_files_that_shrink_end_nobod
         let answer = client.ask_with(DMA_MAP, &range(3, 0, 0, 4096), &[fd.as_fd()]);
         assert_eq!(answer.result, Err(EINVAL), "{fd:?}");
     }
-    assert_eq!(program.descriptors(), before);
+    // What nobody has a use for is closed beside all that.
+    program.has_descriptors(before);
     let answer = client.ask_with(DMA_MAP, &range(1, 4096, 0, 4096), &[none[4].as_fd()]);
     assert_eq!(
         answer.result,
@@ -167,6 +170,31 @@ fn k23_descriptors_that_are_no_memory_are_closed_and_files_that_shrink_end_nobod
     assert_eq!(answer.result, Ok(vec![]));
     ftruncate(&ram, 0).expect("a shorter file");
     client.in_step();
+}
+
+#[test]
+fn a_file_that_is_no_memory_is_refused_with_a_reason() {
+    let mut program = Program::with_stderr(&[], Stdio::piped());
+    let mut client = program.client();
+    let mut lines = BufReader::new(program.stderr()).lines();
+    // A file of a page, in which nobody keeps memory.
+    let file = File::open("/sys/devices/system/cpu/online").expect("a file of sysfs");
+    for (command, body) in [
+        (DMA_MAP, range(1, 0, 0, 4096)),
+        (SET_IRQS, words(&[20, 0x24, 0, 0, 1])),
+    ] {
+        let answer = client.ask_with(command, &body, &[file.as_fd()]);
+        assert_eq!(answer.result, Err(EINVAL), "{command}");
+        let line = lines.next().expect("a reason").expect("a line");
+        assert!(
+            line.contains("neither an eventfd nor memory"),
+            "{command}: {line}"
+        );
+    }
+    let shared = tempfile::tempfile_in("/dev/shm").expect("a file");
+    ftruncate(&shared, 4096).expect("its size");
+    let answer = client.ask_with(DMA_MAP, &range(3, 0, 0, 4096), &[shared.as_fd()]);
+    assert_eq!(answer.result, Ok(vec![]));
 }
 
 #[test]

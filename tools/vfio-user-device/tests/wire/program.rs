@@ -7,11 +7,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, waitpid, Pid, Signal, WaitOptions};
 
-use crate::client::Client;
+use crate::client::{Client, SOON};
 
 /// The program under test.
 pub fn command() -> Command {
@@ -86,6 +87,24 @@ impl Program {
     /// Descriptors that the program has open. It has done all that was asked of it before: call it after a reply.
     pub fn descriptors(&self) -> usize {
         descriptors(&self.child)
+    }
+
+    /// Sees that it comes to have so many open: what nobody has a use for is closed beside all else.
+    pub fn has_descriptors(&self, count: usize) {
+        let end = Instant::now() + SOON;
+        while self.descriptors() != count {
+            assert!(Instant::now() < end, "{} descriptors", self.descriptors());
+        }
+    }
+
+    /// Stops it. It goes on when it gets SIGCONT.
+    // Not all tests that use this file do that.
+    #[allow(dead_code)]
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED);
+        let stopped = stopped.expect("the program runs");
+        assert!(stopped.is_some_and(|(_, status)| status.stopped()));
     }
 
     /// Kilobytes of memory that it has had at most.
