@@ -117,6 +117,17 @@ impl<R: Deref<Target = [Range]>> Log<R> {
         }
         Err(LogError::NotLogged)
     }
+
+    /// Whether some byte of the range is logged.
+    pub fn meets(&self, asked: Range) -> bool {
+        let Some(ranges) = &self.ranges else {
+            return true;
+        };
+        let next = ranges.partition_point(|range| range.last < asked.first);
+        ranges
+            .get(next)
+            .is_some_and(|range| range.first <= asked.last)
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +200,23 @@ mod tests {
             let found = log.covers(range(first, length));
             assert_eq!(found.is_ok(), is_covered, "{first}+{length}");
         }
+        for (first, length, is_met) in [
+            (100, 1, true),
+            (119, 1, true),
+            (90, 11, true),
+            (0, 1000, true),
+            (139, 50, true),
+            (120, 11, true),
+            (90, 10, false),
+            (120, 10, false),
+            (140, 1, false),
+            (u64::MAX, 1, false),
+        ] {
+            let found = log.meets(range(first, length));
+            assert_eq!(found, is_met, "{first}+{length}");
+        }
         let log = Log::<Vec<Range>>::of_everything(PAGE).expect("a log");
         assert_eq!(log.covers(range(u64::MAX, 1)), Ok(()));
+        assert!(log.meets(range(u64::MAX, 1)));
     }
 }

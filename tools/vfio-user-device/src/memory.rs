@@ -143,17 +143,25 @@ impl Memory {
         Ok(())
     }
 
-    /// Writes memory. `EFAULT` for what may not, or cannot, be written; what is before it has been written then.
-    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), u32> {
+    /// Writes memory, as far as that may and can be written, and says how many bytes that was.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> usize {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let (map, offset, len) = reach(&self.maps, address, done, rest.len())?;
-            let (file, _) = map.file.as_ref().filter(|_| map.writable).ok_or(EFAULT)?;
-            let (window, at, room) = self.windows.writable(file, offset)?;
-            let part = rest.get(..len.min(room)).ok_or(EFAULT)?;
-            done += moved(window.write(at, part))?;
+            match self.write_on(address, done, rest) {
+                Ok(more) => done += more,
+                Err(_) => break,
+            }
         }
-        Ok(())
+        done
+    }
+
+    /// Writes what one range has, and one window, of what is `done` bytes behind an address.
+    fn write_on(&mut self, address: u64, done: usize, rest: &[u8]) -> Result<usize, u32> {
+        let (map, offset, len) = reach(&self.maps, address, done, rest.len())?;
+        let (file, _) = map.file.as_ref().filter(|_| map.writable).ok_or(EFAULT)?;
+        let (window, at, room) = self.windows.writable(file, offset)?;
+        let part = rest.get(..len.min(room)).ok_or(EFAULT)?;
+        moved(window.write(at, part))
     }
 }
 

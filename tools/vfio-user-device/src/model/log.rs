@@ -23,7 +23,7 @@ const MAX_CHUNKS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct WriteLog {
     logged: Log<Vec<Range>>,
-    /// By the number of their first page in [`CHUNK_PAGES`]. Beyond what is logged, too: nobody can ask for that.
+    /// By the number of their first page in [`CHUNK_PAGES`]. None is without a page.
     chunks: BTreeMap<u64, Box<[u64; WORDS]>>,
     /// What was written and is in no chunk, and what lies between.
     rest: Option<Range>,
@@ -44,7 +44,7 @@ impl WriteLog {
         self.logged.covers(asked)
     }
 
-    /// The device has written there, or may have.
+    /// The device has written there. What is not logged is passed over: nobody can ask for that.
     pub(super) fn mark(&mut self, address: u64, len: usize) {
         // What is not in the address space was not written.
         let Some(last) = (len as u64).checked_sub(1) else {
@@ -52,6 +52,9 @@ impl WriteLog {
         };
         let last = address.saturating_add(last);
         for page in address / PAGE..=last / PAGE {
+            if !self.logged.meets(whole(page)) {
+                continue;
+            }
             let (number, bit) = (page / CHUNK_PAGES, page % CHUNK_PAGES);
             let has_room = self.chunks.len() < MAX_CHUNKS;
             let chunk = match self.chunks.entry(number) {
@@ -89,6 +92,7 @@ impl WriteLog {
         }
         let (first, last) = (asked.first / PAGE, asked.last / PAGE);
         let numbers = first / CHUNK_PAGES..=last / CHUNK_PAGES;
+        let mut emptied = Vec::new();
         for (number, chunk) in self.chunks.range_mut(numbers) {
             for (index, word) in (0u64..).zip(chunk.iter_mut()) {
                 let mut left = *word;
@@ -106,6 +110,13 @@ impl WriteLog {
                     }
                 }
             }
+            if chunk.iter().all(|word| *word == 0) {
+                emptied.push(*number);
+            }
+        }
+        // There is room for others now.
+        for number in emptied {
+            self.chunks.remove(&number);
         }
         bitmap.iter().flat_map(|word| word.to_ne_bytes()).collect()
     }

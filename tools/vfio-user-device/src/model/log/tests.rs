@@ -83,6 +83,41 @@ fn of_what_there_is_no_room_for_too_much_is_told_and_nothing_lost() {
     assert_eq!(taken(&mut log, range(chunk, 4 * PAGE), PAGE), [0]);
 }
 
+#[test]
+fn what_is_not_logged_takes_no_room() {
+    let chunk = CHUNK_PAGES * PAGE;
+    let logged = vec![range(0, PAGE), range(5 * PAGE, chunk)];
+    let mut log = WriteLog::new(Log::new(PAGE, logged).expect("a log"));
+    for n in 2..MAX_CHUNKS as u64 + 10 {
+        log.mark(n * chunk, 5000);
+    }
+    assert_eq!(log.chunks.len(), 0);
+    assert_eq!(log.rest, None);
+    // A write that is half of it logged.
+    log.mark(4 * PAGE, 2 * PAGE as usize);
+    log.mark(0, PAGE as usize * 3);
+    assert_eq!(taken(&mut log, range(0, PAGE), PAGE), [0]);
+    assert_eq!(taken(&mut log, range(5 * PAGE, chunk), PAGE), [0]);
+    assert_eq!(log.chunks.len(), 0);
+}
+
+#[test]
+fn what_was_told_makes_room_for_others() {
+    let mut log = everything();
+    let chunk = CHUNK_PAGES * PAGE;
+    for round in 0..3 {
+        let first = round * (MAX_CHUNKS as u64) * chunk;
+        for n in 0..MAX_CHUNKS as u64 {
+            log.mark(first + n * chunk, 1);
+        }
+        assert_eq!(log.rest, None, "round {round}");
+        // All of it, in pages that are as large as a chunk.
+        let all = range(first, MAX_CHUNKS as u64 * chunk);
+        assert_eq!(taken(&mut log, all, chunk).len(), MAX_CHUNKS);
+        assert_eq!(log.chunks.len(), 0);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -106,6 +141,9 @@ proptest! {
                     let wanted: Vec<u64> = set.range(number..number + pages).map(|page| page - number).collect();
                     prop_assert_eq!(found, wanted);
                     set.retain(|page| !(number..number + pages).contains(page));
+                    let chunks = set.iter().map(|page| page / CHUNK_PAGES);
+                    let chunks: std::collections::BTreeSet<u64> = chunks.collect();
+                    prop_assert!(log.chunks.keys().eq(chunks.iter()));
                 }
             }
         }
