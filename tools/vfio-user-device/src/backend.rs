@@ -55,8 +55,10 @@ pub trait Backend {
     fn has_work(&self) -> bool {
         false
     }
-    /// Does a part of that, which takes a few milliseconds at most unless the client's memory is slow.
-    fn work(&mut self) {}
+    /// Does a part of that, which takes a few milliseconds at most unless the client's memory is slow. Says what people should know.
+    fn work(&mut self) -> Option<String> {
+        None
+    }
     /// The reason of the last refusal, if there is one that was not told yet.
     fn take_refusal(&mut self) -> Option<&str>;
     /// How a migration goes on, whoever does it.

@@ -19,7 +19,7 @@ use migration::session::{self, Emit, Failure, Phase, Remaining, SavedSize};
 use migration::stream::{ErrorClass, Refusal};
 use vfio_user_protocol::refusal::errno::{EBUSY, EINVAL};
 
-use crate::device::{errno, Counts, Device, GuestMemory, Region, CONFIG_REGION};
+use crate::device::{errno, Counts, Device, GuestMemory, Region, RingError, CONFIG_REGION};
 
 /// The table that the kernel driver has: the same source, so that both are one model.
 // The driver uses more of it.
@@ -115,18 +115,17 @@ impl Device for VirtioDisk {
         self.registers.function().has_work()
     }
 
-    fn work(&mut self, memory: &mut dyn GuestMemory) {
+    fn work(&mut self, memory: &mut dyn GuestMemory) -> Option<RingError> {
         let end = Instant::now() + SLICE;
         let geometry = *self.registers.geometry();
         let function = self.registers.function_mut();
-        let Some(mut work) = function.begin() else {
-            return;
-        };
+        let mut work = function.begin()?;
         let (medium, scratch) = (&mut self.medium, &mut *self.scratch);
         let outcome = serve_while(&mut work, &geometry, memory, medium, scratch, || {
             Instant::now() < end
         });
         function.finish(work, &outcome);
+        outcome.error
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
-pub use devices::virtio::{Barrier, Fault, GuestMemory};
+pub use devices::virtio::{Barrier, Fault, GuestMemory, RingError};
 use migration::session::machine::Migratable;
 use migration::session::Failure;
 use vfio_user_protocol::refusal::errno::{EIO, ENOMEM};
@@ -88,9 +88,10 @@ pub trait Device: Migratable<Error = u32> {
         false
     }
     /// Does a part of that, and returns in time for whoever waits: what a guest asks for may be without end. What it has begun is
-    /// done when this returns, so that a device that does not work is quiet.
-    fn work(&mut self, memory: &mut dyn GuestMemory) {
+    /// done when this returns, so that a device that does not work is quiet. Says why a ring is served no longer, if that has become so.
+    fn work(&mut self, memory: &mut dyn GuestMemory) -> Option<RingError> {
         let _ = memory;
+        None
     }
     /// Tells the time, in nanoseconds for which the device has run. It stands still while there is no client, and while the
     /// device is stopped or being loaded.

@@ -105,10 +105,11 @@ impl<B: Backend> Host<B> {
         self.backend.has_work()
     }
 
-    /// Lets the device do a part of that.
-    pub fn work(&mut self) {
-        self.backend.work();
+    /// Lets the device do a part of that. Says what people should know.
+    pub fn work(&mut self) -> Option<String> {
+        let news = self.backend.work();
         self.backend.settle();
+        news
     }
 
     /// The reason of the last message's refusal, if it was one that people should know.

@@ -163,8 +163,9 @@ impl<D: Device> Backend for Model<'_, D> {
         self.device.has_work()
     }
 
-    fn work(&mut self) {
-        self.serve_memory();
+    fn work(&mut self) -> Option<String> {
+        let error = self.serve_memory()?;
+        Some(format!("the device needs a reset: {error}"))
     }
 
     fn take_refusal(&mut self) -> Option<&str> {

@@ -229,10 +229,14 @@ impl<B: Backend, C: Control<B>> Server<'_, B, C> {
                 return Ok(Left::End);
             }
             // A part of it for each turn, so that neither keeps the other waiting.
-            if self.host.has_work() {
-                self.host.work();
-            }
+            let news = match self.host.has_work() {
+                true => self.host.work(),
+                false => None,
+            };
             let now = now_ns();
+            if let Some(news) = news {
+                self.notices.tell(&news, now);
+            }
             if !connection.is_full() {
                 give_up_at = None;
                 if closes {

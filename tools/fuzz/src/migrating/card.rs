@@ -14,7 +14,7 @@ use migration::session::machine::Migratable;
 use migration::session::{self, Emit, Failure, Phase, Remaining, SavedSize};
 use migration::stream::Refusal;
 use vfio_user_device::blk::VirtioDisk;
-use vfio_user_device::device::{Counts, Device, GuestMemory, Region};
+use vfio_user_device::device::{Counts, Device, GuestMemory, Region, RingError};
 use vfio_user_device::instance::Kind;
 use vfio_user_device::serial::SerialCard;
 
@@ -306,8 +306,8 @@ impl<C: Card> Device for Watched<C> {
         self.0.borrow().has_work()
     }
 
-    fn work(&mut self, memory: &mut dyn GuestMemory) {
-        self.0.borrow_mut().work(memory);
+    fn work(&mut self, memory: &mut dyn GuestMemory) -> Option<RingError> {
+        self.0.borrow_mut().work(memory)
     }
 
     fn set_time(&mut self, now_ns: u64) {

@@ -10,7 +10,7 @@ use std::sync::atomic::{fence, Ordering};
 
 use super::log::WriteLog;
 use super::Model;
-use crate::device::{Barrier, Device, Fault, GuestMemory};
+use crate::device::{Barrier, Device, Fault, GuestMemory, RingError};
 use crate::memory::Memory;
 
 impl<D: Device> Model<'_, D> {
@@ -32,12 +32,12 @@ impl<D: Device> Model<'_, D> {
         }
     }
 
-    /// Has the device do a part of what there is to be done.
-    pub(super) fn serve_memory(&mut self) {
+    /// Has the device do a part of what there is to be done. Says why a ring is served no longer.
+    pub(super) fn serve_memory(&mut self) -> Option<RingError> {
         self.device.work(&mut Reach {
             memory: &mut self.memory,
             log: self.migration.log.as_mut(),
-        });
+        })
     }
 }
 

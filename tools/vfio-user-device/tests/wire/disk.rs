@@ -2,13 +2,16 @@
 
 //! The disk works behind the socket, whatever its guest does.
 
+use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
+use std::process::Stdio;
 use std::time::Instant;
 
 use rustix::fs::ftruncate;
 
 use crate::client::*;
 use crate::migration::*;
+use crate::program::Program;
 pub use driver::MODEL;
 use driver::*;
 
@@ -248,6 +251,31 @@ fn a_ring_without_sense_needs_a_reset_and_nothing_else_happens() {
     guest.wait((first, lap));
     assert_eq!(guest.get(STATUS, 1), [1], "an I/O error");
     assert_eq!(guest.read(3, 512), pattern(512, 3));
+}
+
+#[test]
+fn why_a_disk_needs_a_reset_is_told_once() {
+    let mut program = Program::with_stderr(&["--migration-model", MODEL], Stdio::piped());
+    let mut lines = BufReader::new(program.stderr()).lines();
+    let mut guest = Guest::on(&program);
+    let mut tells = |why: &str| {
+        let line = lines.next().expect("a reason").expect("a line");
+        let wanted = format!("vfio-user-device: the device needs a reset: {why}");
+        assert_eq!(line, wanted);
+    };
+    let (at, flags) = guest.describe(BASE + DATA, 0, 0);
+    guest.put(at, &flags.to_le_bytes());
+    guest.notify();
+    recovers(&mut guest, "an empty buffer");
+    tells("a descriptor has length 0");
+    // Nobody can look at the ring.
+    ftruncate(&guest.memory, 0).expect("a shorter file");
+    guest.notify();
+    assert!(signalled(&guest.events[CHANGED], SOON));
+    tells("a ring could not be accessed");
+    drop(guest);
+    drop(program);
+    assert!(lines.next().is_none(), "nothing else was told");
 }
 
 #[test]
