@@ -5,7 +5,8 @@
 use core::fmt;
 
 use super::request::{
-    feature, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES, MAX_SEGMENTS, MAX_SEGMENT_BYTES,
+    feature, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES, MAX_SEGMENTS,
+    MAX_SEGMENT_BYTES,
 };
 use super::BLOCK_BYTES;
 
@@ -228,7 +229,7 @@ impl Config {
             put(34, self.queues.0.into(), 2);
         }
         if self.zeroes() {
-            let sectors = self.capacity.sectors();
+            let sectors = MAX_DISCARD_SECTORS.into();
             put(36, sectors, 4);
             put(40, MAX_DISCARD_SEGMENTS as u64, 4);
             // Less than a block frees nothing.

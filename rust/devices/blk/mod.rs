@@ -8,7 +8,7 @@
 //! # Requests
 //!
 //! Read, write, flush, get ID, and with [`Config::write_zeroes`] discard and write zeroes. Sectors are 512 bytes.
-//! A request moves at most [`MAX_REQUEST_BYTES`] of data. What a driver asks that cannot be done is answered by a status; a
+//! A request moves, discards or zeroes at most [`MAX_REQUEST_BYTES`]. What a driver asks that cannot be done is answered by a status; a
 //! chain that has no room for one, or no header, is no request, and the device needs a reset.
 //!
 //! # The medium
@@ -108,8 +108,8 @@ pub use config::{
 pub use device::{Device, Function};
 pub use disk::{words_for, Disk, Medium, NoSpace, BLOCK_BYTES};
 pub use request::{
-    feature, Backend, Geometry, IoError, MAX_DISCARD_SEGMENTS, MAX_REQUEST_BYTES, MAX_SEGMENTS,
-    MAX_SEGMENT_BYTES,
+    feature, Backend, Geometry, IoError, MAX_DISCARD_SECTORS, MAX_DISCARD_SEGMENTS,
+    MAX_REQUEST_BYTES, MAX_SEGMENTS, MAX_SEGMENT_BYTES,
 };
 pub use serve::{serve, serve_while, Scratch, SCRATCH_BYTES};
 pub use state::{

@@ -37,11 +37,21 @@ pub const MAX_SEGMENTS: u32 = 126;
 /// The largest buffer of data in bytes, as drivers are told.
 pub const MAX_SEGMENT_BYTES: u32 = 64 * 1024;
 
-/// The most data of a request, in whatever buffers: 8 MiB. A longer one is an I/O error.
+/// The most data of a request, in whatever buffers, and the most bytes of the medium that it discards or writes zeroes to, in
+/// whatever ranges: 8 MiB. A longer one is an I/O error. So no request takes longer than others wait for.
 pub const MAX_REQUEST_BYTES: u64 = 8 << 20;
 
 /// The most ranges that one request discards or writes zeroes to.
 pub const MAX_DISCARD_SEGMENTS: usize = 16;
+
+/// The most sectors of each of them, as drivers are told.
+pub const MAX_DISCARD_SECTORS: u32 = 1024;
+
+const _: () = assert!(
+    MAX_DISCARD_SEGMENTS as u64 * MAX_DISCARD_SECTORS as u64 * SECTOR_BYTES as u64
+        <= MAX_REQUEST_BYTES,
+    "a driver that keeps to the limits is served"
+);
 
 /// The most bytes that a [`Backend`] is asked to zero at once: 1 MiB.
 const ZERO_PIECE: u64 = 1 << 20;
@@ -315,6 +325,10 @@ where
             if self.geometry.read_only || on_medium.is_none() {
                 return Err(Status::IoError);
             }
+        }
+        // Each is on the medium, and there are few.
+        if ranges().map(|range| range.bytes()).sum::<u64>() > MAX_REQUEST_BYTES {
+            return Err(Status::IoError);
         }
         for range in ranges() {
             let free = discard || range.flags & UNMAP != 0;

@@ -61,6 +61,9 @@ where
 
 /// The same, and after each request the turn goes on only if `go_on` says so: for whoever has something else to do meanwhile. A turn
 /// that is cut short is followed by another one, unless the ring is empty.
+///
+/// Whoever cuts turns short goes on until [`Function::has_work`](crate::virtio::Function::has_work) says that there is nothing left: it
+/// does not count what he has begun, so nobody else who is told of a request takes it over.
 pub fn serve_while<M, B, D>(
     work: &mut Work,
     geometry: &Geometry,

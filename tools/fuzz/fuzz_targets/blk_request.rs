@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use devices::blk::{serve, Device, Scratch, SECTOR_BYTES};
+use devices::blk::{serve, Device, Scratch, MAX_REQUEST_BYTES, SECTOR_BYTES};
 use fuzz::guest::{config, disk, notify, start, Memory, BASE, QUEUE_SIZE};
 use libfuzzer_sys::fuzz_target;
 
@@ -52,6 +52,10 @@ fn expected(model: &mut [u8], kind: u8, sector: usize, data: &mut [u8]) -> u8 {
                 if start + len > model.len() as u128 {
                     return 1;
                 }
+            }
+            let all: u128 = data.chunks(16).map(|range| fields(range).1).sum();
+            if all > u128::from(MAX_REQUEST_BYTES) {
+                return 1;
             }
             for range in data.chunks(16) {
                 let (start, len, _) = fields(range);

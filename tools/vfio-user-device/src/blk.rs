@@ -27,7 +27,7 @@ use crate::device::{errno, Counts, Device, GuestMemory, Region, RingError, CONFI
 #[path = "../../../samples/mdev_blk/model.rs"]
 pub(crate) mod model;
 
-/// For how long requests are served before somebody else is looked at: no more of them are begun then. One moves 8 MiB at most.
+/// For how long requests are served before somebody else is looked at: no more of them are begun then. One moves or zeroes 8 MiB at most.
 const SLICE: Duration = Duration::from_millis(2);
 
 /// The disk.

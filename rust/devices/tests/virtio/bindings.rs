@@ -75,10 +75,10 @@ fn the_configuration_structure_has_linuxs_layout() {
         (offset_of!(Layout, seg_max), 4, 126),
         (offset_of!(Layout, blk_size), 4, 512),
         (offset_of!(Layout, num_queues), 2, 4),
-        (offset_of!(Layout, max_discard_sectors), 4, sectors),
+        (offset_of!(Layout, max_discard_sectors), 4, 1024),
         (offset_of!(Layout, max_discard_seg), 4, 16),
         (offset_of!(Layout, discard_sector_alignment), 4, 64),
-        (offset_of!(Layout, max_write_zeroes_sectors), 4, sectors),
+        (offset_of!(Layout, max_write_zeroes_sectors), 4, 1024),
         (offset_of!(Layout, max_write_zeroes_seg), 4, 16),
         (offset_of!(Layout, write_zeroes_may_unmap), 1, 1),
     ] {

@@ -282,6 +282,34 @@ fn zeroed_ranges_read_zeroes_and_whole_blocks_are_freed_if_they_may_be() {
 }
 
 #[test]
+fn no_more_is_zeroed_than_what_a_request_moves() {
+    let mut machine = Machine::on(&Config {
+        write_zeroes: true,
+        ..Config::new(16)
+    });
+    let last = (MAX_REQUEST_BYTES / 512) as u32;
+    assert_eq!(write(&mut machine, 0, &[7; 512]), OK);
+    assert_eq!(write(&mut machine, last.into(), &[7; 512]), OK);
+    for kind in [DISCARD, WRITE_ZEROES] {
+        assert_eq!(zero(&mut machine, kind, &[range(0, last + 1, 0)]), IOERR);
+        assert_eq!(zero(&mut machine, kind, &[range(0, u32::MAX, 0)]), IOERR);
+        // Together, and the same place over and over.
+        let whole = range(0, last, 0);
+        let more = [whole.clone(), range(0, 1, 0)];
+        assert_eq!(zero(&mut machine, kind, &more), IOERR);
+        assert_eq!(zero(&mut machine, kind, &vec![whole; 16]), IOERR);
+    }
+    assert_eq!(read(&mut machine, 0, 512), [7; 512]);
+    assert_eq!(zero(&mut machine, WRITE_ZEROES, &[range(0, last, 0)]), OK);
+    assert_eq!(read(&mut machine, 0, 512), [0; 512]);
+    assert_eq!(read(&mut machine, last.into(), 512), [7; 512]);
+    // As many ranges, as large as drivers are told.
+    let ranges: Vec<_> = (0..16).map(|n| range(n * 1024 + 1, 1024, 0)).collect();
+    assert_eq!(zero(&mut machine, DISCARD, &ranges), OK);
+    assert_eq!(read(&mut machine, last.into(), 512), [0; 512]);
+}
+
+#[test]
 fn a_range_that_is_wrong_spares_all_of_them() {
     let mut machine = machine();
     assert_eq!(write(&mut machine, 0, &[7; 1024]), OK);
