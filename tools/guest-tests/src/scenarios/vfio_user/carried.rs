@@ -5,19 +5,22 @@
 //!
 //! Each host of the text has a bus, a program and a QEMU. Here they are in one machine, so each has places of its own.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
 use super::{block_of, commands_of, Device, Shell, PORTS, RECORDS};
 use crate::diag;
-use crate::ktap::Outcome;
+use crate::ktap::{scaled, Outcome};
 use crate::l2::line::Interrupt;
 use crate::l2::{MSI_CARD, MSI_CARD_SUBSYSTEM};
 use crate::scenarios::broken::SHUT_DOWN;
 use crate::scenarios::cards::UNMASK_REFUSED;
 use crate::scenarios::guest::{Guest, View};
+use crate::scenarios::machine::ANSWER;
 use crate::scenarios::scene::Scene;
 use crate::scenarios::terminal::Terminal;
 use crate::scenarios::version::Version;
@@ -85,11 +88,26 @@ impl Card {
 }
 
 /// A D-Bus daemon in the background.
-struct Bus(Pid);
+struct Bus(OwnedFd);
+
+impl Bus {
+    /// The one of this number, as it prints it.
+    fn of(number: &str) -> Result<Self> {
+        let pid = number.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = pid.context("the daemon's process number")?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).context("the daemon's process")?;
+        Ok(Self(process))
+    }
+}
 
 impl Drop for Bus {
+    /// Whoever drops it goes on when the daemon has ended, so that nobody finds it running later.
     fn drop(&mut self) {
-        let _ = kill_process(self.0, Signal::TERM);
+        if pidfd_send_signal(&self.0, Signal::TERM).is_ok() {
+            let mut ended = [PollFd::new(&self.0, PollFlags::IN)];
+            let limit = Timespec::try_from(scaled(ANSWER));
+            let _ = limit.map(|limit| poll(&mut ended, Some(&limit)));
+        }
     }
 }
 
@@ -138,8 +156,7 @@ impl Host {
             .map_err(|_| anyhow::anyhow!("the text starts two programs"))?;
         ensure!(program.contains(MATCHES), "{program} names no ports");
         let (pid, _) = shell.run(&places.fill(&bus, ""))?;
-        let pid = pid.trim().parse().ok().and_then(Pid::from_raw);
-        let bus = Bus(pid.context("the daemon's process number")?);
+        let bus = Bus::of(&pid)?;
         let program = places.fill(&program.replace(MATCHES, &card.param), "");
         let socket = places.socket.to_str().context("UTF-8")?;
         let device = Device::start(shell, &program, socket)?;
