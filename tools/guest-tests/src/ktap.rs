@@ -184,7 +184,7 @@ impl Suite {
     }
 
     /// Runs the tests and reports them. The program's arguments choose: `--list` prints the names; `-NAME` leaves the test of this
-    /// name out; `--part=K/N` keeps the K-th of N parts of about the same size; any other argument keeps the tests whose name contains
+    /// name out, and `-*END` those whose names end so; `--part=K/N` keeps the K-th of N parts of about the same size; any other argument keeps the tests whose name contains
     /// it. The result is success when no test failed and at least one was chosen.
     pub fn run(self) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -208,7 +208,7 @@ impl Suite {
             .partition(|filter| filter.starts_with('-'));
         for name in without.iter().map(|filter| &filter[1..]) {
             let count = self.tests.len();
-            self.tests.retain(|test| test.name != name);
+            self.tests.retain(|test| !is_called(&test.name, name));
             if self.tests.len() == count {
                 diagnostic(format!("there is no test {name} to leave out"));
                 return ExitCode::FAILURE;
@@ -293,6 +293,14 @@ impl Suite {
         } else {
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether a test's name is this one, or ends as `*END` says.
+fn is_called(name: &str, which: &str) -> bool {
+    match which.strip_prefix('*') {
+        Some(end) => name.ends_with(end),
+        None => name == which,
     }
 }
 
@@ -391,7 +399,15 @@ fn threads() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_part;
+    use super::{is_called, parse_part};
+
+    #[test]
+    fn a_name_or_its_end_is_left_out() {
+        assert!(is_called("a_by_group", "a_by_group"));
+        assert!(is_called("a_by_group", "*_by_group"));
+        assert!(!is_called("a_by_group", "by_group"));
+        assert!(!is_called("a_by_group_or_not", "*_by_group"));
+    }
 
     #[test]
     fn a_part_is_one_of_so_many() {

@@ -146,9 +146,8 @@ impl Runner<'_> {
                 }
             }
             if usable(&mut session) {
-                self.ask_checkers(&mut session, name, "loaded")?;
                 self.unload(place, &mut session);
-                self.ask_checkers(&mut session, name, "unloaded")?;
+                self.ask_checkers(&mut session, name)?;
             }
         } else {
             // What could not be loaded here cannot be loaded elsewhere.
@@ -217,11 +216,11 @@ impl Runner<'_> {
     }
 
     /// Has a debug kernel's checkers say what they found so far.
-    fn ask_checkers(&self, session: &mut Session, machine: &str, when: &str) -> Result<()> {
+    fn ask_checkers(&self, session: &mut Session, machine: &str) -> Result<()> {
         if !self.env.kernel_is_configured(plan::CHECKED) {
             return Ok(());
         }
-        self.job(session, &plan::checkers(machine, when))
+        self.job(session, &plan::checkers(machine, "unloaded"))
     }
 
     fn job(&self, session: &mut Session, job: &Job) -> Result<()> {
