@@ -3,13 +3,17 @@
 //! The lines that the program in the guest prints on its console, and the commands it reads there.
 //!
 //! Every line of the program starts with [`PREFIX`]; whatever else is on the console comes from the guest's kernel. After
-//! the prefix come a word and `key=value` fields.
+//! the prefix come a word and `key=value` fields, and at the end [`END`]: a line that was cut says nothing, wherever that was.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// What every line of the program starts with.
 pub const PREFIX: &str = "lab: ";
+
+/// What every line of the program ends with. A migration leaves one part of a line at the source and the other at the destination,
+/// and a monitor on the same terminal ends the first with a newline of its own: half a number is a number, too.
+const END: &str = " ;";
 
 /// How the card interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +241,13 @@ pub enum Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(PREFIX)?;
+        self.word_and_fields(f)?;
+        f.write_str(END)
+    }
+}
+
+impl Line {
+    fn word_and_fields(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Line::Ready { ports, cards, interrupt, uart, disks } => {
                 write!(f, "ready ports={ports} cards={cards} interrupt={interrupt} uart={uart} disks={disks}")
@@ -325,6 +336,7 @@ impl FromStr for Line {
     fn from_str(text: &str) -> Result<Self, NotALine> {
         let start = text.find(PREFIX).ok_or(NotALine)?;
         let text = text[start + PREFIX.len()..].trim_end();
+        let text = text.strip_suffix(END).ok_or(NotALine)?;
         let (word, fields) = text.split_once(' ').unwrap_or((text, ""));
         match word {
             "ready" => Ok(Line::Ready {
@@ -490,9 +502,9 @@ impl FromStr for Command {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_line_reads_back_as_it_was_written() {
-        let lines = [
+    /// One of each kind, and some more.
+    fn lines() -> Vec<Line> {
+        vec![
             Line::Ready {
                 ports: 2,
                 cards: 1,
@@ -574,9 +586,25 @@ mod tests {
             }),
             Line::Rebooting,
             Line::Failed("no card".into()),
-        ];
-        for line in lines {
+        ]
+    }
+
+    #[test]
+    fn every_line_reads_back_as_it_was_written() {
+        for line in lines() {
             assert_eq!(line.to_string().parse(), Ok(line));
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_cut_anywhere_is_none() {
+        for line in lines() {
+            let text = line.to_string();
+            for cut in 0..text.len() {
+                for part in [&text[..cut], &text[cut + 1..]] {
+                    assert_eq!(part.parse::<Line>(), Err(NotALine), "{part:?}");
+                }
+            }
         }
     }
 
@@ -586,7 +614,10 @@ mod tests {
             "[    1.0] random: crng init done".parse::<Line>(),
             Err(NotALine)
         );
-        assert_eq!("\u{1b}[?7llab: count 1\r".parse(), Ok(Line::Count(vec![1])));
+        assert_eq!(
+            "\u{1b}[?7llab: count 1 ;\r".parse(),
+            Ok(Line::Count(vec![1]))
+        );
     }
 
     #[test]

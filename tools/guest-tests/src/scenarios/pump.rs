@@ -189,3 +189,45 @@ pub fn run(
         Err(error) => push(What::Stderr(format!("(QEMU could not be reaped: {error})"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::l2::line::Line;
+
+    /// A terminal that was written to and closed: what came of it, without the lines that mean nothing.
+    fn told(text: &str) -> Vec<String> {
+        let timeline = Arc::new(Timeline::new(None));
+        let log = Log::create(Path::new("/dev/null"), &timeline).unwrap();
+        let (reader, mut writer) = UnixStream::pair().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        drop(writer);
+        let told = RefCell::new(Vec::new());
+        let push = |what: What| match what {
+            What::Console(_) => {}
+            what => told.borrow_mut().push(what.to_string()),
+        };
+        let mut source = Source::new(Kind::Terminal, reader.into(), log);
+        while source.read(&push) {}
+        told.into_inner()
+    }
+
+    #[test]
+    fn the_monitor_may_cut_a_line_of_the_guests_anywhere() {
+        let line = Line::Count(vec![41, 40]).to_string();
+        let prompt = What::Prompt.to_string();
+        let whole = What::Guest(Line::Count(vec![41, 40])).to_string();
+        assert_eq!(told(&format!("{line}\n(qemu) ")), [&*whole, &*prompt]);
+        for cut in 1..line.len() {
+            // A key that turns to the monitor ends the line, too.
+            for between in ["(qemu) ", "\n(qemu) ", "\r\n(qemu) quit\r\n"] {
+                let text = format!("{}{between}{}\n", &line[..cut], &line[cut..]);
+                assert_eq!(told(&text), [&*prompt], "{text:?}");
+            }
+            assert!(told(&line[..cut]).is_empty());
+        }
+    }
+}
