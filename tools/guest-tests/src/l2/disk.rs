@@ -220,6 +220,8 @@ impl Disk {
             disk: self.number,
             steps: self.verified(),
             interrupts: self.interrupts()?,
+            // What links by id are made from. The driver asks the disk each time.
+            serial: text(&Path::new(DISKS).join(&self.name).join("serial"))?,
             ..DiskReport::default()
         };
         for writer in &self.writers {

@@ -158,6 +158,8 @@ pub struct DiskReport {
     pub faults: u32,
     /// Interrupts of the disk's queues that the guest's kernel handled.
     pub interrupts: u64,
+    /// Its serial number, asked of the disk for this report. There is no space in it.
+    pub serial: String,
 }
 
 /// A line of the program.
@@ -275,13 +277,14 @@ impl Line {
             ),
             Line::DiskReport(report) => write!(
                 f,
-                "disk-report disk={} steps={} verified={} written={} faults={} interrupts={}",
+                "disk-report disk={} steps={} verified={} written={} faults={} interrupts={} serial={}",
                 report.disk,
                 report.steps,
                 report.verified,
                 report.written,
                 report.faults,
-                report.interrupts
+                report.interrupts,
+                report.serial
             ),
             Line::Files { disk, files, generations } => {
                 write!(f, "files disk={disk} files={files} generations={generations}")
@@ -359,6 +362,7 @@ impl FromStr for Line {
                 written: field(fields, "written")?,
                 faults: field(fields, "faults")?,
                 interrupts: field(fields, "interrupts")?,
+                serial: field(fields, "serial")?,
             })),
             "files" => Ok(Line::Files {
                 disk: field(fields, "disk")?,
@@ -526,7 +530,9 @@ mod tests {
                 written: 4,
                 faults: 5,
                 interrupts: 6,
+                serial: "disk-7".into(),
             }),
+            Line::DiskReport(DiskReport::default()),
             Line::Files {
                 disk: 1,
                 files: 24,

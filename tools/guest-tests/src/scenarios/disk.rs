@@ -37,6 +37,9 @@ pub(super) const PARENT: &str = "mdev_blk";
 /// A disk of any size, of 64 MiB if nothing else is said: large enough to matter and small enough for an emulated machine.
 pub(super) const KIND: &str = "mdev_blk-any";
 
+/// A serial number of the most characters that there may be.
+const SERIAL: &str = "lab-0123456789abcdef";
+
 /// A downtime limit, in milliseconds, and a bandwidth, in bytes a second, with which a guest stays in pre-copy that writes its memory
 /// all the time.
 const TOO_SHORT: u64 = 10;
@@ -64,15 +67,20 @@ pub(super) fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
     Ok((side()?, side()?))
 }
 
-/// A live migration in which no block is lost.
+/// A live migration in which no block is lost, and the disk keeps the serial number that a guest finds it by.
 pub fn live(version: Version) -> Outcome {
     let (here, there) = pair(version, 1)?;
-    told(
-        &Scene::with_qemu(version, "disk")?,
-        &here,
-        &there,
-        &Options::default(),
-    )
+    for cards in [&here, &there] {
+        cards.disks()[0].set_attribute("migration/serial", SERIAL)?;
+    }
+    let scene = Scene::with_qemu(version, "disk")?;
+    let guest = told(&scene, &here, &there, &Options::default())?;
+    ensure!(
+        guest.serials() == [SERIAL],
+        "the disk's serial number is {SERIAL:?}, and the guest was told {:?}",
+        guest.serials()
+    );
+    Ok(())
 }
 
 /// The same through iommufd, with a second disk that has a file system; the guest may be stopped only when the destination has
@@ -84,7 +92,7 @@ pub fn files(version: Version) -> Outcome {
         here.through_iommufd().with_files(),
         there.through_iommufd().with_files(),
     );
-    told(&scene, &here, &there, &early())
+    told(&scene, &here, &there, &early()).map(drop)
 }
 
 /// Scenario d: QEMU stops the guest at the first opportunity, so that nearly all of the disk travels through multifd channels, and the
@@ -158,7 +166,8 @@ pub fn there_and_back(version: Version) -> Outcome {
     Ok(())
 }
 
-fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<()> {
+/// A live migration of a guest at work; the guest, of which everything is known in the end.
+fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result<Guest> {
     let Pair {
         source,
         destination,
@@ -167,7 +176,8 @@ fn told(scene: &Scene, here: &Cards, there: &Cards, options: &Options) -> Result
     let began = scene.migrate(&source, &destination, options)?;
     let measured = see_through(scene, source, &destination, &mut guest, began)?;
     diag!("{measured}; the guest did {:?} steps", guest.disks());
-    destination.quit()
+    destination.quit()?;
+    Ok(guest)
 }
 
 /// A disk writes memory that the guest does not touch, after that memory was sent: only the disk's log can tell. It is looked at

@@ -66,6 +66,8 @@ pub struct Guest {
     disks: Vec<u32>,
     /// Interrupts of each disk at the last report.
     disk_interrupts: Vec<u64>,
+    /// Serial number of each disk, once there was a report.
+    serials: Vec<String>,
 }
 
 impl Guest {
@@ -103,6 +105,7 @@ impl Guest {
             cards: seen.cards,
             disks: vec![0; seen.disks],
             disk_interrupts: vec![0; seen.disks],
+            serials: Vec::new(),
         })
     }
 
@@ -114,6 +117,11 @@ impl Guest {
     /// Steps done on each disk, as far as the guest was listened to.
     pub fn disks(&self) -> &[u32] {
         &self.disks
+    }
+
+    /// What every report since the guest booted said that the disks' serial numbers are; none before the first.
+    pub fn serials(&self) -> &[String] {
+        &self.serials
     }
 
     /// Listens from this position of the timeline on.
@@ -258,6 +266,13 @@ impl Guest {
                 "no interrupt came since the last report, when it was {seen}: {report:?}"
             );
         }
+        let serials: Vec<String> = reports.iter().map(|disk| disk.serial.clone()).collect();
+        ensure!(
+            self.serials.is_empty() || self.serials == serials,
+            "the serial numbers were {:?} and are {serials:?}",
+            self.serials
+        );
+        self.serials = serials;
         Ok((end, reports))
     }
 
