@@ -186,6 +186,16 @@ impl Environment {
         }
     }
 
+    /// The processor that is emulated. With `erms` and `fsrm` a kernel copies and clears memory by an instruction that says how many
+    /// bytes: fast on hardware, and here a step for each byte. With `la57` each way through a page table is a table longer. A machine
+    /// that counts has them, as what it counts is held against figures of another time.
+    pub fn processor(&self) -> &'static str {
+        match self.accel.as_str() {
+            COUNTING => "max",
+            _ => "max,erms=off,fsrm=off,la57=off",
+        }
+    }
+
     /// Processors of the machine. One that counts has the others wait for it, which gains nothing.
     pub fn processors(&self) -> u32 {
         match self.icount_shift() {

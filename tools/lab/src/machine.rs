@@ -46,11 +46,11 @@ const INTERRUPT: &str = "{\"execute\":\"qmp_capabilities\"}\n\
 /// * a panic ends the machine at once (QEMU runs with -no-reboot)
 /// * so does an interrupt that only [`Machine::interrupt`] makes, and every panic shows who waits for what
 /// * KUnit suites run when their module is loaded
-/// * KVM tells the state of a guest that it cannot enter
+/// * KVM tells the state of a guest that it cannot enter, and offers guests none of their own, for which their kernels would get ready
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 ignore_loglevel log_buf_len=8M printk.devkmsg=on panic=-1 \
      unknown_nmi_panic=1 panic_sys_info=blocked_tasks,all_bt kunit.enable=1 kunit.autorun=1 \
-     kvm_amd.dump_invalid_vmcb=1";
+     kvm_amd.dump_invalid_vmcb=1 kvm_amd.nested=0";
 
 /// Something a machine did.
 #[derive(Debug)]
@@ -179,9 +179,9 @@ impl Machine {
             ("kvm", _) => command.args(["-accel", "kvm", "-cpu", "host"]),
             // The machine's time passes by instructions; while the processor has nothing to do, it jumps to when it will have.
             (_, Some(shift)) => command
-                .args(["-accel", "tcg,thread=single", "-cpu", "max"])
+                .args(["-accel", "tcg,thread=single", "-cpu", env.processor()])
                 .args(["-icount", &format!("shift={shift},sleep=off")]),
-            _ => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            _ => command.args(["-accel", "tcg,thread=multi", "-cpu", env.processor()]),
         };
         command.args([
             "-smp",
