@@ -29,7 +29,7 @@ use crate::qmp::Message;
 const FILE: &str = "file0";
 const DISK: &str = "disk0";
 /// Records by which the guest goes on before it is put back: many more than it sends until its first count is heard.
-const FAR: u32 = 120;
+const FAR: u32 = 50;
 /// Name of the snapshot.
 const TAG: &str = "lab";
 

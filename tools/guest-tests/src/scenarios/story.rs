@@ -16,7 +16,7 @@ use qapi::qmp::{Event, VfioMigrationState};
 use super::cards::{Driver, UNMASK_REFUSED};
 use super::guest::Guest;
 use super::scene::{Options, Scene};
-use super::smooth::{pair, see_through, SOME};
+use super::smooth::{pair, see_through};
 use super::state::{state_of_bits, traced};
 use super::timeline::{Entry, What};
 use super::version::Version;
@@ -33,6 +33,8 @@ mod vfio_user;
 const CARD: &str = "the serial card, a vendor driver in safe Rust";
 /// Ports of the card in the story.
 const PORTS: usize = 2;
+/// Records that the guest verifies on each port before and after something happens to it: enough for a person to see it count.
+const SOME: u32 = 20;
 /// Time between two lines about the guest's count.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
 

@@ -42,7 +42,7 @@ const SOCKET: &str = "/run/card.sock";
 const WARNING: &str = "does not migrate vfio-user devices";
 /// Records that a guest verifies on each port before and after something happens to it. Each access to a register is a message to a
 /// program and one back, which in a machine like this takes as long as many that end in its kernel.
-const RECORDS: u32 = 6;
+const RECORDS: u32 = 3;
 /// Ports of the card.
 pub(in crate::scenarios) const PORTS: usize = 2;
 

@@ -10,7 +10,7 @@ use anyhow::Result;
 use qapi::qmp::{self, Event, MigrationStatus};
 
 use super::picture::{parts, Amount, Span};
-use super::{asks, loaded, Narrator};
+use super::{asks, loaded, Narrator, SOME};
 use crate::l2::line::Line;
 use crate::mdev::{Mdev, MdevType};
 use crate::qmp::Message;
@@ -18,7 +18,7 @@ use crate::scenarios::disk::{pair, KIND, PARENT};
 use crate::scenarios::guest::Guest;
 use crate::scenarios::machine::Machine;
 use crate::scenarios::scene::{Options, Scene, MIGRATION};
-use crate::scenarios::smooth::{see_through, SOME};
+use crate::scenarios::smooth::see_through;
 use crate::scenarios::state::saved;
 use crate::scenarios::timeline::{Look, What};
 use crate::scenarios::version::Version;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use anyhow::{ensure, Context, Result};
 use qapi::qmp::{Event, MigrationStatus};
 
-use super::{account, Narrator};
+use super::{account, Narrator, SOME};
 use crate::mdev::Mdev;
 use crate::qmp::Message;
 use crate::scenarios::broken::{gave_up, never_stopped, DESTINATION_GONE};
 use crate::scenarios::cards::Cards;
 use crate::scenarios::contract::{self, early, instance};
 use crate::scenarios::scene::{migration_ends, Options, Scene, DOWNTIME_LIMIT};
-use crate::scenarios::smooth::{see_through, Pair, SOME};
+use crate::scenarios::smooth::{see_through, Pair};
 use crate::scenarios::timeline::What;
 use crate::scenarios::tool::{self, Said};
 use crate::scenarios::v1;

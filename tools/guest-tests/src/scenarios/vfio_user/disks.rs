@@ -22,7 +22,7 @@ const APPEND: [&str; 2] = [
     "-append 'console=ttyS0 tsc=reliable quiet loglevel=4'",
 ];
 /// Steps of each of the guest's writers before and after it stands still.
-const STEPS: u32 = 20;
+const STEPS: u32 = 8;
 
 /// Two processors, so that the queue is used by both, and the program's disk. The card is the driver's, by VFIO: beside one that is a
 /// program as well, one of the disk's writers waits for long (Documentation/testing.rst).
