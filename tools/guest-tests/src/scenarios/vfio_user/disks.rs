@@ -18,7 +18,7 @@ const SOCKET: &str = "/run/disk.sock";
 /// What the text's monitor tells the guest's kernel, and what it is told here: one with two processors watches its clock, and says on
 /// the console that it was late, where the guest's words are.
 const APPEND: [&str; 2] = [
-    "-append console=ttyS0",
+    "-append 'console=ttyS0 quiet'",
     "-append 'console=ttyS0 tsc=reliable quiet loglevel=4'",
 ];
 /// Steps of each of the guest's writers before and after it stands still.
