@@ -298,6 +298,22 @@ impl Guest {
         self.get(DATA, len)
     }
 
+    /// Reads the first sector to an address, which may be nowhere, and returns the status.
+    pub fn read_to(&mut self, address: u64) -> u8 {
+        self.put(HEADER, &[0; 16]);
+        let lap = self.ring.wrap;
+        let (first, flags) = self.describe(BASE + HEADER, 16, 1);
+        let (at, data) = self.describe(address, 512, 1 | 2);
+        self.put(at, &data.to_le_bytes());
+        let (at, last) = self.describe(BASE + STATUS, 1, 2);
+        self.put(at, &last.to_le_bytes());
+        // The device sees the rest once it sees the first.
+        self.put(first, &flags.to_le_bytes());
+        self.notify();
+        self.wait((first, lap));
+        self.get(STATUS, 1)[0]
+    }
+
     /// The pages of the memory that the device wrote since that was asked last, if there is a log.
     pub fn pages_written(&mut self) -> Vec<u64> {
         let asked = longs(&[BASE, SIZE, 4096]);
