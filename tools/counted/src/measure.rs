@@ -37,11 +37,9 @@ const WORTH_COUNTING: f64 = 300_000.0;
 /// one more or less does not matter.
 const AMORTIZED: f64 = 6_000_000.0;
 
-/// The same where another process takes turns with this one.
-pub const TURNS: f64 = 3_000_000.0;
-
-/// The same where others want the processor besides: a loop has many of their shares in it.
-pub const CONTENDED: f64 = 12_000_000.0;
+/// The same where another process takes turns with this one, or others want the processor besides: a loop is longer than from one tick of
+/// the kernel's timer to the next, after which they may take turns in another way.
+pub const TURNS: f64 = 12_000_000.0;
 
 /// What a call costs.
 #[derive(Clone, Debug, PartialEq)]

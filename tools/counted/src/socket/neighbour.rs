@@ -18,7 +18,7 @@ use serde_json::{json, Value};
 use vfio_user_protocol::{Proposal, Request};
 
 use super::{ask, message, SCRATCH, SUBJECT};
-use crate::measure::{nanoseconds, CONTENDED};
+use crate::measure::{nanoseconds, TURNS};
 use crate::report::Report;
 
 /// Requests that are sent at once, of which none is to be answered.
@@ -96,7 +96,7 @@ pub(super) fn add(report: &Report) -> Result<()> {
     let mut reply = Vec::new();
     let mut row = |operation: &str| {
         let call = || ask(&client, &asked, &mut reply);
-        report.turns_row(operation, SUBJECT, (machine_time, CONTENDED), call)
+        report.turns_row(operation, SUBJECT, (machine_time, TURNS), call)
     };
     row(&quiet)?;
     let mut unanswered = Vec::new();
