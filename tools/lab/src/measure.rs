@@ -118,7 +118,7 @@ pub fn gate(env: &Environment) -> Result<Suite> {
     let baseline = bench::baseline::read(&env.baseline)?;
     let mut session = boot_counting(env)?;
     let (figures, complaint) =
-        bench::count(&env.counting(), &mut session, &bench::baseline::OPERATIONS)?;
+        bench::count(&env.counting(), &mut session, &bench::baseline::names())?;
     let directory = runner::logs(env)?.join(COUNTING);
     let recording = Recording::take(
         &mut session,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The gate: what our driver's operations may cost.
+//! The gate: what our drivers' operations may cost.
 //!
 //! The baseline is a file of the source tree. A figure is exact for the same kernel and compilers, so it is no test of time; with others
 //! the gate says so and judges nothing.
 
-use super::{Figures, OURS};
+use super::{Figures, DISK, OURS};
 use crate::report::{Case, Outcome, Suite};
 use anyhow::{Context, Result};
 use std::fs;
@@ -21,16 +21,26 @@ pub const SUITE: &str = "bench";
 const MOVE: &str = "if that is meant, move the baseline with: make bench ARGS=--update-baseline, and say why in the commit";
 
 /// The operations that the gate counts: each path through the library once.
-pub const OPERATIONS: [&str; 8] = [
-    "register read, 1 byte",
-    "register write, 1 byte",
-    "configuration read, 4 bytes",
-    "a character and its interrupt",
-    "SET_IRQS, unmask",
-    "open and close",
-    "create and remove",
-    "save and load by v2",
+const OPERATIONS: [(&str, &str); 13] = [
+    ("register read, 1 byte", OURS),
+    ("register write, 1 byte", OURS),
+    ("configuration read, 4 bytes", OURS),
+    ("a character and its interrupt", OURS),
+    ("SET_IRQS, unmask", OURS),
+    ("open and close", OURS),
+    ("create and remove", OURS),
+    ("save and load by v2", OURS),
+    ("4 KiB written by a request", DISK),
+    ("4 KiB read by a request", DISK),
+    ("MiB of state saved by v2", DISK),
+    ("MiB of state loaded by v2", DISK),
+    ("MiB of state saved by v1, read", DISK),
 ];
+
+/// Their names, each of which is one driver's.
+pub fn names() -> Vec<&'static str> {
+    OPERATIONS.map(|(operation, _)| operation).to_vec()
+}
 
 /// Reads the baseline.
 pub fn read(path: &Path) -> Result<Figures> {
@@ -43,7 +53,9 @@ pub fn read(path: &Path) -> Result<Figures> {
 pub fn write(path: &Path, figures: &Figures) -> Result<()> {
     let mut baseline = figures.clone();
     baseline.conditions.commit = String::new();
-    baseline.rows.retain(|row| row.subject == OURS);
+    baseline
+        .rows
+        .retain(|row| [OURS, DISK].contains(&row.subject.as_str()));
     baseline.memory.clear();
     baseline.modules.clear();
     let text = serde_json::to_string_pretty(&baseline)? + "\n";
@@ -54,9 +66,9 @@ pub fn write(path: &Path, figures: &Figures) -> Result<()> {
 pub fn judge(figures: &Figures, baseline: &Figures) -> Suite {
     let other = figures.conditions.difference(&baseline.conditions);
     let mut cases = Vec::new();
-    for operation in OPERATIONS {
-        let now = figures.get(operation, OURS);
-        let outcome = match (&other, now, baseline.get(operation, OURS)) {
+    for (operation, subject) in OPERATIONS {
+        let now = figures.get(operation, subject);
+        let outcome = match (&other, now, baseline.get(operation, subject)) {
             (_, None, _) => Outcome::Failed("it was not counted".to_owned()),
             (Some(other), ..) => {
                 Outcome::Skipped(format!("the baseline is of other tools: {other}"))
@@ -89,9 +101,9 @@ mod tests {
             },
             rows: OPERATIONS
                 .iter()
-                .map(|operation| Row {
+                .map(|(operation, subject)| Row {
                     operation: (*operation).to_owned(),
-                    subject: OURS.to_owned(),
+                    subject: (*subject).to_owned(),
                     instructions: 1000.0 * factor,
                     spread: 0.0,
                     exponent: None,

@@ -26,6 +26,8 @@ pub const LOAD: [&str; 3] = ["mtty", "mdev_serial:max_ports=1024", "mdev_blk"];
 
 /// Our driver, and what it is compared with.
 pub const OURS: &str = "mdev_serial";
+/// Our driver with a state to move, which nothing is compared with.
+pub const DISK: &str = "mdev_blk";
 /// The kernel's C sample.
 pub const SAMPLE: &str = "mtty";
 
