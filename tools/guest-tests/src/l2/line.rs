@@ -3,7 +3,7 @@
 //! The lines that the program in the guest prints on its console, and the commands it reads there.
 //!
 //! Every line of the program starts with [`PREFIX`]; whatever else is on the console comes from the guest's kernel. After
-//! the prefix come a word and `key=value` fields, and at the end [`END`]: a line that was cut says nothing, wherever that was.
+//! the prefix come a word and `key=value` fields, and a mark at the end: a line that was cut says nothing, wherever that was.
 
 use std::fmt;
 use std::str::FromStr;
