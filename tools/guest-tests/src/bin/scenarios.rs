@@ -59,7 +59,7 @@ const V2: &[Version] = &[Version::V10_0, Version::V11_1];
 const V1: &[Version] = &[Version::V7_2];
 /// The usual QEMU, and that of protocol v1.
 const BOTH: &[Version] = &[Version::V10_0, Version::V7_2];
-/// The newest: the one that speaks vfio-user; and of those of protocol v2, where they are one like the other in what takes long to see.
+/// The newest: the only one that speaks vfio-user, and enough where what is seen takes long and is the same with each of protocol v2.
 const NEWEST: &[Version] = &[Version::V11_1];
 /// Every QEMU.
 const ALL: &[Version] = &[Version::V10_0, Version::V7_2, Version::V11_1];

@@ -37,7 +37,7 @@ const OPERATIONS: [(&str, &str); 13] = [
     ("MiB of state saved by v1, read", DISK),
 ];
 
-/// Their names, each of which is one driver's.
+/// Their names, by which all drivers' are counted.
 pub fn names() -> Vec<&'static str> {
     OPERATIONS.map(|(operation, _)| operation).to_vec()
 }
