@@ -184,8 +184,8 @@ impl Suite {
     }
 
     /// Runs the tests and reports them. The program's arguments choose: `--list` prints the names; `-NAME` leaves the test of this
-    /// name out, and `-*END` those whose names end so; `--part=K/N` keeps the K-th of N parts of about the same size; any other argument keeps the tests whose name contains
-    /// it. The result is success when no test failed and at least one was chosen.
+    /// name out, and `-BEGIN*END` those whose names start and end so; `--part=K/N` keeps the K-th of N parts of about the same size; any
+    /// other argument keeps the tests whose name contains it. The result is success when no test failed and at least one was chosen.
     pub fn run(self) -> ExitCode {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         if arguments.iter().any(|argument| argument == "--list") {
@@ -296,10 +296,12 @@ impl Suite {
     }
 }
 
-/// Whether a test's name is this one, or ends as `*END` says.
+/// Whether a test's name is this one, or starts and ends as `BEGIN*END` says.
 fn is_called(name: &str, which: &str) -> bool {
-    match which.strip_prefix('*') {
-        Some(end) => name.ends_with(end),
+    match which.split_once('*') {
+        Some((begin, end)) => name
+            .strip_prefix(begin)
+            .is_some_and(|rest| rest.ends_with(end)),
         None => name == which,
     }
 }
@@ -402,11 +404,17 @@ mod tests {
     use super::{is_called, parse_part};
 
     #[test]
-    fn a_name_or_its_end_is_left_out() {
+    fn a_name_or_its_begin_and_end_are_left_out() {
         assert!(is_called("a_by_group", "a_by_group"));
         assert!(is_called("a_by_group", "*_by_group"));
         assert!(!is_called("a_by_group", "by_group"));
         assert!(!is_called("a_by_group_or_not", "*_by_group"));
+        assert!(is_called("arc_from_a_to_b", "arc_from_*"));
+        assert!(!is_called("an_arc_from_a_to_b", "arc_from_*"));
+        assert!(is_called("arc_from_a_is_refused", "arc_*_is_refused"));
+        // What is in both is not there twice.
+        assert!(is_called("a_b", "a*_b"));
+        assert!(!is_called("a_b", "a_*_b"));
     }
 
     #[test]
