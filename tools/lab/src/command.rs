@@ -27,24 +27,35 @@ fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
     boot(env, load, ONLY_MACHINE, |_| true)
 }
 
-/// Starts a machine of this name, with the QEMUs that are wanted, and loads modules. What earlier machines left in the
-/// results stays.
+/// Starts a machine of this name, with the QEMUs that are wanted, loads modules, and says so. What earlier machines left in the results
+/// stays.
 pub fn boot(
     env: &Environment,
     load: &LoadArgs,
     name: &str,
     qemus: impl Fn(&str) -> bool,
 ) -> Result<Session> {
+    start(env, load, name, qemus, |text| eprintln!("lab: {text}"))
+}
+
+/// As [`boot`], with somebody else to say that the machine is up.
+pub fn start(
+    env: &Environment,
+    load: &LoadArgs,
+    name: &str,
+    qemus: impl Fn(&str) -> bool,
+    say: impl Fn(&str),
+) -> Result<Session> {
     let all = env.all_modules()?;
     let image = Image::build(env, &all, qemus)?;
     let directory = env.results.join("logs").join(name);
     let mut session = Session::boot(env, &image, &directory)?;
-    eprintln!(
-        "lab: Linux {} is up after {:.1} s; logs are in {}",
+    say(&format!(
+        "Linux {} is up after {:.1} s; logs are in {}",
         session.kernel(),
         session.boot_time().as_secs_f64(),
         directory.display()
-    );
+    ));
     for (module, parameters) in wanted(env, &all, load)? {
         if let Some(why) = session.module(&module.name, ModuleAction::Load(parameters)) {
             bail!("{why}: see {}", directory.join("kernel.log").display());

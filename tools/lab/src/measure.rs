@@ -4,10 +4,11 @@
 
 use crate::bench::{self, profile::Recording};
 use crate::cli::{BenchArgs, LoadArgs};
-use crate::command::{boot, complaints, pass_on, ONLY_MACHINE, SCENARIOS};
+use crate::command::{boot, complaints, pass_on, start, ONLY_MACHINE, SCENARIOS};
 use crate::environment::Environment;
 use crate::report::kernel_log::Finding;
 use crate::report::Suite;
+use crate::screen::Screen;
 use crate::session::Session;
 use crate::{image, runner, verdict};
 use anyhow::{Context, Result};
@@ -49,20 +50,24 @@ pub fn measure(env: &Environment, args: &BenchArgs) -> Result<ExitCode> {
     })
 }
 
-/// A machine that counts, with what there is to compare.
-fn boot_counting(env: &Environment) -> Result<Session> {
+/// A machine that counts, with what there is to compare; `say` says that it is up.
+fn boot_counting(env: &Environment, say: impl Fn(&str)) -> Result<Session> {
     let load = LoadArgs {
         load: bench::LOAD.map(str::to_owned).to_vec(),
         bare: false,
     };
-    boot(&env.counting(), &load, COUNTING, |version| {
-        version == image::qemu::INSTALLED
-    })
+    let usual = |version: &str| version == image::qemu::INSTALLED;
+    start(&env.counting(), &load, COUNTING, usual, say)
+}
+
+/// Says something to whoever asked for figures.
+fn say(text: &str) {
+    eprintln!("lab: {text}");
 }
 
 /// Shows where the instructions of an operation go.
 fn profile(env: &Environment, operation: &str, of: &str) -> Result<ExitCode> {
-    let mut session = boot_counting(env)?;
+    let mut session = boot_counting(env, say)?;
     let directory = runner::logs(env)?.join(COUNTING);
     let recording = Recording::take(&mut session, &directory, operation, of);
     session.end()?;
@@ -81,7 +86,7 @@ fn profile(env: &Environment, operation: &str, of: &str) -> Result<ExitCode> {
 
 /// Counts every operation in a machine of its own. Also what there was to complain of.
 fn count(env: &Environment) -> Result<(bench::Figures, Vec<String>)> {
-    let mut session = boot_counting(env)?;
+    let mut session = boot_counting(env, say)?;
     let (figures, complaint) = bench::count(&env.counting(), &mut session, &[])?;
     let of_kernel = end_counting(&mut session)?;
     Ok((figures, complaint.into_iter().chain(of_kernel).collect()))
@@ -114,9 +119,11 @@ fn migrations(env: &Environment, timeout: Duration) -> Result<bool> {
 }
 
 /// The gate: what our operations cost, against the baseline, and one of them in two ways.
-pub fn gate(env: &Environment) -> Result<Suite> {
+pub fn gate(env: &Environment, screen: &Screen) -> Result<Suite> {
     let baseline = bench::baseline::read(&env.baseline)?;
-    let mut session = boot_counting(env)?;
+    let mut session = boot_counting(env, |text| {
+        screen.line(&format!("     {text}"));
+    })?;
     let (figures, complaint) =
         bench::count(&env.counting(), &mut session, &bench::baseline::names())?;
     let directory = runner::logs(env)?.join(COUNTING);

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 /// Prepares what the root file system of every machine shares.
@@ -47,27 +48,24 @@ pub fn test(
     let machines = machines
         .unwrap_or_else(machines_at_a_time)
         .clamp(1, plan.jobs.len().max(1));
-    suites.extend(runner::run(env, &plan, &image, machines, &screen));
-    if plan.self_check {
-        let checked = self_check::run(env, &image).unwrap_or_else(|error| Suite {
-            name: self_check::SUITE.to_owned(),
-            cases: vec![verdict::failed("machine", format!("{error:#}"))],
-        });
-        for case in &checked.cases {
-            screen.case(&checked.name, case);
+    // What counts instructions is not disturbed by what else the host does.
+    let (ran, counted) = thread::scope(|scope| {
+        let counted = plan
+            .bench
+            .then(|| scope.spawn(|| measure::gate(env, &screen)));
+        let mut ran = runner::run(env, &plan, &image, machines, &screen);
+        if plan.self_check {
+            ran.push(told(
+                &screen,
+                self_check::SUITE,
+                "machine",
+                self_check::run(env, &image),
+            ));
         }
-        suites.push(checked);
-    }
-    if plan.bench {
-        let counted = measure::gate(env).unwrap_or_else(|error| Suite {
-            name: bench::baseline::SUITE.to_owned(),
-            cases: vec![verdict::failed("counting", format!("{error:#}"))],
-        });
-        for case in &counted.cases {
-            screen.case(&counted.name, case);
-        }
-        suites.push(counted);
-    }
+        (ran, counted.map(joined))
+    });
+    suites.extend(ran);
+    suites.extend(counted.map(|suite| told(&screen, bench::baseline::SUITE, "counting", suite)));
     let earlier: Vec<_> = with.iter().map(Earlier::results).collect();
     let coverage = coverage::answer(env, &all, &earlier).unwrap_or_else(|error| {
         suites.push(Suite {
@@ -107,6 +105,25 @@ pub fn test(
     } else {
         ExitCode::from(1)
     })
+}
+
+/// What a thread came to.
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A suite, told case by case; one that could not be run is a failed case called `part`.
+fn told(screen: &Screen, name: &str, part: &str, suite: Result<Suite>) -> Suite {
+    let suite = suite.unwrap_or_else(|error| Suite {
+        name: name.to_owned(),
+        cases: vec![verdict::failed(part, format!("{error:#}"))],
+    });
+    for case in &suite.cases {
+        screen.case(&suite.name, case);
+    }
+    suite
 }
 
 /// The suites of the tests that ran on the host, and of earlier runs; those that passed are summed up in a line.
