@@ -4,7 +4,8 @@
 //! the loop-back at the far end returns, for ever.
 //!
 //! Options on the kernel command line: `lab.window=BYTES`, how many bytes of a port may be under way at once (default
-//! [`WINDOW`]); `lab.flow-control=1`, that the ports use RTS and CTS; `lab.by-hand=1`, that it sets up the ports itself as 16550A
+//! [`WINDOW`]); `lab.silence=SECONDS`, after how long without a byte it gives up on those that did not come back (default [`SILENCE`]);
+//! `lab.flow-control=1`, that the ports use RTS and CTS; `lab.by-hand=1`, that it sets up the ports itself as 16550A
 //! ([`guest_tests::l2::by_hand`]); `lab.files=1`, that the last disk gets a file system; `lab.disk-mib=N`, how many MiB of each
 //! disk are used, and each block of them is written once. If the guest has disks, it writes and
 //! verifies them at the same time ([`guest_tests::l2::disk`]). What it prints and the commands it takes are in [`guest_tests::l2::line`].
@@ -30,9 +31,9 @@ use rustix::termios::{tcgetattr, tcsetattr, LocalModes, OptionalActions, OutputM
 /// Bytes of a port that may be under way at once. More than two FIFOs full: some always wait at the far end.
 const WINDOW: u64 = 96;
 /// Time between two `count` lines.
-const COUNT_EVERY: Duration = Duration::from_millis(100);
-/// A report gives up on bytes that did not come back when none came for this long.
-const SILENCE: Duration = Duration::from_secs(30);
+const COUNT_EVERY: Duration = Duration::from_millis(300);
+/// A report gives up on bytes that did not come back when none came for so many seconds.
+const SILENCE: u64 = 30;
 
 fn main() {
     let error = match run() {
@@ -59,6 +60,7 @@ fn run() -> Result<std::convert::Infallible> {
             flow_control: option("lab.flow-control")?.is_some_and(|value| value != 0),
         },
         by_hand: option("lab.by-hand")?.is_some_and(|value| value != 0),
+        silence: Duration::from_secs(option("lab.silence")?.unwrap_or(SILENCE)),
         list: Vec::new(),
         next_by_hand: None,
     };
@@ -263,6 +265,8 @@ struct Cards {
     usage: Use,
     /// The ports are set up by hand.
     by_hand: bool,
+    /// Without a byte for so long, those that did not come back will not.
+    silence: Duration,
     list: Vec<InUse>,
     /// The ttySN after the last that was set up by hand.
     next_by_hand: Option<u32>,
@@ -309,7 +313,7 @@ impl Cards {
         let moved = self.ports().filter_map(Port::moved).max();
         moved
             .max(Some(since))
-            .is_none_or(|at| at.elapsed() > SILENCE)
+            .is_none_or(|at| at.elapsed() > self.silence)
     }
 
     /// Does what waited for the ports to be drained, or for nothing to come any more.
@@ -341,7 +345,7 @@ impl Cards {
         let reports = reports?;
         if !reports.iter().all(|(held, _)| *held) {
             ensure!(
-                since.elapsed() < SILENCE,
+                since.elapsed() < self.silence,
                 "flow control does not hold every transmitter: {reports:?}"
             );
             return Ok(false);

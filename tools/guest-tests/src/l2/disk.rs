@@ -39,7 +39,7 @@ const DISKS: &str = "/sys/block";
 /// What the guest's driver calls them.
 const NAME: &str = "vd";
 /// Blocks that each writer of a disk has, if the disk is large enough.
-const AREA: u64 = 1024;
+const AREA: u64 = 512;
 /// Bytes that a writer with a rate writes at once: a request that is worth its while in an emulated machine.
 pub const PIECE: usize = 256 << 10;
 /// Blocks that are read and not looked at.

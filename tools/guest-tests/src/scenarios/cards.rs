@@ -182,6 +182,12 @@ impl Cards {
         self
     }
 
+    /// With a guest that gives up on bytes that did not come back when none came for so many seconds, instead of its usual time.
+    pub fn giving_up_after(mut self, seconds: u32) -> Self {
+        self.append.push_str(&format!(" lab.silence={seconds}"));
+        self
+    }
+
     /// And with these disks, behind the cards. The guest has two processors, which use a disk at the same time.
     pub fn with_disks(mut self, driver: &Arc<Loaded>, disks: Vec<Mdev>) -> Self {
         self.disks = disks;

@@ -53,7 +53,7 @@ const COVER: u32 = (1 << 20) / (RUN * BLOCK as u32) / 2;
 /// A downtime limit, in milliseconds, that no migration of such a guest exceeds.
 const LONG: u64 = 600_000;
 /// Bytes of a disk that the guest has written on most of its part.
-const SEVERAL: u64 = 3 << 20;
+const SEVERAL: u64 = 3 << 19;
 
 /// A serial card and so many disks, for both sides.
 pub(super) fn pair(version: Version, disks: usize) -> Result<(Cards, Cards)> {
