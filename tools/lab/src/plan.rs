@@ -164,8 +164,10 @@ impl Plan {
             bail!("{SELF_CHECK} needs the debug kernel: set KERNEL=debug");
         }
         self.self_check = asked;
-        self.jobs
-            .retain(|job| only.iter().any(|name| job.is_called(name)));
+        // In the order in which they were named: a long one can be first.
+        let named = |job: &Job| only.iter().position(|name| job.is_called(name));
+        self.jobs.retain(|job| named(job).is_some());
+        self.jobs.sort_by_key(named);
         Ok(())
     }
 }
@@ -325,8 +327,12 @@ mod tests {
         assert!(parse_list("a\tsoon\n").is_err());
     }
 
+    fn labels(plan: &Plan) -> Vec<String> {
+        plan.jobs.iter().map(|job| job.name().to_owned()).collect()
+    }
+
     #[test]
-    fn tests_are_chosen_by_suite_label_or_name_and_unknown_names_are_errors() {
+    fn tests_are_chosen_by_suite_label_or_name_in_that_order_and_unknown_names_are_errors() {
         let whole = Plan {
             modules: vec![],
             kunit: true,
@@ -334,19 +340,20 @@ mod tests {
             self_check: true,
             jobs: parse_list("a\nb\n").unwrap(),
         };
-        let choose = |names: &[&str]| {
+        let names =
+            |of: &[&str]| -> Vec<String> { of.iter().map(|name| name.to_string()).collect() };
+        let choose = |only: &[&str]| {
             let mut plan = whole.clone();
-            plan.choose(
-                &names
-                    .iter()
-                    .map(|name| name.to_string())
-                    .collect::<Vec<_>>(),
-            )
-            .map(|()| (plan.kunit, plan.jobs.len()))
+            plan.choose(&names(only))
+                .map(|()| (plan.kunit, labels(&plan)))
         };
-        assert_eq!(choose(&["scenarios"]).unwrap(), (false, 2));
-        assert_eq!(choose(&["scenarios/a", "kunit"]).unwrap(), (true, 1));
-        assert_eq!(choose(&["b"]).unwrap(), (false, 1));
+        assert_eq!(choose(&["scenarios"]).unwrap(), (false, names(&["a", "b"])));
+        assert_eq!(
+            choose(&["scenarios/a", "kunit"]).unwrap(),
+            (true, names(&["a"]))
+        );
+        assert_eq!(choose(&["b"]).unwrap(), (false, names(&["b"])));
+        assert_eq!(choose(&["b", "a"]).unwrap(), (false, names(&["b", "a"])));
         assert!(choose(&["c"]).is_err());
     }
 }
