@@ -28,7 +28,7 @@ const QUIET: u32 = 6;
 /// How long a guest may take to say so.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a guest that lives may be silent: it counts several times a second.
-const ALIVE: Duration = Duration::from_secs(10);
+const ALIVE: Duration = Duration::from_secs(4);
 /// Ports of the card.
 const PORTS: usize = 2;
 /// Most interrupts that a record can be the cause of: it has at most so many bytes, each of which is taken once and comes back once.
