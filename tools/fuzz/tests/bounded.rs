@@ -81,7 +81,7 @@ fn run(target: &str, program: &str, executions: u64, more: &[&str]) {
 #[test]
 fn documents_of_any_kind() {
     let words = format!("-dict={PACKAGE}/json.dict");
-    run("json", env!("CARGO_BIN_EXE_json"), 200_000, &[&words]);
+    run("json", env!("CARGO_BIN_EXE_json"), 100_000, &[&words]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn migrations_of_any_kind_between_two_programs() {
     run(
         "vfio_user_migration",
         env!("CARGO_BIN_EXE_vfio_user_migration"),
-        20_000,
+        10_000,
         &["-max_len=512"],
     );
 }
