@@ -112,13 +112,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "g_two_cards_in_one_guest",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: smooth::two_cards,
     },
     Scenario {
         title: "h_four_ports_all_busy",
         seconds: ONE,
-        versions: BOTH,
+        versions: V1,
         body: smooth::four_ports,
     },
     Scenario {
@@ -136,7 +136,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "j_source_goes_on_when_the_migration_is_cancelled",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: broken::cancelled,
     },
     Scenario {
@@ -214,7 +214,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "s_card_is_plugged_into_a_running_guest_that_migrates_then",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: hotplug::plugged_in,
     },
     Scenario {
@@ -226,7 +226,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "u_dirty_rate_is_measured_before_and_during_the_migration",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: dirty_rate::measured,
     },
     Scenario {
@@ -238,7 +238,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "w_guest_rebinds_its_driver_in_pre_copy",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: guest_driver::rebinds,
     },
     Scenario {
@@ -280,7 +280,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         title: "x_disk_goes_along_after_a_cancelled_attempt",
         seconds: ONE,
-        versions: BOTH,
+        versions: USUAL,
         body: disk::cancelled,
     },
     Scenario {
@@ -376,6 +376,12 @@ const SCENARIOS: &[Scenario] = &[
         body: vfio_user::native::migrates,
     },
     Scenario {
+        title: "contract_guest_sees_what_the_parameters_say",
+        seconds: ONE,
+        versions: USUAL,
+        body: |_| contract::seen_by_the_guest(),
+    },
+    Scenario {
         title: "contract_one_port_card_goes_to_an_aggregating_type",
         seconds: ONE,
         versions: USUAL,
@@ -428,12 +434,6 @@ const SCENARIOS: &[Scenario] = &[
         seconds: ONE,
         versions: USUAL,
         body: |_| contract::stopped(),
-    },
-    Scenario {
-        title: "contract_guest_sees_what_the_parameters_say",
-        seconds: ONE,
-        versions: USUAL,
-        body: |_| contract::seen_by_the_guest(),
     },
     Scenario {
         title: "contract_guest_that_uses_16_of_64_bytes_migrates",
