@@ -52,7 +52,7 @@ const MIB_VARIABLE: &str = "LAB_DISK_MIB";
 const COVER: u32 = (1 << 20) / (RUN * BLOCK as u32) / 2;
 /// A downtime limit, in milliseconds, that no migration of such a guest exceeds.
 const LONG: u64 = 600_000;
-/// Bytes of a disk that the guest has written on most of its part.
+/// Bytes of a disk of which the guest has written most of its part: less than half of that.
 const SEVERAL: u64 = 3 << 19;
 
 /// A serial card and so many disks, for both sides.

@@ -27,7 +27,7 @@ use crate::qmp::Message;
 const QUIET: u32 = 6;
 /// How long a guest may take to say so.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long a guest that lives may be silent: it counts several times a second.
+/// How long a guest that lives may be silent: it counts several times a second. Of one that is stopped for longer the same is to be said.
 const ALIVE: Duration = Duration::from_secs(4);
 /// Ports of the card.
 const PORTS: usize = 2;

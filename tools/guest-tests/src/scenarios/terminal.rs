@@ -23,7 +23,8 @@ use super::timeline::{Look, Timeline, What};
 use crate::ktap::scaled;
 use crate::l2::line;
 
-/// Between two questions what a migration's status is. The monitor draws its line anew for each key, so they cost what they ask about time.
+/// Between two questions what a migration's status is. The monitor draws its line anew for each key: asked all the time, QEMU has none
+/// left for the migration.
 const REST: Duration = Duration::from_millis(700);
 /// What takes a terminal of QEMU's from the guest's console to the monitor, and back.
 const SWITCH: &[u8] = b"\x01c";
