@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{anyhow, bail, ensure, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 
 use super::timeline::{Look, Timeline, What};
 use crate::l2::line::{CardReport, Command, DiskReport, HeldReport, Interrupt, Line, PortReport};
@@ -51,6 +51,30 @@ pub struct View {
     pub disks: usize,
 }
 
+/// What a port or a disk did up to a report, which a later one is held against.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// Records that were verified, or steps.
+    work: u32,
+    /// Interrupts of its card, or its own.
+    interrupts: u64,
+}
+
+impl Done {
+    /// Takes in the next report: what was done since the last one was done by interrupts. Who asks again at once may be answered before
+    /// anything more was.
+    fn go_on(&mut self, work: u32, interrupts: u64) -> Result<()> {
+        let last = std::mem::replace(self, Self { work, interrupts });
+        ensure!(
+            interrupts > last.interrupts || work == last.work && interrupts == last.interrupts,
+            "{} were done and {} interrupts came until the last report, and now it is {work} and {interrupts}",
+            last.work,
+            last.interrupts
+        );
+        Ok(())
+    }
+}
+
 /// A guest since its last boot. A copy is its account at one time, to be held against a guest that is taken back to it.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -58,14 +82,14 @@ pub struct Guest {
     position: usize,
     /// Records verified on each port.
     counts: Vec<u32>,
-    /// Interrupts of the card of each port at the last report.
-    interrupts: Vec<u64>,
+    /// What the last report on each port said.
+    ports: Vec<Done>,
     /// Cards.
     cards: usize,
     /// Steps done on each disk.
     disks: Vec<u32>,
-    /// Interrupts of each disk at the last report.
-    disk_interrupts: Vec<u64>,
+    /// What the last report on each disk said.
+    disk_reports: Vec<Done>,
     /// Serial number of each disk, once there was a report.
     serials: Vec<String>,
 }
@@ -101,10 +125,10 @@ impl Guest {
         Ok(Self {
             position,
             counts: vec![0; seen.ports],
-            interrupts: vec![0; seen.ports],
+            ports: vec![Done::default(); seen.ports],
             cards: seen.cards,
             disks: vec![0; seen.disks],
-            disk_interrupts: vec![0; seen.disks],
+            disk_reports: vec![Done::default(); seen.disks],
             serials: Vec::new(),
         })
     }
@@ -247,9 +271,9 @@ impl Guest {
                     false => Look::Wait,
                 }
             })?;
-        for (report, (steps, interrupts)) in reports
+        for (report, (steps, last)) in reports
             .iter()
-            .zip(self.disks.iter().zip(&mut self.disk_interrupts))
+            .zip(self.disks.iter().zip(&mut self.disk_reports))
         {
             ensure!(
                 report.faults == 0,
@@ -260,11 +284,8 @@ impl Guest {
                 report.steps >= *steps,
                 "counted {steps} steps, reported less: {report:?}"
             );
-            let seen = std::mem::replace(interrupts, report.interrupts);
-            ensure!(
-                report.interrupts > seen,
-                "no interrupt came since the last report, when it was {seen}: {report:?}"
-            );
+            last.go_on(report.steps, report.interrupts)
+                .with_context(|| format!("disk {}", report.disk))?;
         }
         let serials: Vec<String> = reports.iter().map(|disk| disk.serial.clone()).collect();
         ensure!(
@@ -353,9 +374,9 @@ impl Guest {
                 _ => Look::Wait,
             },
         )?;
-        for (report, (counted, interrupts)) in reports
+        for (report, (counted, last)) in reports
             .iter()
-            .zip(self.counts.iter().zip(&mut self.interrupts))
+            .zip(self.counts.iter().zip(&mut self.ports))
         {
             let whole =
                 report.faults == 0 && report.outstanding == 0 && report.sent == report.verified;
@@ -368,11 +389,8 @@ impl Guest {
                 report.verified >= *counted,
                 "counted {counted} records, reported less: {report:?}"
             );
-            let seen = std::mem::replace(interrupts, report.interrupts);
-            ensure!(
-                report.interrupts > seen,
-                "no interrupt came since the last report, when it was {seen}: {report:?}"
-            );
+            last.go_on(report.verified, report.interrupts)
+                .with_context(|| format!("port {}", report.port))?;
         }
         Ok((end, reports))
     }
@@ -381,7 +399,7 @@ impl Guest {
     pub fn rebind(&mut self, machine: &impl Host, expected: &View) -> Result<()> {
         self.change(machine, Command::Rebind, expected)?;
         // The kernel may count the interrupts of a driver that came anew from 0.
-        self.interrupts.fill(0);
+        self.ports.iter_mut().for_each(|port| port.interrupts = 0);
         Ok(())
     }
 
@@ -389,7 +407,7 @@ impl Guest {
     pub fn take_up(&mut self, machine: &impl Host, expected: &View) -> Result<()> {
         self.change(machine, Command::TakeUp, expected)?;
         self.counts.resize(expected.ports, 0);
-        self.interrupts.resize(expected.ports, 0);
+        self.ports.resize(expected.ports, Done::default());
         self.cards = expected.cards;
         Ok(())
     }
@@ -399,7 +417,7 @@ impl Guest {
         self.settle(machine)?;
         self.change(machine, Command::LetGo, expected)?;
         self.counts.truncate(expected.ports);
-        self.interrupts.truncate(expected.ports);
+        self.ports.truncate(expected.ports);
         self.cards = expected.cards;
         Ok(())
     }
@@ -493,4 +511,23 @@ fn forward(known: &mut Vec<u32>, counts: &[u32]) -> Result<bool> {
     );
     counts.clone_into(known);
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_takes_interrupts_and_none_takes_none() {
+        let mut done = Done::default();
+        done.go_on(5, 3).unwrap();
+        // Asked again before anything was done.
+        done.go_on(5, 3).unwrap();
+        done.go_on(6, 4).unwrap();
+        // The interrupt of something that is under way.
+        done.go_on(6, 5).unwrap();
+        let error = done.go_on(7, 5).unwrap_err().to_string();
+        assert!(error.contains("6 were done and 5 interrupts"), "{error}");
+        assert!(done.go_on(8, 4).is_err());
+    }
 }
