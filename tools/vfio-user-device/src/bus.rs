@@ -91,6 +91,8 @@ struct Shared {
     place: Place,
     connection: Connection,
     devices: Mutex<BTreeMap<DeviceName, OnBus>>,
+    /// Held while a device comes or goes, which the thread and a call may both be about: who finds it on the bus finds all of it.
+    turn: async_lock::Mutex<()>,
 }
 
 /// The devices on a bus, until it is dropped.
@@ -120,6 +122,7 @@ impl Bus {
             place: place.clone(),
             connection,
             devices: Mutex::default(),
+            turn: async_lock::Mutex::default(),
         });
         if place.manages {
             let manager = Manager::new(&shared);
@@ -171,28 +174,31 @@ impl Shared {
         }
     }
 
-    /// Takes a device to the bus, if it is not there.
+    /// Takes a device to the bus, if it is not there. One that was removed meanwhile stays away.
     async fn bring(&self, name: &DeviceName) -> zbus::Result<()> {
-        let carrier = Arc::new(Carrier::new(self.registry.clone(), name.clone()));
-        let device = Device::new(carrier.clone());
-        let server = self.connection.inner().object_server();
-        if !server.at(path(name), device).await? {
+        let _turn = self.turn.lock().await;
+        if self.devices().contains_key(name) || self.registry.info(name.as_str()).is_err() {
             return Ok(());
         }
-        // From here on changes are told.
-        let object = server.interface(path(name)).await?;
-        device::refresh(&object).await?;
+        let carrier = Arc::new(Carrier::new(self.registry.clone(), name.clone()));
+        let device = Device::new(carrier.clone());
+        // QEMU finds it before anybody else does, who might have it saved at once.
         let carried = match self.place.carries {
             true => Some(vmstate::offer(&self.place.address, carrier)?),
             false => None,
         };
+        let server = self.connection.inner().object_server();
+        server.at(path(name), device).await?;
         let on_bus = OnBus { _carried: carried };
         self.devices().insert(name.clone(), on_bus);
-        Ok(())
+        // From here on changes are told.
+        let object = server.interface(path(name)).await?;
+        device::refresh(&object).await
     }
 
     /// Takes a device from the bus.
     async fn take_away(&self, name: &DeviceName) -> zbus::Result<()> {
+        let _turn = self.turn.lock().await;
         let on_bus = self.devices().remove(name);
         let server = self.connection.inner().object_server();
         server.remove::<Device, _>(path(name)).await?;

@@ -2,6 +2,7 @@
 
 //! Many devices of one program, which come and go by calls.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -133,6 +134,87 @@ fn devices_come_and_go_and_whoever_listens_is_told() {
     assert!(said.contains("no such device"), "{said}");
     assert!(end(serving).success());
     assert!(!socket(&bus, "card-1").exists());
+}
+
+/// A call of AddDevice with the card's usual parameters.
+fn addition(bus: &Bus, name: &str) -> zbus::Message {
+    let none = HashMap::<&str, zbus::zvariant::Value<'_>>::new();
+    let socket = socket(bus, name);
+    let call = zbus::Message::method_call(ROOT, "AddDevice").and_then(|call| {
+        call.destination(NAME)?.interface(MANAGER)?.build(&(
+            name,
+            socket.to_str().expect("UTF-8"),
+            &none,
+            &none,
+        ))
+    });
+    call.expect("a call")
+}
+
+/// How many devices QEMU would find.
+fn carried(connection: &zbus::blocking::Connection) -> usize {
+    let bus = "org.freedesktop.DBus";
+    let reply = connection.call_method(
+        Some(bus),
+        "/org/freedesktop/DBus",
+        Some(bus),
+        "ListQueuedOwners",
+        &VMSTATE,
+    );
+    // Nobody has the name before the first.
+    let owners = reply.map(|reply| reply.body().deserialize::<Vec<String>>().expect("names"));
+    owners.map_or(0, |owners| owners.len())
+}
+
+fn connected(bus: &Bus) -> zbus::blocking::Connection {
+    let builder = zbus::blocking::connection::Builder::address(bus.address.as_str());
+    let connection = builder.and_then(|builder| builder.build());
+    connection.expect("a connection")
+}
+
+#[test]
+fn whoever_is_told_of_a_device_finds_that_qemu_would_find_it() {
+    let bus = Bus::start();
+    let _serving = serve(&bus);
+    let connection = connected(&bus);
+    let rule = zbus::MatchRule::builder()
+        .msg_type(zbus::message::Type::Signal)
+        .member("InterfacesAdded")
+        .expect("a member")
+        .build();
+    let mut signals = zbus::blocking::MessageIterator::for_match_rule(rule, &connection, None)
+        .expect("signals can be listened to");
+    for number in 1..=10 {
+        // Its answer comes after the signal.
+        let call = addition(&bus, &format!("card{number}"));
+        connection.send(&call).expect("the call is made");
+        signals.next().expect("a signal").expect("a signal");
+        assert_eq!(carried(&connection), number);
+    }
+}
+
+#[test]
+fn whoever_added_a_device_finds_that_qemu_would_find_it() {
+    let bus = Bus::start();
+    let _serving = serve(&bus);
+    let connection = connected(&bus);
+    let mut replies = zbus::blocking::MessageIterator::from(&connection);
+    for number in 1..=20 {
+        let call = addition(&bus, &format!("card{number}"));
+        connection.send(&call).expect("the call is made");
+        let serial = call.primary_header().serial_num();
+        let answer = replies.find(|message| {
+            let message = message.as_ref().expect("a message");
+            message.header().reply_serial() == Some(serial)
+        });
+        let answer = answer.expect("an answer").expect("an answer");
+        assert_eq!(
+            answer.message_type(),
+            zbus::message::Type::MethodReturn,
+            "{answer}"
+        );
+        assert_eq!(carried(&connection), number);
+    }
 }
 
 #[test]
