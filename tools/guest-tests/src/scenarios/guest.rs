@@ -374,9 +374,7 @@ impl Guest {
                 _ => Look::Wait,
             },
         )?;
-        for (report, (counted, last)) in reports
-            .iter()
-            .zip(self.counts.iter().zip(&mut self.ports))
+        for (report, (counted, last)) in reports.iter().zip(self.counts.iter().zip(&mut self.ports))
         {
             let whole =
                 report.faults == 0 && report.outstanding == 0 && report.sent == report.verified;
