@@ -23,7 +23,7 @@ pub const MAGIC: [u8; 2] = [0xa5, 0x3c];
 /// Bytes before the payload.
 pub const HEADER: usize = 8;
 /// Most bytes of payload.
-pub const MAX_PAYLOAD: usize = 24;
+pub const MAX_PAYLOAD: usize = 8;
 /// Most bytes of a record.
 pub const MAX_RECORD: usize = HEADER + MAX_PAYLOAD + CRC;
 /// Bytes of the check sum.

@@ -231,9 +231,9 @@ mod tests {
             records: 17,
             interrupts: 30 + interrupts,
         };
-        // A byte that is taken and one that comes, of ten records of 36 bytes.
-        assert_eq!(came_back(before, after(720)), Fate::Kept);
-        assert_eq!(came_back(before, after(721)), Fate::Stormed);
+        // A byte that is taken and one that comes, of ten records of 20 bytes.
+        assert_eq!(came_back(before, after(400)), Fate::Kept);
+        assert_eq!(came_back(before, after(401)), Fate::Stormed);
         assert_eq!(came_back(before, before), Fate::Kept);
     }
 }
