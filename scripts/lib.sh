@@ -249,6 +249,25 @@ unless_interrupted() {
 	return "$1"
 }
 
+# beside LOG CMD…: starts a command beside what follows, with its output in a log file. It is a job with a process group of its own, which
+# ends at the latest when this script does. There can be one at a time.
+beside() {
+	local log=$1
+	shift
+	set -m
+	"$@" >"$log" 2>&1 </dev/null &
+	set +m
+	beside_job=$!
+	trap 'kill -TERM -- "-$beside_job" 2>/dev/null || true' EXIT
+}
+# joined: waits for it and returns its status
+joined() {
+	local status=0
+	wait "$beside_job" || status=$?
+	trap - EXIT
+	unless_interrupted "$status"
+}
+
 # progress LABEL STEPS LOG CMD…: runs a command with its output in LOG and tells how far it is, counted in lines of the form
 # "  CC  file.o" (kernel) or "   Compiling crate" (cargo) out of STEPS expected ones (0: not known). One line that changes on
 # a terminal, a line every 30 seconds elsewhere; nothing at all if the command has no step to do.
