@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 use guest_tests::l2::by_hand;
 use guest_tests::l2::card::{self, lines_of, Card};
-use guest_tests::l2::disk::{BusyMemory, Disk};
+use guest_tests::l2::disk::Disk;
 use guest_tests::l2::line::{CardReport, Command, Interrupt, Line};
 use guest_tests::l2::port::{Port, Use};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -84,7 +84,6 @@ fn run() -> Result<std::convert::Infallible> {
     // What was asked for, and since when it waits for the ports to be drained, or held.
     let mut asked: Option<(Command, Instant)> = None;
     let mut next_count = Instant::now();
-    let mut busy: Option<BusyMemory> = None;
     loop {
         let now = Instant::now();
         if now >= next_count {
@@ -155,7 +154,6 @@ fn run() -> Result<std::convert::Infallible> {
                 }
                 Some(command @ Command::Rest) => {
                     disks.iter_mut().for_each(Disk::rest);
-                    busy.get_or_insert_with(BusyMemory::new);
                     println!("{}", Line::Done(command));
                 }
                 Some(command @ Command::Fetch) => {
@@ -166,12 +164,9 @@ fn run() -> Result<std::convert::Infallible> {
                     disks.iter().for_each(|disk| disk.pace(rate));
                     println!("{}", Line::Done(command));
                 }
-                Some(Command::Verify) => {
-                    drop(busy.take());
-                    disks
-                        .iter_mut()
-                        .for_each(|disk| println!("{}", disk.look()));
-                }
+                Some(Command::Verify) => disks
+                    .iter_mut()
+                    .for_each(|disk| println!("{}", disk.look())),
                 Some(Command::Read) => cards.ports_mut().for_each(|port| port.hold(false)),
                 Some(command) => asked = Some((command, Instant::now())),
                 None => {}

@@ -7,7 +7,6 @@
 
 mod area;
 mod block;
-mod busy;
 mod files;
 mod pace;
 
@@ -27,7 +26,6 @@ use area::Area;
 pub use area::RUN;
 use block::Block;
 pub use block::BLOCK;
-pub use busy::BusyMemory;
 use files::Files;
 use pace::Pace;
 

@@ -436,8 +436,7 @@ pub enum Command {
     Hold,
     /// End [`Command::Hold`].
     Read,
-    /// Write to no disk and read none until [`Command::Verify`], and other memory all the time; make room for [`Command::Fetch`], and
-    /// print [`Line::Done`].
+    /// Write to no disk and read none until [`Command::Verify`], make room for [`Command::Fetch`], and print [`Line::Done`].
     Rest,
     /// Read blocks of each disk that has no file system, do not look at them, and print [`Line::Done`]. The processor does not
     /// touch what is read.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{all_sent, pair};
 use super::guest::Guest;
 use super::machine::Machine;
-use super::scene::{Options, Scene, MIGRATION};
+use super::scene::{may_send, Options, Scene, MIGRATION};
 use super::smooth::{switch_over, SOME};
 use super::state::saved;
 use super::timeline::{Look, What};
@@ -141,23 +141,21 @@ fn migration(
             ignore_unavailable: None,
         })?;
     }
-    // There is always more left than this, so the migration cannot end while the memory is sent.
-    may_send(&source, RAISED, 1000, 1)?;
+    // It cannot end while the memory is sent.
     let options = Options {
         bandwidth: RAISED,
-        downtime_limit: 1,
         ..Options::default()
     };
     let start = scene.timeline().now();
-    let began = scene.migrate(&source, destination, &options)?;
+    let began = scene.migrate(&source, destination, &options.held())?;
     let mut asked = all_sent(&source, began, 2)?;
-    let limits = |bandwidth| may_send(&source, bandwidth, SWITCH_OVER_BANDWIDTH, DOWNTIME_LIMIT);
+    let limits = |bandwidth| may_end(&source, bandwidth);
     let mut helped = None;
     if ends == Ends::ByItself {
         limits(BANDWIDTH)?;
     } else {
         // Meanwhile the disk was sent as fast as the memory.
-        may_send(&source, BANDWIDTH, 1000, 1)?;
+        may_send(&source, BANDWIDTH)?;
         asked = more_is_left(&source, disk, asked)?;
         limits(BANDWIDTH)?;
         does_not_end(&source, disk, asked)?;
@@ -193,12 +191,12 @@ fn migration(
     })
 }
 
-/// What QEMU may send in a second; and what it shall expect to send in one while the guest stands still, for how many milliseconds.
-fn may_send(source: &Machine, bandwidth: u64, switch_over: u64, limit: u64) -> Result<()> {
+/// Lets a migration end, which may send so many bytes a second, once what is left is no more than [`THRESHOLD`].
+fn may_end(source: &Machine, bandwidth: u64) -> Result<()> {
     source.execute(&qmp::migrate_set_parameters(MigrateSetParameters {
         max_bandwidth: Some(bandwidth),
-        avail_switchover_bandwidth: Some(switch_over),
-        downtime_limit: Some(limit),
+        avail_switchover_bandwidth: Some(SWITCH_OVER_BANDWIDTH),
+        downtime_limit: Some(DOWNTIME_LIMIT),
         ..Default::default()
     }))?;
     Ok(())

@@ -18,7 +18,7 @@ use super::channels::{see_through_channels, unless_lost_count};
 use super::contract::{early, REFUSED};
 use super::guest::Guest;
 use super::machine::{Machine, ANSWER};
-use super::scene::{migration_ends, Options, Scene, MIGRATION};
+use super::scene::{migration_ends, release, Options, Scene, MIGRATION};
 use super::smooth::{see_through, trips, Pair, SOME};
 use super::snapshot::saved_and_loaded;
 use super::state::saved;
@@ -40,10 +40,8 @@ pub(super) const KIND: &str = "mdev_blk-any";
 /// A serial number of the most characters that there may be.
 const SERIAL: &str = "lab-0123456789abcdef";
 
-/// A downtime limit, in milliseconds, and a bandwidth, in bytes a second, with which a guest stays in pre-copy that writes its memory
-/// all the time.
-const TOO_SHORT: u64 = 10;
-const TOO_SLOW: u64 = 4 << 20;
+/// Bytes a second, at which a guest's memory takes long.
+const SLOWLY: u64 = 4 << 20;
 /// MiB of the disk that goes there and back, if the variable does not say it: as many as there is time for in a test.
 const WHOLE: u32 = 16;
 /// Environment variable that does.
@@ -113,7 +111,7 @@ fn by_channels(scene: &Scene, version: Version) -> Outcome {
     // One for memory, and one for each card.
     options.multifd_channels = Some(3);
     // The memory comes first, and the limit of the bandwidth before the end of it.
-    (options.downtime_limit, options.bandwidth) = (LONG, TOO_SLOW);
+    (options.downtime_limit, options.bandwidth) = (LONG, SLOWLY);
     let Pair {
         source,
         destination,
@@ -215,19 +213,14 @@ fn fetched_before_the_switch(version: Version, name: &str) -> Result<Vec<Option<
         destination,
         mut guest,
     } = Pair::at_work(&scene, &here, &there)?;
-    // The guest writes other memory all the time, faster than it is sent.
     guest.rest(&source)?;
-    let options = Options {
-        downtime_limit: TOO_SHORT,
-        bandwidth: TOO_SLOW,
-        ..Options::default()
-    };
-    let began = scene.migrate(&source, &destination, &options)?;
-    let synced = all_sent(&source, began, 2)?;
+    let began = scene.migrate(&source, &destination, &Options::default().held())?;
+    all_sent(&source, began, 2)?;
     guest.fetch(&source)?;
-    // What was written before is asked for by now, and what the guest's processor wrote near it is sent.
-    all_sent(&source, synced, 2)?;
-    super::scene::release(&source)?;
+    // QEMU has then asked the disk what it wrote, and has sent it.
+    let fetched = source.timeline().position();
+    all_sent(&source, fetched, 2)?;
+    release(&source)?;
     let name = source.name().to_owned();
     scene.complete(&source, &destination, began)?;
     source.quit()?;

@@ -28,7 +28,14 @@ pub const MIGRATION: Duration = Duration::from_secs(60);
 pub const DOWNTIME_LIMIT: u64 = 500;
 /// The downtime limit, in milliseconds, with which no migration gets past pre-copy as long as there is memory to be sent: nothing
 /// can be sent in no time. A QEMU that has sent all that it knows of goes on whatever the limit is.
-pub const NEVER: u64 = 0;
+const NEVER: u64 = 0;
+/// The downtime limit, in milliseconds, and the bytes that QEMU shall expect to send in a second while the guest stands still, with
+/// which no migration gets past pre-copy at all: this is one byte, and a card's state is always more. QEMU asks for what was written
+/// in between again and again.
+const A_MOMENT: u64 = 1;
+const ALMOST_NOTHING: u64 = 1000;
+/// Has QEMU find out itself what it can send in a second.
+const AS_MEASURED: u64 = 0;
 /// QEMU's own limit of the bytes it sends in a second.
 const BANDWIDTH: u64 = 128 << 20;
 /// A limit with which the memory of a guest of this size keeps a migration in pre-copy for many minutes.
@@ -230,26 +237,36 @@ impl Options {
     /// A QEMU of protocol v1 knows only of what a card offers in pre-copy, and goes on when that is sent, however small the
     /// downtime limit: memory has to hold it.
     fn limits(&self, protocol: Protocol) -> MigrateSetParameters {
-        let (downtime, bandwidth) = match (self.held, protocol) {
-            (false, _) => (self.downtime_limit, self.bandwidth),
-            (true, Protocol::V1) => (NEVER, TRICKLE),
-            (true, Protocol::V2) => (NEVER, BANDWIDTH),
+        let (downtime, bandwidth, switch_over) = match (self.held, protocol) {
+            // It can only measure.
+            (false, Protocol::V1) => (self.downtime_limit, self.bandwidth, None),
+            (true, Protocol::V1) => (NEVER, TRICKLE, None),
+            (false, Protocol::V2) => (self.downtime_limit, self.bandwidth, Some(AS_MEASURED)),
+            (true, Protocol::V2) => (A_MOMENT, self.bandwidth, Some(ALMOST_NOTHING)),
         };
         MigrateSetParameters {
             downtime_limit: Some(downtime),
             max_bandwidth: Some(bandwidth),
+            avail_switchover_bandwidth: switch_over,
             ..Default::default()
         }
     }
 }
 
-/// Keeps memory for a held migration of `machine` to send, for many minutes. With protocol v2 this can only be done when the cards'
-/// first data is on its way: behind so narrow a limit it would wait for all of the memory.
-pub fn trickle(machine: &Machine) -> Result<()> {
+/// Lets a migration of `machine` send so many bytes a second, held or not.
+pub fn may_send(machine: &Machine, bandwidth: u64) -> Result<()> {
     machine.execute(&qmp::migrate_set_parameters(MigrateSetParameters {
-        max_bandwidth: Some(TRICKLE),
+        max_bandwidth: Some(bandwidth),
         ..Default::default()
     }))?;
+    Ok(())
+}
+
+/// Has a held migration of `machine` send memory slowly, for many minutes, rather than ask for what was written all the time. With
+/// protocol v2 this can only be done when the cards' first data is on its way: behind so narrow a limit it would wait for all of the
+/// memory.
+pub fn trickle(machine: &Machine) -> Result<()> {
+    may_send(machine, TRICKLE)?;
     let info = machine.execute(&qmp::query_migrate {})?;
     ensure!(
         info.status == Some(MigrationStatus::active),

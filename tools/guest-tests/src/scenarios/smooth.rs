@@ -18,8 +18,8 @@ use crate::ktap::Outcome;
 use crate::l2::line::DiskReport;
 use crate::qmp::Message;
 
-/// Records that a guest verifies on each port before and after something happens to it: a hundred bytes and more, which fill a FIFO of
-/// 16 several times, and wander past the edges of what may be under way at once.
+/// Records that a guest verifies on each port before and after something happens to it: some eighty bytes, which fill a FIFO of 16
+/// several times, and wander past the edges of what may be under way at once.
 pub const SOME: u32 = 5;
 
 /// The states of a card whose guest runs until the switch-over. A QEMU of protocol v1 asks once more for stop-and-copy when it
