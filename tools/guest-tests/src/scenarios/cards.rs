@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::command_line::{Backend, Card, Spec};
+use super::command_line::{Backend, Card, Spec, FILES};
 use super::guest::View;
 use super::version::Version;
 use crate::kernel;
@@ -197,7 +197,7 @@ impl Cards {
 
     /// The last disk gets a file system.
     pub fn with_files(mut self) -> Self {
-        self.append.push_str(" lab.files=1");
+        self.append.push_str(FILES);
         self
     }
 

@@ -13,8 +13,11 @@ use super::version::Version;
 /// The guest's kernels that there may be, each with the memory in MiB that a guest with it needs: the test kernel (bootable by
 /// PVH), and a distribution's, which unpacks itself and brings more along.
 const KERNELS: [(&str, &str); 2] = [("/guest/vmlinux", "96"), ("/guest/vmlinuz", "256")];
-/// Its root file system.
+/// Its root file system, and that of a guest that makes a file system.
 const INITRAMFS: &str = "/guest/initramfs.cpio";
+const INITRAMFS_MKE2FS: &str = "/guest/initramfs-mke2fs.cpio";
+/// On the kernel command line of such a guest.
+pub const FILES: &str = " lab.files=1";
 /// Environment variable that overrides the usual machine type.
 pub const MACHINE_VARIABLE: &str = "LAB_GUEST_MACHINE";
 /// The guest's kernel command line: quiet, and without the probes that take time in a nested machine.
@@ -103,11 +106,15 @@ pub fn arguments(spec: &Spec, qmp: &Path, console: &Path, trace: &Path) -> Vec<O
     let window = spec
         .window
         .map_or(String::new(), |bytes| format!(" lab.window={bytes}"));
+    let initramfs = match spec.append.contains(FILES) {
+        true => INITRAMFS_MKE2FS,
+        false => INITRAMFS,
+    };
     add(&[
         "-kernel",
         kernel,
         "-initrd",
-        INITRAMFS,
+        initramfs,
         "-append",
         &format!("{APPEND}{}{window}", spec.append),
     ]);

@@ -18,9 +18,9 @@ use crate::ktap::Outcome;
 use crate::l2::line::DiskReport;
 use crate::qmp::Message;
 
-/// Records that a guest verifies on each port before and after something happens to it: some eighty bytes, which fill a FIFO of 16
-/// several times, and wander past the edges of what may be under way at once.
-pub const SOME: u32 = 5;
+/// Records that a guest verifies on each port before and after something happens to it: some fifty bytes, which fill a FIFO of 16
+/// several times. A report comes when all that was under way has come back besides.
+pub const SOME: u32 = 3;
 
 /// The states of a card whose guest runs until the switch-over. A QEMU of protocol v1 asks once more for stop-and-copy when it
 /// has it already, because the guest was stopped before.

@@ -40,8 +40,9 @@ pub struct Image {
 }
 
 impl Image {
-    /// Assembles the archives. Of the QEMUs only those go in that `wanted` accepts: what a machine does not use costs it memory and a
-    /// second or two when it boots, and several with a kernel that checks every access to memory.
+    /// Assembles the archives. Of the QEMUs only those go in that `wanted` accepts, and what guests boot only if there is one: what a
+    /// machine does not use costs it memory and a second or two when it boots, and several with a kernel that checks every access to
+    /// memory.
     pub fn build(
         env: &Environment,
         modules: &[Module],
@@ -49,11 +50,13 @@ impl Image {
     ) -> Result<Self> {
         let mut file =
             tempfile::tempfile_in(env.cache()?).context("cannot make a file in the cache")?;
-        for mut kept in kept_archives(env, wanted)? {
+        for mut kept in kept_archives(env, &wanted)? {
             io::copy(&mut kept.file, &mut file)
                 .with_context(|| format!("cannot copy {}", kept.path.display()))?;
         }
-        test_archive(env, modules, &mut BufWriter::new(&mut file))?;
+        let guests =
+            wanted(qemu::INSTALLED) || env.qemu_trees.0.iter().any(|tree| wanted(tree.version()));
+        test_archive(env, modules, guests, &mut BufWriter::new(&mut file))?;
         Ok(Self { file })
     }
 
@@ -256,7 +259,13 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> Result<()> {
+/// What was built here; with `guests`, what they boot, too.
+fn test_archive(
+    env: &Environment,
+    modules: &[Module],
+    guests: bool,
+    out: &mut dyn Write,
+) -> Result<()> {
     let mut archive = Archive::new(out);
     let programs = programs(env.guest_tests()?)?;
     let init = programs.iter().find(|(name, _)| name == INIT);
@@ -296,25 +305,39 @@ fn test_archive(env: &Environment, modules: &[Module], out: &mut dyn Write) -> R
     if let Some(config) = env.kernel_config() {
         add_file(&mut archive, lab_protocol::KERNEL_CONFIG, &config, 0o644)?;
     }
-    let kernel = env.guest_kernel_image()?;
-    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
-    add_file(&mut archive, &format!("guest/{name}"), &kernel, 0o644)?;
-    if let Some((_, init)) = programs.iter().find(|(name, _)| name == GUEST_INIT) {
-        let guest = guest_archive(init)?;
-        archive.file(
-            "guest/initramfs.cpio",
-            0o644,
-            guest.len() as u64,
-            &mut guest.as_slice(),
-        )?;
+    if guests {
+        let init = programs.iter().find(|(name, _)| name == GUEST_INIT);
+        add_guest(&mut archive, env, init.map(|(_, path)| path.as_path()))?;
     }
     archive.finish()?.flush()?;
     Ok(())
 }
 
-/// The root file system of the guests in the machine: their first process and what it stands on, and BusyBox, which makes file
-/// systems.
-fn guest_archive(init: &Path) -> Result<Vec<u8>> {
+/// Adds what a guest boots: its kernel, a root file system, and one with BusyBox, which makes file systems.
+fn add_guest(
+    archive: &mut Archive<impl Write>,
+    env: &Environment,
+    init: Option<&Path>,
+) -> Result<()> {
+    let kernel = env.guest_kernel_image()?;
+    let name = kernel.file_name().unwrap_or_default().to_string_lossy();
+    add_file(archive, &format!("guest/{name}"), &kernel, 0o644)?;
+    let Some(init) = init else {
+        return Ok(());
+    };
+    for (place, busybox) in [
+        ("guest/initramfs.cpio", None),
+        ("guest/initramfs-mke2fs.cpio", Some(busybox()?)),
+    ] {
+        let guest = guest_archive(init, busybox.as_deref())?;
+        archive.file(place, 0o644, guest.len() as u64, &mut guest.as_slice())?;
+    }
+    Ok(())
+}
+
+/// A root file system of the guests in the machine: their first process and what it stands on. A guest has all of it in its memory
+/// twice, and each migration sends that.
+fn guest_archive(init: &Path, busybox: Option<&Path>) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     for directory in ["proc", "sys", "dev", "tmp", "run", "bin"] {
         archive.directory(directory)?;
@@ -322,7 +345,9 @@ fn guest_archive(init: &Path) -> Result<Vec<u8>> {
     archive.character_device("dev/console", 0o600, 5, 1)?;
     archive.character_device("dev/null", 0o666, 1, 3)?;
     add_file(&mut archive, "init", init, 0o755)?;
-    add_file(&mut archive, "bin/busybox", &busybox()?, 0o755)?;
+    if let Some(busybox) = busybox {
+        add_file(&mut archive, "bin/busybox", busybox, 0o755)?;
+    }
     Ok(archive.finish()?)
 }
 
