@@ -4,7 +4,7 @@
 
 use crate::cli::{LoadArgs, RunArgs};
 use crate::environment::Environment;
-use crate::image::Image;
+use crate::image::{needs::Needs, Image};
 use crate::modules::Module;
 use crate::session::{Run, RunEnd, Session, Stream};
 use crate::{interactive, plan, runner};
@@ -24,18 +24,12 @@ pub const ONLY_MACHINE: &str = "machine-1";
 /// A session with modules loaded, for commands that run one program.
 fn open(env: &Environment, load: &LoadArgs) -> Result<Session> {
     runner::prepare_results(env)?;
-    boot(env, load, ONLY_MACHINE, |_| true)
+    boot(env, load, ONLY_MACHINE, &Needs::Everything)
 }
 
-/// Starts a machine of this name, with the QEMUs that are wanted, loads modules, and says so. What earlier machines left in the results
-/// stays.
-pub fn boot(
-    env: &Environment,
-    load: &LoadArgs,
-    name: &str,
-    qemus: impl Fn(&str) -> bool,
-) -> Result<Session> {
-    start(env, load, name, qemus, |text| eprintln!("lab: {text}"))
+/// Starts a machine of this name, with what it needs, loads modules, and says so. What earlier machines left in the results stays.
+pub fn boot(env: &Environment, load: &LoadArgs, name: &str, needs: &Needs) -> Result<Session> {
+    start(env, load, name, needs, |text| eprintln!("lab: {text}"))
 }
 
 /// As [`boot`], with somebody else to say that the machine is up.
@@ -43,11 +37,11 @@ pub fn start(
     env: &Environment,
     load: &LoadArgs,
     name: &str,
-    qemus: impl Fn(&str) -> bool,
+    needs: &Needs,
     say: impl Fn(&str),
 ) -> Result<Session> {
     let all = env.all_modules()?;
-    let image = Image::build(env, &all, qemus)?;
+    let image = Image::build(env, &all, needs)?;
     let directory = env.results.join("logs").join(name);
     let mut session = Session::boot(env, &image, &directory)?;
     say(&format!(

@@ -6,6 +6,7 @@ use crate::bench::{self, profile::Recording};
 use crate::cli::{BenchArgs, LoadArgs};
 use crate::command::{boot, complaints, pass_on, start, ONLY_MACHINE, SCENARIOS};
 use crate::environment::Environment;
+use crate::image::needs::Needs;
 use crate::report::kernel_log::Finding;
 use crate::report::Suite;
 use crate::screen::Screen;
@@ -56,7 +57,13 @@ fn boot_counting(env: &Environment, say: impl Fn(&str)) -> Result<Session> {
         load: bench::LOAD.map(str::to_owned).to_vec(),
         bare: false,
     };
-    start(&env.counting(), &load, COUNTING, |_| false, say)
+    start(
+        &env.counting(),
+        &load,
+        COUNTING,
+        &Needs::programs(&bench::PROGRAMS),
+        say,
+    )
 }
 
 /// Says something to whoever asked for figures.
@@ -105,7 +112,7 @@ fn migrations(env: &Environment, timeout: Duration) -> Result<bool> {
         load: vec!["mtty".to_owned()],
         bare: false,
     };
-    let mut session = boot(env, &load, ONLY_MACHINE, |_| true)?;
+    let mut session = boot(env, &load, ONLY_MACHINE, &Needs::Everything)?;
     let path = env.results.join("bench.txt");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let argv = vec![SCENARIOS.to_owned(), "--bench".to_owned()];

@@ -3,6 +3,7 @@
 //! What a test run consists of.
 
 use crate::environment::Environment;
+use crate::image::needs::Needs;
 use crate::modules::Module;
 use crate::self_check;
 use anyhow::{bail, Context, Result};
@@ -29,13 +30,16 @@ pub const CHECKED: &str = "CONFIG_DEBUG_KMEMLEAK=y";
 /// The program that asks such a kernel what it found.
 const CHECKERS: (&str, Duration) = ("checkers", Duration::from_secs(120));
 
+/// The program that tries the command line tool.
+const MIGRATE_TOOL: &str = "migrate-tool";
+
 /// Programs that try the user API, protocol by protocol and as other monitors use it, and the command line tool, without QEMU.
 const HARNESSES: [(&str, Duration); 5] = [
     ("v2-api", Duration::from_secs(300)),
     ("v1-api", Duration::from_secs(240)),
     ("vmm-api", Duration::from_secs(240)),
     ("blk-api", Duration::from_secs(300)),
-    ("migrate-tool", Duration::from_secs(240)),
+    (MIGRATE_TOOL, Duration::from_secs(240)),
 ];
 
 /// Those of them that take longest, and how many parts each is run in.
@@ -48,6 +52,13 @@ const FAILING: &str = "CONFIG_FAULT_INJECTION=y";
 
 /// Program that runs guests; it lists its scenarios with `--list`.
 const SCENARIOS: (&str, Duration) = ("scenarios", Duration::from_secs(180));
+
+/// The program that is a device, over a socket.
+pub const DEVICE_PROGRAM: &str = "vfio-user-device";
+
+/// Those that start others, and what they start.
+const STARTERS: [&str; 2] = [SCENARIOS.0, MIGRATE_TOOL];
+const STARTED: [&str; 2] = [DEVICE_PROGRAM, "vfio-migrate"];
 
 /// One program to be run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,10 +152,22 @@ impl Plan {
         Ok(())
     }
 
-    /// Whether a program needs the QEMU of this version.
-    pub fn needs_qemu(&self, version: &str) -> bool {
-        let needs = |job: &Job| job.qemu.as_deref() == Some(version);
-        self.jobs.iter().any(needs)
+    /// What the programs need, and those that are run on every machine.
+    pub fn needs(&self) -> Needs {
+        let suites = self.jobs.iter().map(|job| job.suite.as_str());
+        let started = suites
+            .clone()
+            .filter(|suite| STARTERS.contains(suite))
+            .flat_map(|_| STARTED);
+        let programs = suites.chain(started).chain([CHECKERS.0]);
+        Needs::Only {
+            qemus: self
+                .jobs
+                .iter()
+                .filter_map(|job| job.qemu.clone())
+                .collect(),
+            programs: programs.map(str::to_owned).collect(),
+        }
     }
 
     fn choose(&mut self, only: &[String]) -> Result<()> {
@@ -287,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_needs_the_qemus_of_the_tests_that_were_chosen() {
+    fn a_plan_needs_the_programs_and_qemus_of_the_tests_that_were_chosen() {
         let mut plan = Plan {
             modules: vec![],
             kunit: true,
@@ -295,10 +318,20 @@ mod tests {
             self_check: true,
             jobs: parse_list("old\t60\t7.2\nusual\t60\t10.0\nnone\n").unwrap(),
         };
-        assert!(plan.needs_qemu("7.2") && plan.needs_qemu("10.0") && !plan.needs_qemu("11.1"));
-        plan.choose(&["usual".to_owned(), "none".to_owned()])
+        plan.jobs.extend(parts("v2-api", Duration::from_secs(1)));
+        let needs = plan.needs();
+        assert!(needs.qemu("7.2") && needs.qemu("10.0") && !needs.qemu("11.1"));
+        assert!(needs.program("scenarios") && needs.program("vfio-migrate"));
+        assert!(needs.program("v2-api") && !needs.program("v1-api"));
+
+        plan.choose(&["usual".to_owned(), "v2-api".to_owned()])
             .unwrap();
-        assert!(!plan.needs_qemu("7.2") && plan.needs_qemu("10.0"));
+        assert!(!plan.needs().qemu("7.2") && plan.needs().qemu("10.0"));
+
+        plan.choose(&["v2-api".to_owned()]).unwrap();
+        let needs = plan.needs();
+        assert!(needs.program("v2-api") && needs.program("checkers"));
+        assert!(!needs.guests() && !needs.program("scenarios") && !needs.program("vfio-migrate"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Runs tests, counts them with those that ran elsewhere, and tells what came out.
 
 use crate::environment::Environment;
-use crate::image::{self, Image};
+use crate::image::{self, needs::Needs, Image};
 use crate::measure;
 use crate::plan::Plan;
 use crate::report::saved::{self, Earlier};
@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Prepares what the root file system of every machine shares.
 pub fn prepare(env: &Environment) -> Result<ExitCode> {
     let started = Instant::now();
-    for kept in image::kept_archives(env, |_| true)? {
+    for kept in image::kept_archives(env, &Needs::Everything)? {
         let size = kept.file.metadata()?.len() >> 20;
         println!("{} ({size} MiB)", kept.path.display());
     }
@@ -41,7 +41,7 @@ pub fn test(
     let started = Instant::now();
     let all = env.all_modules()?;
     let plan = Plan::new(env, &all, only, leave_out)?;
-    let image = Image::build(env, &all, |version| plan.needs_qemu(version))?;
+    let image = Image::build(env, &all, &plan.needs())?;
     let results = runner::prepare_results(env)?;
     let screen = Screen::default();
     let mut suites = host_suites(host_tests, with, &screen)?;

@@ -9,8 +9,8 @@ pub mod profile;
 mod table;
 
 use crate::environment::Environment;
-use crate::runner;
 use crate::session::{Run, RunEnd, Session, Stream};
+use crate::{plan, runner};
 use anyhow::{bail, Context, Result};
 use conditions::Conditions;
 use lab_protocol::{Ending, Program};
@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// The program that counts.
 pub const PROGRAM: &str = "/tests/counted";
+
+/// It and the program that it starts.
+pub const PROGRAMS: [&str; 2] = ["counted", plan::DEVICE_PROGRAM];
 
 /// What it needs beside the modules under test: the sample to compare with, room for a thousand cards, and the disk.
 pub const LOAD: [&str; 3] = ["mtty", "mdev_serial:max_ports=1024", "mdev_blk"];

@@ -9,6 +9,7 @@
 pub mod cpio;
 mod dbus;
 mod mdevctl;
+pub mod needs;
 pub mod qemu;
 mod udev;
 
@@ -16,6 +17,7 @@ use crate::environment::Environment;
 use crate::modules::Module;
 use anyhow::{bail, Context, Result};
 use cpio::Archive;
+use needs::Needs;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -40,23 +42,15 @@ pub struct Image {
 }
 
 impl Image {
-    /// Assembles the archives. Of the QEMUs only those go in that `wanted` accepts, and what guests boot only if there is one: what a
-    /// machine does not use costs it memory and a second or two when it boots, and several with a kernel that checks every access to
-    /// memory.
-    pub fn build(
-        env: &Environment,
-        modules: &[Module],
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<Self> {
+    /// Assembles the archives, with all the modules and what else the machine needs.
+    pub fn build(env: &Environment, modules: &[Module], needs: &Needs) -> Result<Self> {
         let mut file =
             tempfile::tempfile_in(env.cache()?).context("cannot make a file in the cache")?;
-        for mut kept in kept_archives(env, &wanted)? {
+        for mut kept in kept_archives(env, needs)? {
             io::copy(&mut kept.file, &mut file)
                 .with_context(|| format!("cannot copy {}", kept.path.display()))?;
         }
-        let guests =
-            wanted(qemu::INSTALLED) || env.qemu_trees.0.iter().any(|tree| wanted(tree.version()));
-        test_archive(env, modules, guests, &mut BufWriter::new(&mut file))?;
+        test_archive(env, modules, needs, &mut BufWriter::new(&mut file))?;
         Ok(Self { file })
     }
 
@@ -78,21 +72,21 @@ pub struct Kept {
     pub file: File,
 }
 
-/// The archives of what comes from packages, with the QEMUs that `wanted` accepts. Those that are not in the cache are made.
-pub fn kept_archives(env: &Environment, wanted: impl Fn(&str) -> bool) -> Result<Vec<Kept>> {
+/// The archives of what comes from packages. Those that are not in the cache are made.
+pub fn kept_archives(env: &Environment, needs: &Needs) -> Result<Vec<Kept>> {
     let cache = env.cache()?;
     let mut archives = vec![base_archive(&cache)?];
-    if wanted(qemu::INSTALLED) {
+    if needs.installed_qemu() {
         archives.push(installed_qemu(&cache)?);
     }
-    if wanted(dbus::WITH) {
+    if needs.bus() {
         archives.push(dbus_archive(&cache)?);
     }
     for tree in env
         .qemu_trees
         .0
         .iter()
-        .filter(|tree| wanted(tree.version()))
+        .filter(|tree| needs.qemu(tree.version()))
     {
         let files = tree.files()?;
         archives.push(keep(&cache, &tree.name(), "", &files, |archive| {
@@ -259,11 +253,11 @@ fn applets(busybox: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// What was built here; with `guests`, what they boot, too.
+/// What was built here, and what guests boot if there are any.
 fn test_archive(
     env: &Environment,
     modules: &[Module],
-    guests: bool,
+    needs: &Needs,
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut archive = Archive::new(out);
@@ -278,7 +272,7 @@ fn test_archive(
     add_file(&mut archive, "init", init, 0o755)?;
     for (name, path) in programs
         .iter()
-        .filter(|(name, _)| name != INIT && name != GUEST_INIT)
+        .filter(|(name, _)| name != INIT && name != GUEST_INIT && needs.program(name))
     {
         add_file(&mut archive, &format!("tests/{name}"), path, 0o755)?;
     }
@@ -305,7 +299,7 @@ fn test_archive(
     if let Some(config) = env.kernel_config() {
         add_file(&mut archive, lab_protocol::KERNEL_CONFIG, &config, 0o644)?;
     }
-    if guests {
+    if needs.guests() {
         let init = programs.iter().find(|(name, _)| name == GUEST_INIT);
         add_guest(&mut archive, env, init.map(|(_, path)| path.as_path()))?;
     }
