@@ -44,7 +44,7 @@ const HARNESSES: [(&str, Duration); 5] = [
 
 /// Those of them that take longest, and how many parts each is run in.
 const LONG: [&str; 2] = [HARNESSES[0].0, HARNESSES[1].0];
-const PARTS: usize = 2;
+const PARTS: usize = 3;
 
 /// The program that has things fail inside the kernel, and the line of the configuration of a kernel that can be asked for it.
 const FAULTS: (&str, Duration) = ("fault-api", Duration::from_secs(240));
@@ -346,9 +346,10 @@ mod tests {
         plan.jobs.extend(parse_list("a\n").unwrap());
         plan.leave_out(&["v2-api/one".to_owned(), "v2-api/two".to_owned()])
             .unwrap();
-        assert_eq!(plan.jobs[0].argv[1..], ["--part=1/2", "-one", "-two"]);
-        assert_eq!(plan.jobs[1].argv[1..], ["--part=2/2", "-one", "-two"]);
-        assert_eq!(plan.jobs[2].argv.len(), 2);
+        assert_eq!(plan.jobs[0].argv[1..], ["--part=1/3", "-one", "-two"]);
+        assert_eq!(plan.jobs[1].argv[1..], ["--part=2/3", "-one", "-two"]);
+        assert_eq!(plan.jobs[2].argv[1..], ["--part=3/3", "-one", "-two"]);
+        assert_eq!(plan.jobs[3].argv.len(), 2);
         assert!(plan.leave_out(&["v1-api/one".to_owned()]).is_err());
         assert!(plan.leave_out(&["scenarios/a".to_owned()]).is_err());
         assert!(plan.leave_out(&["one".to_owned()]).is_err());
