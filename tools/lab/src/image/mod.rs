@@ -2,9 +2,9 @@
 
 //! The machine's root file system: several cpio archives in one file.
 //!
-//! The first hold what comes from packages: BusyBox, mdevctl and udev, a D-Bus daemon, and each QEMU in an
-//! archive of its own. They are kept in the
-//! cache under names made from their content's sizes and times. The last holds what is being tested and is written anew for every run.
+//! The first hold what comes from packages: BusyBox, mdevctl and udev, a D-Bus daemon, and each QEMU in an archive of its own. They
+//! are kept in the cache under names made from their content's sizes and times. The last holds what is being tested and is written
+//! anew for every run.
 
 pub mod cpio;
 mod dbus;

@@ -3,7 +3,7 @@
 //! What a machine is started for. What it does not use costs it memory and a second or two when it boots, and several with a kernel
 //! that checks every access to memory, or a processor that is counted.
 
-use super::{dbus, qemu, INIT};
+use super::{dbus, qemu};
 use std::collections::BTreeSet;
 
 /// What a root file system has beside what every machine has.
@@ -55,11 +55,11 @@ impl Needs {
         self.qemu(dbus::WITH)
     }
 
-    /// Whether this program is. The first process is always there.
+    /// Whether this program is.
     pub fn program(&self, name: &str) -> bool {
         match self {
             Self::Everything => true,
-            Self::Only { programs, .. } => name == INIT || programs.contains(name),
+            Self::Only { programs, .. } => programs.contains(name),
         }
     }
 }
@@ -69,9 +69,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_guests_has_its_programs_and_the_first_process() {
+    fn a_machine_without_guests_has_its_programs_and_nothing_of_theirs() {
         let needs = Needs::programs(&["v2-api"]);
-        assert!(needs.program("v2-api") && needs.program(INIT) && !needs.program("scenarios"));
+        assert!(needs.program("v2-api") && !needs.program("scenarios"));
         assert!(!needs.guests() && !needs.bus() && !needs.installed_qemu());
     }
 
