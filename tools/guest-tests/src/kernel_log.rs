@@ -6,10 +6,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::vfio::event_fd::{readable, DEADLINE};
+use crate::vfio::event_fd::readable;
+
+/// For the kernel to say something. The core of VFIO asks the user of a device that goes every ten seconds, and what is said at the
+/// second time is waited for, too.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longest record of /dev/kmsg (PRINTK_MESSAGE_MAX).
 const LONGEST: usize = 2048;
